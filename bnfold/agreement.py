@@ -1,0 +1,186 @@
+"""How far two outputs are apart, and when that is too far.
+
+With `a` the reference and `b` the other, over one output of one run, in float64:
+
+- largest absolute error: `max |a − b|`;
+- largest relative error: `max |a − b| / max |a|`, which is relative to the output's own scale. Element by
+  element it would be dominated by elements that happen to be near zero, where every rounding is large;
+- cosine similarity: `a·b / (‖a‖ ‖b‖)`;
+- top-1 agreement, where the output is two-dimensional float with two columns or more: the share of rows whose
+  largest element stands at the same place. It is reported and not judged: a row with two equal maxima may
+  turn either way when nothing is wrong.
+
+A float output agrees when its relative error is at most the tolerance. NaN and infinities must stand at the
+same places with the same signs; the rest is then compared. Integers, bools and strings must be equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+TOLERANCES = {
+    # About 420 units in the last place of the scale: a few dozen layers, each rounding its sums otherwise.
+    "float32": 5e-5,
+    # The same in double with a wider margin, still far below what float32 anywhere in the model would leave.
+    "float64": 1e-12,
+    # Eight units in the last place: every layer rounds its output to so few bits that a fold, which rounds
+    # once where Conv and BatchNorm rounded twice, shows in the last of them.
+    "float16": 8 * 2.0**-10,
+    "bfloat16": 8 * 2.0**-7,
+}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The outcome of comparing one output, in one run or in several.
+
+    Attributes:
+        max_abs: Largest absolute error; None for strings.
+        max_rel: Largest relative error; None unless float.
+        cosine: Smallest cosine similarity; None unless float.
+        rows: Rows of a classifier-like output, 0 for others.
+        same_rows: Those of them with the same largest column.
+        problem: Why this does not agree, as a sentence; None when it agrees.
+    """
+
+    max_abs: float | None = None
+    max_rel: float | None = None
+    cosine: float | None = None
+    rows: int = 0
+    same_rows: int = 0
+    problem: str | None = None
+
+    @property
+    def top1(self) -> float | None:
+        """Share of rows with the same largest column, 0 to 1; None where the output is no classifier's."""
+        return self.same_rows / self.rows if self.rows else None
+
+    def worst(self, other: Agreement) -> Agreement:
+        """Both outcomes as one: the worst figure of each kind, the rows together, the first problem."""
+        return Agreement(
+            _either(max, self.max_abs, other.max_abs),
+            _either(max, self.max_rel, other.max_rel),
+            _either(min, self.cosine, other.cosine),
+            self.rows + other.rows,
+            self.same_rows + other.same_rows,
+            self.problem or other.problem,
+        )
+
+
+def compare(reference: object, actual: object, tolerance: float) -> Agreement:
+    """Compare one output of two runs; sequences, maps and optionals leaf by leaf.
+
+    Args:
+        reference: The array, list, dict or None that the reference gave.
+        actual: What the other model gave.
+        tolerance: Bound of the relative error of floats.
+    """
+    match reference, actual:
+        case None, None:
+            return Agreement()
+        case list(), list() if len(reference) == len(actual):
+            pairs = list(zip(reference, actual, strict=True))
+        case dict(), dict() if reference.keys() == actual.keys():
+            pairs = [(value, actual[key]) for key, value in reference.items()]
+        case (None | list() | dict(), _) | (_, None | list() | dict()):
+            return Agreement(
+                problem="It is built differently: a sequence, map or optional with other elements."
+            )
+        case _:
+            return _compare_arrays(np.asarray(reference), np.asarray(actual), tolerance)
+    outcome = Agreement()
+    for one, other in pairs:
+        outcome = outcome.worst(compare(one, other, tolerance))
+    return outcome
+
+
+def shapes(value: object) -> Iterator[tuple[int, ...]]:
+    """The shape of every array in an output."""
+    match value:
+        case None:
+            return
+        case list():
+            for element in value:
+                yield from shapes(element)
+        case Mapping():
+            for element in value.values():
+                yield from shapes(element)
+        case _:
+            yield np.asarray(value).shape
+
+
+def _compare_arrays(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) -> Agreement:
+    if a.shape != b.shape:
+        return Agreement(problem=f"It has the shape {list(b.shape)} instead of {list(a.shape)}.")
+    if a.dtype != b.dtype and not (a.dtype.kind in "OSU" and b.dtype.kind in "OSU"):
+        return Agreement(problem=f"It is {b.dtype} instead of {a.dtype}.")
+    if a.dtype.kind in "OSU":
+        wrong = int(np.count_nonzero(a != b))
+        return Agreement(problem=f"{wrong} of {a.size} strings differ." if wrong else None)
+    if a.dtype.kind in "biu":
+        error = np.abs(a.astype(np.float64) - b.astype(np.float64))
+        wrong = int(np.count_nonzero(a != b))
+        problem = f"{wrong} of {a.size} elements differ; {a.dtype} must be equal." if wrong else None
+        return Agreement(max_abs=float(error.max(initial=0.0)), problem=problem)
+    return _compare_floats(a, b, tolerance)
+
+
+def _compare_floats(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) -> Agreement:
+    tiny = float(np.finfo(a.dtype).tiny)
+    rows, same_rows = _top1(a, b)
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(a)
+    if problem := _misplaced(a, b, finite):
+        return Agreement(rows=rows, same_rows=same_rows, problem=problem)
+    if a.size and not finite.any():
+        problem = "The original gives no finite value either, so nothing was compared: use other inputs."
+        return Agreement(rows=rows, same_rows=same_rows, problem=problem)
+    a, b = a[finite], b[finite]
+    error = float(np.abs(a - b).max(initial=0.0))
+    scale = float(np.abs(a).max(initial=0.0))
+    relative = error / scale if scale else 0.0 if error == 0 else math.inf
+    if error > tolerance * scale + tiny:  # `tiny`: below the smallest normal number there is no precision
+        problem = (
+            f"The largest error is {error:.3g}, which is {relative:.3g} of the output's scale {scale:.3g}; "
+            f"at most {tolerance:.3g} is accepted."
+        )
+    return Agreement(error, relative, _cosine(a, b), rows, same_rows, problem)
+
+
+def _misplaced(a: npt.NDArray[Any], b: npt.NDArray[Any], finite: npt.NDArray[Any]) -> str | None:
+    """The sentence for NaN and infinities that do not stand where the reference has them."""
+    nans = int(np.count_nonzero(np.isnan(a) != np.isnan(b)))
+    if nans:
+        return f"{nans} of {a.size} elements are NaN in one model and not in the other."
+    infinities = (~finite | np.isinf(b)) & ~np.isnan(a) & (a != b)
+    if wrong := int(np.count_nonzero(infinities)):
+        return f"{wrong} of {a.size} elements are infinite in one model and not so in the other."
+    return None
+
+
+def _cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """Cosine of the angle between two float64 vectors; two zero vectors are alike, one is like no other."""
+    # Scaled first, so that the squares neither overflow nor vanish.
+    a, b = (v / (np.abs(v).max(initial=0.0) or 1.0) for v in (a, b))
+    norms = math.sqrt(float(a @ a) * float(b @ b))
+    if norms == 0.0:
+        return 1.0 if np.array_equal(a, b) else 0.0
+    return min(1.0, max(-1.0, float(a @ b) / norms))
+
+
+def _top1(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[int, int]:
+    if a.ndim != 2 or a.shape[1] < 2:
+        return 0, 0
+    return a.shape[0], int(np.count_nonzero(a.argmax(axis=1) == b.argmax(axis=1)))
+
+
+def _either(better: Any, one: float | None, other: float | None) -> float | None:
+    """`better` of two figures, of which either may be missing."""
+    figures = [figure for figure in (one, other) if figure is not None]
+    return float(better(figures)) if figures else None

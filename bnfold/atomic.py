@@ -1,0 +1,80 @@
+"""Files that appear whole or not at all: written beside their destination, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from bnfold.contents import reason
+from bnfold.errors import SaveError
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a stream whose bytes become the file at `path` when the block ends without an exception.
+
+    Until then, and after any exception (an interrupt too), `path` holds what it held before. The new file
+    has the permissions of the one that it replaces.
+
+    Args:
+        path: The destination, with symbolic links resolved: a link would be replaced, not followed.
+    """
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("xb") as stream:  # "x" and the umask, where tempfile would give mode 600
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            temporary.chmod(path.stat().st_mode & 0o777)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # gone already when the rename was reached
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlast a power cut, where the system can open folders (Windows cannot)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def destination(path: str | os.PathLike[str]) -> Path:
+    """Resolve `path` for [`replacing`][bnfold.atomic.replacing].
+
+    Raises:
+        SaveError: It is a folder, or in a folder that does not exist.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise SaveError(f"{path} is a folder.", "Give the name of a file in it.")
+    if not target.parent.is_dir():
+        raise SaveError(f"The folder of {path} does not exist.", f"Type: mkdir -p {target.parent}")
+    return target
+
+
+@contextlib.contextmanager
+def save_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the operating system says while `path` is written into a SaveError with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            fix = "Free some space there, or save to another disk."
+        elif error.errno in _NO_RIGHT:
+            fix = "Give a folder that you may write to."
+        else:
+            fix = "Save to another folder."
+        raise SaveError(f"{path} could not be saved: {reason(error)}.", fix) from error

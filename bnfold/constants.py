@@ -1,0 +1,183 @@
+"""What evaluates to a constant: initializers, `Constant` nodes, and small subgraphs over them.
+
+Exporters leave `Transpose(weight)`, `Unsqueeze(bias)` or `Expand(CastLike(0), Shape(weight))` where others
+write an initializer. They are evaluated with the reference implementation of ONNX, in the types that the
+graph states, so that a folded weight starts from the very numbers that the original would have used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+# Deterministic operators whose output depends on nothing but their inputs. What is not here is not constant.
+_FOLDABLE = frozenset(
+    """
+    Abs Add Cast CastLike Concat ConstantOfShape DequantizeLinear Div Expand Flatten Gather Identity Mul Neg Pow
+    Reciprocal Reshape Shape Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze
+    """.split()  # noqa: SIM905 - a list of strings would be twenty-six lines long
+)
+_LIMIT = 1 << 31  # bytes; a constant that a subgraph would blow up beyond this is left alone
+
+
+def initializer(value: ir.Value, *, overridable: bool) -> ir.TensorProtocol | None:
+    """The tensor behind an initializer, or None.
+
+    Args:
+        value: Any value.
+        overridable: Whether an initializer that is also a graph input can be replaced by the caller, as IR
+            version 4 and later allow. Earlier versions list every initializer as an input: a matter of form.
+    """
+    if not value.is_initializer() or (overridable and value.is_graph_input()):
+        return None
+    return value.const_value
+
+
+class Constants:
+    """Reads constants of one model.
+
+    Args:
+        ir_version: The model's IR version, which decides what callers may override.
+        shape: Gives a value's shape, for `Shape` of something that is no constant; None where unknown.
+        version: Gives the version of ONNX's operator set that a node was written for.
+    """
+
+    def __init__(
+        self,
+        ir_version: int,
+        shape: Callable[[ir.Value], tuple[object, ...] | None],
+        version: Callable[[ir.Node], int],
+    ) -> None:
+        self._overridable = ir_version >= 4
+        self._shape = shape
+        self._version = version
+        self._known: dict[ir.Value, bool] = {}
+
+    def is_overridable(self, value: ir.Value) -> bool:
+        """Whether the value is an initializer that a caller may replace at run time."""
+        return self._overridable and value.is_initializer() and value.is_graph_input()
+
+    def has(self, value: ir.Value | None) -> bool:
+        """Whether the value is constant, found without reading any weight."""
+        if value is None:
+            return False
+        if value not in self._known:
+            self._known[value] = self._decide(value)
+        return self._known[value]
+
+    def forget(self, value: ir.Value) -> None:
+        """Drop what is remembered of a value whose producer changed."""
+        self._known.pop(value, None)
+
+    def array(self, value: ir.Value | None) -> npt.NDArray[np.generic] | None:
+        """The constant's elements, in its own type, or None where the value is not constant."""
+        if value is None or not self.has(value):
+            return None
+        tensor = initializer(value, overridable=self._overridable)
+        if tensor is not None:
+            return tensor.numpy()
+        node = value.producer()
+        assert node is not None, "only nodes and initializers are constant"
+        if node.op_type == "Constant":
+            return constant_node(node)
+        return self._evaluate(node, value)
+
+    def _decide(self, value: ir.Value) -> bool:
+        pending = [value]
+        while pending:
+            current = pending[-1]
+            needs = self._needs(current)
+            unknown = [] if needs is None else [need for need in needs if need not in self._known]
+            if unknown:
+                pending.extend(unknown)
+                continue
+            self._known[current] = needs is not None and all(self._known[need] for need in needs)
+            pending.pop()
+        return self._known[value]
+
+    def _needs(self, value: ir.Value) -> list[ir.Value] | None:
+        """The values that must be constant for this one to be so; None where it cannot be."""
+        if initializer(value, overridable=self._overridable) is not None:
+            return []
+        node = value.producer()
+        if (
+            node is None
+            or node.domain not in ("", "ai.onnx")
+            or any(a.is_ref() for a in node.attributes.values())
+        ):
+            return None
+        if node.op_type == "Constant":
+            return [] if constant_node(node) is not None else None
+        if node.op_type not in _FOLDABLE or not self._is_small(value):
+            return None
+        if node.op_type in ("Shape", "Size") and self._static_shape(node) is not None:
+            return []
+        return [value for value in node.inputs if value is not None]
+
+    def _is_small(self, value: ir.Value) -> bool:
+        shape = self._shape(value)
+        if shape is None or not all(isinstance(dim, int) for dim in shape):
+            return True
+        return math.prod(dim for dim in shape if isinstance(dim, int)) * 8 <= _LIMIT
+
+    def _static_shape(self, node: ir.Node) -> tuple[int, ...] | None:
+        source = node.inputs[0]
+        shape = self._shape(source) if source is not None else None
+        if shape is None or not all(isinstance(dim, int) for dim in shape):
+            return None
+        return tuple(dim for dim in shape if isinstance(dim, int))
+
+    def _evaluate(self, node: ir.Node, value: ir.Value) -> npt.NDArray[np.generic]:
+        # onnx.reference takes a third of a second to import; most models never need it
+        from onnx.reference import ReferenceEvaluator
+
+        feeds: dict[str, npt.NDArray[np.generic]] = {}
+        names: list[str] = []
+        for index, source in enumerate(node.inputs):
+            names.append("" if source is None else f"i{index}")
+            if source is None:
+                continue
+            shape = self._static_shape(node) if node.op_type in ("Shape", "Size") else None
+            array = np.empty(shape, np.bool_) if shape is not None else self.array(source)
+            assert array is not None, "every input of a constant node is constant"
+            feeds[f"i{index}"] = array
+        name = value.name or ""
+        proto = ir.to_proto(node)
+        del proto.input[:]
+        proto.input.extend(names)
+        graph = onnx.helper.make_graph([proto], "constant", _declared(feeds), [_untyped(name)])
+        model = onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", self._version(node))]
+        )
+        result: npt.NDArray[np.generic] = ReferenceEvaluator(model).run([name], feeds)[0]
+        return np.asarray(result)
+
+
+def constant_node(node: ir.Node) -> npt.NDArray[np.generic] | None:
+    """The elements of a `Constant` node, whichever attribute holds them; None for sparse ones."""
+    for name, attribute in node.attributes.items():
+        if attribute.is_ref():
+            return None
+        if name == "value":
+            return attribute.as_tensor().numpy()
+        if name in ("value_float", "value_floats"):
+            return np.asarray(attribute.value, np.float32)
+        if name in ("value_int", "value_ints"):
+            return np.asarray(attribute.value, np.int64)
+    return None
+
+
+def _declared(feeds: dict[str, npt.NDArray[np.generic]]) -> list[onnx.ValueInfoProto]:
+    return [
+        onnx.helper.make_tensor_value_info(name, int(ir.DataType.from_numpy(array.dtype)), array.shape)
+        for name, array in feeds.items()
+    ]
+
+
+def _untyped(name: str) -> onnx.ValueInfoProto:
+    return onnx.helper.make_empty_tensor_value_info(name)

@@ -1,0 +1,156 @@
+"""Writing folded constants into a graph: one rounding, new names, nothing overwritten, nothing left over."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from bnfold.affine import Array
+from bnfold.graph import Facts, Names
+
+
+class OutOfRangeError(Exception):
+    """Folded constants do not fit their type; the fold that made them is taken back by the pass."""
+
+    def __init__(self, node: ir.Node, dtype: ir.DataType) -> None:
+        super().__init__(f"constants of {node.name} exceed {dtype}")
+        self.node = node
+        self.dtype = dtype
+
+
+class Editor:
+    """Replaces constants of a model that is ours to change."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._model = facts.model
+        self._facts = facts
+        self._names = Names(facts.model)
+        self._made: dict[tuple[object, ...], ir.Value] = {}
+        self._orphans: list[ir.Value] = []
+
+    def set_input(self, node: ir.Node, index: int, array: Array, dtype: ir.DataType, name: str) -> None:
+        """Let an input of a node be a new constant.
+
+        Args:
+            node: The node.
+            index: Which input; inputs in between that are missing stay left out.
+            array: The elements in float64; rounded once, to `dtype`.
+            dtype: Type of the constant.
+            name: The name wanted for it when there was no constant before.
+        """
+        rounded = _round(node, array, dtype)
+        old = node.inputs[index] if index < len(node.inputs) else None
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        wanted = f"{old.name}.folded" if old is not None and old.name else name
+        node.replace_input_with(index, self._constant(node, rounded, dtype, wanted))
+        if old is not None:
+            self._orphans.append(old)
+
+    def set_tensor(self, node: ir.Node, index: int, array: npt.NDArray[np.generic]) -> None:
+        """Let an input of a node be a new constant of any type, taken as it is."""
+        old = node.inputs[index]
+        assert old is not None, "only constants that are there are replaced as they are"
+        dtype = ir.DataType.from_numpy(array.dtype)
+        node.replace_input_with(index, self._constant(node, array, dtype, f"{old.name}.folded"))
+        self._orphans.append(old)
+
+    def add_behind(self, node: ir.Node, shift: Array, dtype: ir.DataType) -> None:
+        """Insert an Add of a constant behind a node's first output.
+
+        The Add takes over the output's name, so that graph outputs and readers see what they saw before.
+
+        Args:
+            node: The node whose output gets the shift.
+            shift: The elements in float64, of a shape that broadcasts against the output.
+            dtype: Type of the constant, that of the output.
+        """
+        value = node.outputs[0]
+        graph = node.graph
+        assert graph is not None, "the node stands in a graph"
+        name = value.name or "linear"
+        add = ir.Node(
+            "", "Add", [value], num_outputs=1, name=self._names.fresh(f"{node.name or name}.bias_add")
+        )
+        graph.insert_after(node, add)
+        self._facts.adopt(add.outputs[0], like=value)
+        value.replace_all_uses_with(add.outputs[0], replace_graph_outputs=True)
+        add.replace_input_with(0, value)
+        rename(add.outputs[0], value)
+        value.name = self._names.fresh(f"{name}.without_bias")
+        add.resize_inputs(2)
+        rounded = _round(node, shift, dtype)
+        add.replace_input_with(1, self._constant(add, rounded, dtype, f"{node.name or name}.bias"))
+
+    def release(self, node: ir.Node) -> None:
+        """Remove a node whose outputs nobody reads; its constants go too when nothing else reads them."""
+        assert node.graph is not None, "the node stands in a graph"
+        self._orphans.extend(value for value in node.inputs if value is not None)
+        node.graph.remove(node, safe=True)
+
+    def sweep(self) -> None:
+        """Remove the constants, and the nodes that computed them, that our edits left without a reader."""
+        while self._orphans:
+            value = self._orphans.pop()
+            producer = value.producer()
+            if value.uses() or value.is_graph_output():
+                continue
+            if producer is not None:
+                unread = not any(output.uses() or output.is_graph_output() for output in producer.outputs)
+                if unread and producer.graph is not None and self._facts.constants.has(value):
+                    self.release(producer)
+            elif value.is_initializer():
+                self._drop(value)
+
+    def _drop(self, value: ir.Value) -> None:
+        graph = value.graph
+        assert graph is not None, "an initializer belongs to a graph"
+        if value.is_graph_input():
+            if self._model.ir_version >= 4:
+                return  # a caller may still set it: it is part of the interface
+            graph.inputs.remove(value)
+        graph.initializers.pop(value.name or "")
+
+    def _constant(
+        self, node: ir.Node, array: npt.NDArray[np.generic], dtype: ir.DataType, wanted: str
+    ) -> ir.Value:
+        graph = node.graph
+        assert graph is not None, "the node stands in a graph"
+        # what several nodes shared before stays shared, if the folds gave all of them the same numbers
+        key = (graph, dtype, array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest())
+        scope = self._facts.scope(node)
+        if key not in self._made or scope.is_function:
+            name = self._names.fresh(wanted)
+            tensor = ir.Tensor(array, dtype=dtype, name=name)
+            if scope.is_function:
+                maker = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], num_outputs=1)
+                maker.name = self._names.fresh(f"{name}.constant")
+                maker.outputs[0].name = name
+                graph.insert_before(node, maker)
+                return maker.outputs[0]
+            value = ir.Value(
+                name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype), const_value=tensor
+            )
+            graph.register_initializer(value)
+            if self._model.ir_version < 4 and graph is self._model.graph:
+                graph.inputs.append(value)  # a matter of form before IR version 4
+            self._made[key] = value
+        return self._made[key]
+
+
+def rename(value: ir.Value, like: ir.Value) -> None:
+    """Give a value the name, type and shape under which readers and callers know another."""
+    value.name, value.type, value.shape = like.name, like.type, like.shape
+    value.doc_string = like.doc_string
+    value.metadata_props.update(like.metadata_props)
+
+
+def _round(node: ir.Node, array: Array, dtype: ir.DataType) -> npt.NDArray[np.generic]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = np.asarray(array).astype(dtype.numpy())
+    if not np.array_equal(np.isfinite(np.asarray(rounded, np.float64)), np.isfinite(array)):
+        raise OutOfRangeError(node, dtype)
+    return rounded

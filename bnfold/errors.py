@@ -1,0 +1,64 @@
+"""What could not be done at all, and how to mend it.
+
+A BatchNorm that stays is no error: that is a [`Reason`][bnfold.reasons.Reason], a value in the result.
+"""
+
+from __future__ import annotations
+
+
+class BnfoldError(Exception):
+    """Base of every error that bnfold raises on purpose.
+
+    Args:
+        problem: One line that says what is wrong, naming the file, node or value.
+        fix: What the user can do or type. Shown after the problem.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problem: str, fix: str = "") -> None:
+        super().__init__(f"{problem}\n{fix}" if fix else problem)
+        self.problem = problem
+        self.fix = fix
+
+
+class ModelError(BnfoldError):
+    """A model file that cannot be read, or is not what its name says."""
+
+
+class UnsafePickleError(ModelError):
+    """A pickle that asks for code beyond the classes that were allowed."""
+
+
+class InputError(BnfoldError):
+    """Input shapes, types or data that are missing or do not fit the model."""
+
+
+class MissingExtraError(BnfoldError):
+    """An optional dependency that this command needs and that is not installed.
+
+    Args:
+        package: The import name that is missing.
+        extra: bnfold's extra that brings it.
+        purpose: What it is needed for, as the end of "is needed to …".
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{package} is needed to {purpose}, and is not installed.",
+            f'Type: pip install "bnfold[{extra}]"',
+        )
+
+
+class ProviderError(BnfoldError):
+    """An execution provider that was asked for and is not there, or did not run the model."""
+
+
+class SaveError(BnfoldError):
+    """An output that could not be written; what stood there before is unchanged."""
+
+
+class DisagreementError(BnfoldError):
+    """The folded model does not compute what the original computes."""
+
+    exit_code = 1

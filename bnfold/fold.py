@@ -1,0 +1,207 @@
+"""The pass: every affine is pushed until constants take it; what cannot go says why.
+
+The order is fixed, so the outcome is no matter of luck. Scopes are visited one after the other and chains in
+graph order; each is pushed towards its producers, and where that fails towards its consumers. A fold may open
+the way for another, so sweeps are repeated until one changes nothing. Nothing is written before the end: what
+nodes absorb is composed in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import overload
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from bnfold import reasons
+from bnfold.affine import Affine
+from bnfold.edit import Editor, OutOfRangeError, rename
+from bnfold.graph import Facts, count_nodes, scopes
+from bnfold.ledger import Ledger
+from bnfold.ops import operator
+from bnfold.ops.base import Operand, ToInput, ToOutput, label
+from bnfold.ops.linear import Folds, Linear
+from bnfold.push import Plan, search
+from bnfold.reasons import Reason
+from bnfold.result import FoldResult, Site
+from bnfold.sites import Chain, chains, data_norm, is_batchnorm, link_of
+from bnfold.storage import load_onnx
+
+Progress = Callable[[int, int], None]
+
+
+@overload
+def fold(
+    model: onnx.ModelProto, *, inline_functions: bool = ..., on_progress: Progress | None = ...
+) -> FoldResult[onnx.ModelProto]: ...
+@overload
+def fold(
+    model: str | os.PathLike[str] | ir.Model,
+    *,
+    inline_functions: bool = ...,
+    on_progress: Progress | None = ...,
+) -> FoldResult[ir.Model]: ...
+def fold(
+    model: str | os.PathLike[str] | onnx.ModelProto | ir.Model,
+    *,
+    inline_functions: bool = False,
+    on_progress: Progress | None = None,
+) -> FoldResult[onnx.ModelProto] | FoldResult[ir.Model]:
+    """Fold every eval-mode BatchNorm, and arithmetic that amounts to one, into the weights around it.
+
+    A fold is made only where it is an identity over the reals; what stays has a reason. Numbers are computed
+    in float64 and rounded once, and the same input gives the same bytes.
+
+    Args:
+        model: A path, an `onnx.ModelProto` or an `onnx_ir.Model`. It is not modified.
+        inline_functions: Whether to inline model-local functions first, so that their weights, which callers
+            pass in, are constants.
+        on_progress: Called with the number of chains done and found, once a chain.
+
+    Returns:
+        The folded model, a `ModelProto` for a `ModelProto` and otherwise an `onnx_ir.Model`, with the fate of
+        every site.
+
+    Raises:
+        ModelError: The file cannot be read as a model.
+    """
+    if isinstance(model, onnx.ModelProto):
+        result = _fold(ir.from_proto(model), inline_functions, on_progress)
+        return FoldResult(ir.to_proto(result.model), result.sites, result.nodes_before, result.nodes_after)
+    return _fold(model if isinstance(model, ir.Model) else load_onnx(model), inline_functions, on_progress)
+
+
+def _fold(original: ir.Model, inline: bool, on_progress: Progress | None) -> FoldResult[ir.Model]:
+    if inline and original.functions:
+        original = original.clone()
+        InlinePass()(original)
+    before = count_nodes(original)
+    barred: dict[int, Reason] = {}
+    while True:
+        folding = _Pass(original.clone(), barred, on_progress)
+        try:
+            sites = folding.run()
+        except OutOfRangeError as error:
+            # the folds that led to numbers too large for their type are taken back: all begins anew without
+            barred |= folding.blame(error)
+            continue
+        return FoldResult(folding.model, sites, before, count_nodes(folding.model))
+
+
+class _Pass:
+    """One run over a model that is ours to change."""
+
+    def __init__(self, model: ir.Model, barred: dict[int, Reason], on_progress: Progress | None) -> None:
+        self.model = model
+        self._facts = Facts(model)
+        self._editor = Editor(self._facts)
+        position = {node: i for i, node in enumerate(n for scope in scopes(model) for n in scope.graph)}
+        self._barred = {node: barred[i] for node, i in position.items() if i in barred}
+        self._ledger = Ledger(position, self._facts)
+        self._folds: dict[ir.Node, Folds] = {}
+        self._inserted: set[ir.Node] = set()
+        self._progress = on_progress or _silent
+
+    def run(self) -> tuple[Site, ...]:
+        """Sweep until nothing changes, then write every constant once."""
+        self._note_refusals()
+        while self._sweep():
+            pass
+        self._write()
+        return self._ledger.sites()
+
+    def blame(self, error: OutOfRangeError) -> dict[int, Reason]:
+        """The nodes to leave alone after numbers were too large for their type, and why."""
+        reason = reasons.OVERFLOW(node=label(error.node), dtype=error.dtype)
+        return self._ledger.blame(error.node, reason)
+
+    def _note_refusals(self) -> None:
+        for node in (node for scope in scopes(self.model) for node in scope.graph):
+            reason = self._barred.get(node) or data_norm(node)
+            if reason is None and is_batchnorm(node):
+                link = link_of(node, self._facts)
+                reason = link if isinstance(link, Reason) else None
+            if reason is not None and (is_batchnorm(node) or node not in self._barred):
+                self._ledger.refused(node, reason)
+
+    def _sweep(self) -> bool:
+        changed = False
+        for scope in scopes(self.model):
+            found = list(chains(scope, self._facts, self._folds, self._barred))
+            for done, chain in enumerate(found, start=1):
+                changed |= self._fold(chain)
+                self._progress(done, len(found))
+        return changed
+
+    def _fold(self, chain: Chain) -> bool:
+        """Fold one chain if there is a way; otherwise note why not."""
+        first, last = chain.links[0], chain.links[-1]
+        before = self._affordable(chain, search(first.node, ToInput(first.data, chain.affine), self._facts))
+        after: Plan | Reason | None = None
+        # A number that is the same everywhere, and a plain bias, are part of patterns that runtimes know by
+        # sight (GELU, attention); they are taken up into weights, but not moved on through the network.
+        if isinstance(before, Reason) and chain.normalises:
+            after = self._affordable(chain, search(last.node, ToOutput(0, chain.affine), self._facts))
+        plan = after if isinstance(after, Plan) else before
+        if isinstance(plan, Plan):
+            self._apply(chain, plan)
+            return True
+        self._ledger.kept(chain, plan, after if isinstance(after, Reason) else None)
+        return False
+
+    def _affordable(self, chain: Chain, plan: Plan | Reason) -> Plan | Reason:
+        """Refuse a plan whose new bias Adds outnumber what goes; plain arithmetic must get strictly fewer."""
+        if isinstance(plan, Reason):
+            return plan
+        new = [node for node in plan.inserts if node not in self._inserted]
+        room = len(chain.nodes) - (0 if chain.normalises else 1)
+        if len(new) > room:
+            return reasons.MORE_NODES(inserted=len(new), removed=len(chain.nodes), node=label(new[0]))
+        return plan
+
+    def _apply(self, chain: Chain, plan: Plan) -> None:
+        for node, step in plan.edits:
+            if isinstance(step, Operand):
+                old = self._facts.operand(node, step.index)
+                assert old is not None, "planned on a constant"
+                self._facts.edited[node, step.index] = old * step.scale + step.shift
+                continue
+            folds = self._folds.get(node, Folds(Affine(), Affine()))
+            self._folds[node] = (
+                Folds(folds.inward, folds.outward.then(step.affine))
+                if step.side == "output"
+                else Folds(step.affine.then(folds.inward), folds.outward)
+            )
+        self._inserted.update(plan.inserts)
+        self._ledger.folded(chain, (node for node, _ in plan.edits))
+        self._remove(chain)
+
+    def _remove(self, chain: Chain) -> None:
+        source, result = chain.source, chain.result
+        if result.is_graph_output():
+            rename(source, like=result)
+        result.replace_all_uses_with(source, replace_graph_outputs=True)
+        for node in reversed(chain.nodes):
+            self._folds.pop(node, None)
+            for index in range(len(node.inputs)):
+                self._facts.edited.pop((node, index), None)
+            self._editor.release(node)
+
+    def _write(self) -> None:
+        for node, folds in self._folds.items():
+            family = operator(node)
+            assert isinstance(family, Linear), "only linear operators absorb"
+            family.write(node, folds, self._facts, self._editor)
+        for (node, index), array in self._facts.edited.items():
+            value = node.inputs[index]
+            dtype = self._facts.dtype(value) if value is not None else None
+            assert dtype is not None, "the type of a constant is known"
+            self._editor.set_input(node, index, array, dtype, f"{label(node)}.constant")
+        self._editor.sweep()
+
+
+def _silent(done: int, total: int) -> None:
+    del done, total

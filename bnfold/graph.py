@@ -1,0 +1,207 @@
+"""What onnx_ir lacks: the scopes of a model, shapes that can be relied on, readers, fresh names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from bnfold.affine import Array
+from bnfold.constants import Constants
+
+Dim = int | str | None
+Dims = tuple[Dim, ...]
+
+ONNX_DOMAINS = ("", "ai.onnx")
+FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One list of nodes: the main graph, a subgraph of a control-flow node, or a function's body.
+
+    Attributes:
+        graph: Where the nodes stand.
+        label: `""` for the main graph; otherwise words for a report, as `function pkg::Norm`.
+        opset: Version of ONNX's operator set that its nodes are written for.
+        is_function: Whether this is (inside) a function, whose constants must be `Constant` nodes.
+    """
+
+    graph: ir.Graph
+    label: str
+    opset: int
+    is_function: bool
+
+
+def scopes(model: ir.Model) -> Iterator[Scope]:
+    """Every scope of a model: the main graph, then the functions, each followed by its subgraphs."""
+    opset = _opset(model.graph.opset_imports)
+    yield from _with_subgraphs(Scope(model.graph, "", opset, is_function=False))
+    for function in model.functions.values():
+        own = _opset(function.opset_imports, default=opset)
+        label = f"function {function.domain}::{function.name}"
+        yield from _with_subgraphs(Scope(function.graph, label, own, is_function=True))
+
+
+def _with_subgraphs(scope: Scope) -> Iterator[Scope]:
+    yield scope
+    for node in scope.graph:
+        for attribute in node.attributes.values():
+            for graph in _graphs(attribute):
+                label = f"{attribute.name} of {node.op_type} {node.name or ''}".rstrip()
+                label = f"{scope.label}, {label}" if scope.label else label
+                yield from _with_subgraphs(Scope(graph, label, scope.opset, scope.is_function))
+
+
+def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
+    if attribute.is_ref():
+        return []
+    if attribute.type == ir.AttributeType.GRAPH:
+        return [attribute.as_graph()]
+    return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
+
+
+def _opset(imports: dict[str, int], default: int = 1) -> int:
+    return imports.get("", imports.get("ai.onnx", default))
+
+
+def count_nodes(model: ir.Model) -> int:
+    """Number of nodes in all scopes; `Constant` nodes, which are storage, left out."""
+    return sum(node.op_type != "Constant" for scope in scopes(model) for node in scope.graph)
+
+
+class Names:
+    """Gives names that nothing in a model bears yet."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._taken: set[str] = set()
+        for scope in scopes(model):
+            self._taken.update(value.name or "" for value in scope.graph.inputs)
+            self._taken.update(scope.graph.initializers)
+            for node in scope.graph:
+                self._taken.add(node.name or "")
+                self._taken.update(output.name or "" for output in node.outputs)
+
+    def fresh(self, wanted: str) -> str:
+        """Return `wanted`, with a number behind it where it is taken, and remember it as taken."""
+        name, count = wanted, 1
+        while name in self._taken:
+            count += 1
+            name = f"{wanted}_{count}"
+        self._taken.add(name)
+        return name
+
+
+def other_readers(value: ir.Value, node: ir.Node, indices: tuple[int, ...]) -> int:
+    """How many uses a value has beside the given inputs of `node`; uses in subgraphs count."""
+    return sum(not (user is node and index in indices) for user, index in value.uses())
+
+
+@dataclass
+class Facts:
+    """What is proved about a model while its affines move: shapes, types, constants, versions.
+
+    Constants are read through [`operand`][bnfold.graph.Facts.operand], which knows the values that earlier
+    folds have given to a node's inputs and that have not been written yet.
+    """
+
+    model: ir.Model
+    _scopes: dict[ir.Graph, Scope] = field(init=False)
+    _shapes: dict[ir.Value, Dims] = field(init=False)
+    _dtypes: dict[ir.Value, ir.DataType] = field(init=False)
+    edited: dict[tuple[ir.Node, int], Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._scopes = {scope.graph: scope for scope in scopes(self.model)}
+        self._shapes, self._dtypes = _inferred(self.model)
+        self.constants = Constants(self.model.ir_version, self.shape, self.version)
+
+    def scope(self, node: ir.Node) -> Scope:
+        """The scope in which a node stands."""
+        assert node.graph is not None, "a node that was removed is asked about"
+        return self._scopes[node.graph]
+
+    def adopt(self, value: ir.Value, like: ir.Value) -> None:
+        """Learn of a new value that has the shape and type of a known one."""
+        if like in self._shapes:
+            self._shapes[value] = self._shapes[like]
+        if like in self._dtypes:
+            self._dtypes[value] = self._dtypes[like]
+
+    def version(self, node: ir.Node) -> int:
+        """The version of ONNX's operator set that a node is written for."""
+        return self.scope(node).opset
+
+    def shape(self, value: ir.Value) -> Dims | None:
+        """A value's shape; a dimension is a size, a symbol, or None where nothing is known of it."""
+        return self._shapes.get(value)
+
+    def rank(self, value: ir.Value) -> int | None:
+        """A value's number of dimensions, None where unknown."""
+        shape = self.shape(value)
+        return None if shape is None else len(shape)
+
+    def size(self, value: ir.Value, axis: int) -> int | None:
+        """The proved size of one axis, None where it is symbolic or unknown."""
+        shape = self.shape(value)
+        dim = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
+        return dim if isinstance(dim, int) else None
+
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """A value's element type, None where unknown."""
+        return self._dtypes.get(value)
+
+    def has_constant(self, node: ir.Node, index: int) -> bool:
+        """Whether an input of a node is there and constant."""
+        return index < len(node.inputs) and self.constants.has(node.inputs[index])
+
+    def operand(self, node: ir.Node, index: int) -> Array | None:
+        """A constant input of a node in float64, as it is after the folds made so far; otherwise None."""
+        if (node, index) in self.edited:
+            return self.edited[node, index]
+        array = self.constants.array(node.inputs[index]) if index < len(node.inputs) else None
+        return None if array is None else np.asarray(array, np.float64)
+
+    def integers(self, node: ir.Node, index: int, attribute: str) -> list[int] | None:
+        """A list of integers that older versions hold in an attribute and newer ones in a constant input.
+
+        Returns:
+            The list, or None where it is left out or not constant (`has_constant` tells which).
+        """
+        if attribute in node.attributes:
+            return list(node.attributes[attribute].as_ints())
+        array = self.constants.array(node.inputs[index]) if self.has_constant(node, index) else None
+        return None if array is None else [int(element) for element in np.asarray(array).reshape(-1)]
+
+
+def _inferred(model: ir.Model) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.DataType]]:
+    """Infer shapes on a copy, since what is recorded in the user's file is not ours to change."""
+    copy = model.clone()
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
+    shapes: dict[ir.Value, Dims] = {}
+    dtypes: dict[ir.Value, ir.DataType] = {}
+    for scope, twin in zip(scopes(model), scopes(copy), strict=True):
+        for value, inferred in zip(_values(scope.graph), _values(twin.graph), strict=True):
+            if inferred.shape is not None:
+                shapes[value] = tuple(_dim(dim) for dim in inferred.shape)
+            tensor = value.const_value if value.is_initializer() else None
+            dtype = tensor.dtype if tensor is not None else inferred.dtype
+            if dtype is not None:
+                dtypes[value] = dtype
+            if tensor is not None:
+                shapes[value] = tuple(_dim(dim) for dim in tensor.shape)
+    return shapes, dtypes
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def _dim(dim: int | ir.SymbolicDimProtocol) -> Dim:
+    return dim if isinstance(dim, int) else dim.value

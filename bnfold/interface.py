@@ -1,0 +1,134 @@
+"""What a caller sees of a model: the names, types and shapes of its inputs and outputs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import onnx_ir as ir
+
+from bnfold.sessions import ModelLike, from_proto
+from bnfold.storage import load_onnx
+
+Shape: TypeAlias = tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class Port:
+    """One graph input or output.
+
+    Attributes:
+        name: The value's name.
+        type: `"float32"`, `"int64"`, `"sequence(float32)"` …; `"unknown"` where the model does not tell.
+        shape: Sizes, with a string for a symbolic and None for an unnamed dynamic dimension; None where the
+            model does not tell even the rank.
+    """
+
+    name: str
+    type: str
+    shape: Shape | None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.type} {shape_text(self.shape)}"
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The inputs that a caller must give and the outputs that come back, in the model's order."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+def as_ir(model: ModelLike) -> ir.Model:
+    """The model as an `onnx_ir.Model`, read or converted where it is not one; weights stay lazy."""
+    if isinstance(model, ir.Model):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        return load_onnx(model)
+    return from_proto(model)
+
+
+def interface(model: ir.Model) -> Interface:
+    """The interface that a model declares.
+
+    An input that has an initializer is left out: a caller may override it but need not give it.
+    """
+    graph = model.graph
+    needed = (value for value in graph.inputs if value.name not in graph.initializers)
+    return Interface(tuple(map(_port, needed)), tuple(map(_port, graph.outputs)))
+
+
+def differences(original: Interface, folded: Interface) -> tuple[str, ...]:
+    """One sentence for everything in which the folded model's interface is not the original's.
+
+    The name of a symbolic dimension may differ; a dynamic dimension that became fixed, or the reverse, is a
+    difference. A shape that only the folded model declares is none.
+    """
+    return (
+        *_differences("input", original.inputs, folded.inputs),
+        *_differences("output", original.outputs, folded.outputs),
+    )
+
+
+def shape_text(shape: Shape | None) -> str:
+    """A shape as people write it: `[N, 3, ?, ?]`, or `of unknown rank`."""
+    if shape is None:
+        return "of unknown rank"
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def _differences(kind: str, original: tuple[Port, ...], folded: tuple[Port, ...]) -> list[str]:
+    before, after = [port.name for port in original], [port.name for port in folded]
+    if before != after:
+        return [f"The {kind}s are named {_listed(after)} instead of {_listed(before)}."]
+    found = []
+    for old, new in zip(original, folded, strict=True):
+        if old.type != new.type:
+            found.append(f"The {kind} {old.name!r} has the type {new.type} instead of {old.type}.")
+        if old.shape is not None and not _same_shape(old.shape, new.shape):
+            found.append(
+                f"The {kind} {old.name!r} has the shape {shape_text(new.shape)} "
+                f"instead of {shape_text(old.shape)}."
+            )
+    return found
+
+
+def _same_shape(old: Shape, new: Shape | None) -> bool:
+    def fixed(shape: Shape) -> list[int | None]:
+        return [size if isinstance(size, int) else None for size in shape]
+
+    return new is not None and fixed(old) == fixed(new)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
+
+
+def _port(value: ir.Value) -> Port:
+    shape = None if value.shape is None else tuple(_size(dimension) for dimension in value.shape)
+    return Port(value.name or "", _type_name(value.type), shape)
+
+
+def _size(dimension: int | ir.SymbolicDim) -> int | str | None:
+    return dimension if isinstance(dimension, int) else dimension.value
+
+
+def _type_name(kind: object) -> str:
+    match kind:
+        case ir.TensorType():
+            return dtype_name(kind.dtype)
+        case ir.SparseTensorType():
+            return f"sparse({dtype_name(kind.dtype)})"
+        case ir.SequenceType():
+            return f"sequence({_type_name(kind.elem_type)})"
+        case ir.OptionalType():
+            return f"optional({_type_name(kind.elem_type)})"
+        case _:
+            return "unknown"
+
+
+def dtype_name(dtype: ir.DataType) -> str:
+    """NumPy's name of an element type where it has one: `float32` for ONNX's FLOAT, `float64` for DOUBLE."""
+    return {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}.get(dtype, dtype.name.lower())

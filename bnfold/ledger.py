@@ -1,0 +1,107 @@
+"""The book of a fold: which nodes took which site, and what stays for which reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from bnfold.graph import Facts
+from bnfold.ops.base import label
+from bnfold.reasons import Reason
+from bnfold.result import Site
+from bnfold.sites import Chain, module_name
+
+
+@dataclass
+class _Entry:
+    """One BatchNorm, or one chain without any."""
+
+    name: str
+    node: str
+    op_type: str
+    graph: str
+    members: tuple[ir.Node, ...]
+    reasons: tuple[Reason | None, Reason | None] = (None, None)
+    touched: dict[ir.Node, None] = field(default_factory=dict)
+    gone: bool = False
+
+
+class Ledger:
+    """Follows every site from its node in the original to the nodes that hold its numbers at the end.
+
+    Args:
+        position: Place of each node in the original, for the order of the report.
+        facts: What is known of the model.
+    """
+
+    def __init__(self, position: Mapping[ir.Node, int], facts: Facts) -> None:
+        self._position = position
+        self._facts = facts
+        self._entries: dict[ir.Node, _Entry] = {}
+
+    def folded(self, chain: Chain, into: Iterable[ir.Node]) -> None:
+        """Note that a chain is gone and which nodes took it, together with all that it had taken itself."""
+        nodes = list(into)
+        for node in chain.nodes:
+            for earlier in self._entries.values():
+                if node in earlier.touched:
+                    del earlier.touched[node]
+                    earlier.touched.update(dict.fromkeys(nodes))
+        for entry in self._open(chain):
+            entry.gone = True
+            entry.reasons = (None, None)
+            entry.touched.update(dict.fromkeys(nodes))
+
+    def kept(self, chain: Chain, before: Reason, after: Reason | None) -> None:
+        """Note why a chain stays, for now; plain arithmetic is not worth a line."""
+        if chain.normalises:
+            for entry in self._open(chain):
+                entry.reasons = (before, after)
+
+    def refused(self, node: ir.Node, reason: Reason) -> None:
+        """Note a node that is no affine map, or may not be moved."""
+        self._entry(node, (node,)).reasons = (reason, None)
+
+    def blame(self, node: ir.Node, reason: Reason) -> dict[int, Reason]:
+        """The original positions of all members of the sites whose numbers are in `node`."""
+        return {
+            self._position[member]: reason
+            for entry in self._entries.values()
+            if node in entry.touched
+            for member in entry.members
+        }
+
+    def sites(self) -> tuple[Site, ...]:
+        """Every site in graph order."""
+        ordered = sorted(self._entries.items(), key=lambda item: self._position[item[0]])
+        return tuple(
+            Site(
+                name=entry.name,
+                node=entry.node,
+                op_type=entry.op_type,
+                graph=entry.graph,
+                status="folded" if entry.gone else "kept",
+                into=tuple(module_name(node) for node in entry.touched) if entry.gone else (),
+                reason=entry.reasons[0],
+                reason_after=entry.reasons[1],
+            )
+            for _, entry in ordered
+            if entry.gone or entry.reasons[0] is not None
+        )
+
+    def _open(self, chain: Chain) -> list[_Entry]:
+        """One entry for each BatchNorm of the chain, or one for all of it."""
+        if chain.batchnorms:
+            return [self._entry(node, chain.nodes) for node in chain.batchnorms]
+        return [self._entry(chain.nodes[-1], chain.nodes)]
+
+    def _entry(self, node: ir.Node, members: tuple[ir.Node, ...]) -> _Entry:
+        if node not in self._entries:
+            is_chain = len(members) > 1 and node.op_type != "BatchNormalization"
+            op_type = "+".join(member.op_type for member in members) if is_chain else node.op_type
+            scope = self._facts.scope(node)
+            self._entries[node] = _Entry(module_name(node), label(node), op_type, scope.label, members)
+        self._entries[node].members = members
+        return self._entries[node]

@@ -1,0 +1,81 @@
+"""Add, Sub and Sum: of two values, or of a value and a constant."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.affine import Affine
+from bnfold.graph import Facts
+from bnfold.ops.base import Answer, Operator, Rewrite, Step, ToInput, ToOutput, label
+from bnfold.ops.broadcast import from_operand, to_constant, to_operand
+from bnfold.reasons import Reason
+
+
+class Addition(Operator):
+    """`y = ±x₁ ± x₂ …`.
+
+    Output: `s·(x₁ + x₂) + t = (s·x₁ + t) + s·x₂`: the scale goes to every term, the shift to one of them, a
+    constant where there is one. A value that is added to itself n times takes it once, as t/n.
+    Input: `(x + t) + y = (x + y) + t`: a shift alone goes on, or into y where that is a constant.
+    """
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Scale every term, shift one."""
+        del index
+        terms = _terms(node, facts)
+        takers = [group for group in terms if facts.has_constant(node, group[0])][:1] or terms
+        answers = [_rewrite(node, terms, taker, affine, facts) for taker in takers]
+        ways = [answer for answer in answers if not isinstance(answer, Reason)]
+        refusals = (answer for answer in answers if isinstance(answer, Reason))
+        return ways or next(refusals, reasons.OPERATOR(operator=node.op_type, node=label(node)))
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Pass a shift on; a scale would have to reach the other terms as well."""
+        if not affine.has_unit_scale:
+            return reasons.OPERATOR(operator=f"{node.op_type} of several terms", node=label(node))
+        onward = from_operand(node, index, Affine(1.0, affine.shift * _sign(node, index)), facts)
+        if isinstance(onward, Reason):
+            return onward
+        for other in range(len(node.inputs)):
+            if other != index and facts.has_constant(node, other):
+                share = Affine(1.0, onward.shift * _sign(node, other))
+                step = to_constant(node, other, share, facts)
+                return step if isinstance(step, Reason) else [(step,)]
+        return [(ToOutput(0, onward),)]
+
+
+def _rewrite(
+    node: ir.Node, terms: list[tuple[int, ...]], taker: tuple[int, ...], affine: Affine, facts: Facts
+) -> Rewrite | Reason:
+    steps: list[Step] = []
+    for group in terms:
+        share = affine.only_scale
+        if group == taker:
+            share = Affine(affine.scale, affine.shift / sum(_sign(node, index) for index in group))
+        step: Step | Reason
+        if facts.has_constant(node, group[0]):
+            step = to_constant(node, group[0], share, facts)
+        else:
+            operand = to_operand(node, group[0], share, facts)
+            step = operand if isinstance(operand, Reason) else ToInput(group[0], operand, uses=group)
+        if isinstance(step, Reason):
+            return step
+        steps.append(step)
+    return tuple(steps)
+
+
+def _terms(node: ir.Node, facts: Facts) -> list[tuple[int, ...]]:
+    """The inputs grouped by value, which changes once for all its positions; `x − x` is no term at all."""
+    groups: dict[object, list[int]] = {}
+    for position, value in enumerate(node.inputs):
+        if value is not None:
+            groups.setdefault(position if facts.has_constant(node, position) else value, []).append(position)
+    return [tuple(group) for group in groups.values() if sum(_sign(node, index) for index in group) != 0]
+
+
+def _sign(node: ir.Node, index: int) -> float:
+    return -1.0 if node.op_type == "Sub" and index == 1 else 1.0
+
+
+OPERATORS = {"Add": Addition(), "Sub": Addition(), "Sum": Addition()}

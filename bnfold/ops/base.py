@@ -1,0 +1,136 @@
+"""The questions that the pass asks an operator, and the answers that it can give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.affine import Affine, Array
+from bnfold.graph import Facts
+from bnfold.reasons import Reason
+
+
+@dataclass(frozen=True)
+class Absorb:
+    """The node's own constants take the affine.
+
+    Attributes:
+        side: `"output"` where the affine acts on what the node gives, `"input"` where on what it reads.
+        affine: In the axes of that value.
+        inserts: Whether the shift needs a new bias Add behind the node.
+    """
+
+    side: Literal["input", "output"]
+    affine: Affine
+    inserts: bool = False
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A constant input takes the affine, element by element.
+
+    Attributes:
+        index: Which input of the node.
+        scale: Factor for the constant; broadcasts against it by ONNX's rules and may make it larger.
+        shift: Addend for the constant, likewise.
+    """
+
+    index: int
+    scale: Array
+    shift: Array
+
+
+@dataclass(frozen=True)
+class ToInput:
+    """Whatever produces an input must take the affine.
+
+    Attributes:
+        index: Which input of the node.
+        affine: In the axes of that input.
+        uses: All inputs of the node that read the value, where they change together.
+    """
+
+    index: int
+    affine: Affine
+    uses: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToOutput:
+    """Whatever reads an output must take the affine.
+
+    Attributes:
+        index: Which output of the node.
+        affine: In the axes of that output.
+    """
+
+    index: int
+    affine: Affine
+
+
+Step = Absorb | Operand | ToInput | ToOutput
+Rewrite = tuple[Step, ...]
+Answer = Reason | Sequence[Rewrite]
+"""Either why not, or the ways in which it can be done, best first; all steps of one way must succeed."""
+
+
+class Operator:
+    """How an affine passes through one family of operators, or into it.
+
+    A family overrides what it can do. Both methods state an identity over the reals: for any value of the
+    inputs, the node after the steps of a rewrite computes the original followed (or preceded) by the affine.
+    """
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """How can `node` give `affine(output)` in place of its output `index`?"""
+        del index, affine, facts
+        return reasons.OPERATOR(operator=node.op_type, node=label(node))
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """How can `node` read `x` in place of `affine(x)` at its input `index`?"""
+        del index, affine, facts
+        return reasons.OPERATOR(operator=node.op_type, node=label(node))
+
+
+def label(node: ir.Node) -> str:
+    """How a report names a node: its name, or the first output that it has."""
+    return node.name or (node.outputs[0].name if node.outputs else None) or node.op_type
+
+
+def name_of(value: ir.Value | None) -> str:
+    """How a report names a value."""
+    return (value.name or "an unnamed value") if value is not None else "an input that is left out"
+
+
+def integer(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
+
+
+def real(node: ir.Node, name: str, default: float) -> float:
+    """A float attribute, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else float(attribute.as_float())
+
+
+def text(node: ir.Node, name: str, default: str) -> str:
+    """A string attribute, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_string()
+
+
+def integers(node: ir.Node, name: str) -> tuple[int, ...]:
+    """A list of integers in an attribute, empty where it is left out."""
+    attribute = node.attributes.get(name)
+    return () if attribute is None else tuple(attribute.as_ints())
+
+
+def wrong_axis(node: ir.Node, affine: Affine, allowed: object) -> Reason:
+    """The reason for an affine that varies along an axis on which the operator has nothing to scale."""
+    axes = ", ".join(str(axis) for axis in sorted(affine.axes))
+    return reasons.AXIS(node=label(node), operator=node.op_type, axes=axes, allowed=allowed)

@@ -1,0 +1,130 @@
+"""BatchNormalization in eval mode, every version: what is to be folded, and a place to fold into."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.affine import Affine, Array
+from bnfold.edit import Editor
+from bnfold.graph import FLOATS, Facts
+from bnfold.ops.base import Absorb, Answer, integer, label, name_of, real
+from bnfold.ops.linear import Folds, Linear
+from bnfold.reasons import Reason
+
+_PARAMETERS = (1, 2, 3, 4)  # scale γ, bias β, mean μ, variance σ²
+
+
+class BatchNormalization(Linear):
+    """BatchNormalization, `y = s·x + t` with `s = γ/√(σ²+ε)` and `t = β − μ·s` (Ioffe & Szegedy, 2015).
+
+    An affine at its output or its input composes with it. What the composition needs is written into γ and β,
+    with μ = 0 and σ² as it was, so that each number is rounded once.
+    """
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Compose: `affine ∘ self`."""
+        if index != 0:
+            return reasons.OPERATOR(operator="a statistic of BatchNormalization", node=label(node))
+        return self._compose(node, Absorb("output", affine), facts)
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Compose: `self ∘ affine`."""
+        if index != 0:
+            return reasons.NOT_CONSTANT(value=name_of(node.inputs[index]), node=label(node))
+        return self._compose(node, Absorb("input", affine), facts)
+
+    def _compose(self, node: ir.Node, step: Absorb, facts: Facts) -> Answer:
+        own = affine_of(node, facts)
+        if isinstance(own, Reason):
+            return own
+        fits = step.affine.axes <= {1} and all(
+            array is not None and array.ndim == 1 for array in (facts.operand(node, i) for i in _PARAMETERS)
+        )
+        return (
+            [(step,)]
+            if fits
+            else reasons.AXIS(
+                node=label(node), operator=node.op_type, axes=sorted(step.affine.axes), allowed=1
+            )
+        )
+
+    def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
+        """Write γ, β and μ of the composition."""
+        own = affine_of(node, facts)
+        variance = facts.operand(node, 4)
+        assert isinstance(own, Affine), "planned on readable parameters"
+        assert variance is not None, "planned on readable parameters"
+        scale, shift = folds.inward.then(own).then(folds.outward).vectors(1, variance.size)
+        gamma = scale * np.sqrt(variance + _epsilon(node))
+        for index, array, name in (
+            (1, gamma, "scale"),
+            (2, shift, "bias"),
+            (3, np.zeros_like(shift), "mean"),
+        ):
+            value = node.inputs[index]
+            dtype = facts.dtype(value) if value is not None else None
+            assert dtype is not None, "the type of a constant is known"
+            editor.set_input(node, index, array, dtype, f"{label(node)}.{name}")
+
+
+def affine_of(node: ir.Node, facts: Facts) -> Affine | Reason:
+    """The map that a BatchNormalization is, or why it is none that can be moved.
+
+    Args:
+        node: A BatchNormalization of any version.
+        facts: What is known of its model.
+    """
+    problem = _mode_problem(node, facts) or _parameter_problem(node, facts)
+    if problem is not None:
+        return problem
+    arrays = [facts.operand(node, index) for index in _PARAMETERS]
+    gamma, beta, mean, variance = (array for array in arrays if array is not None)
+    spread = variance + _epsilon(node)
+    for what, bad in (
+        ("a NaN or an infinity among its parameters", not all(map(_finite, (gamma, beta, mean, variance)))),
+        ("a variance that is not positive, even with ε added", bool(np.any(spread <= 0))),
+    ):
+        if bad:
+            return reasons.BAD_NUMBERS(node=label(node), what=what)
+    scale = gamma / np.sqrt(spread)
+    shift = beta - mean * scale
+    # before version 9, `spatial=0` has one statistic an element: shape (C, D1, …) in place of (C,)
+    return Affine(scale[None], shift[None])
+
+
+def _mode_problem(node: ir.Node, facts: Facts) -> Reason | None:
+    caller = next((a for a in node.attributes.values() if a.is_ref()), None)
+    if caller is not None:
+        return reasons.CALLER_ATTRIBUTE(node=label(node), attribute=caller.name)
+    used = [output for output in node.outputs[1:] if output.uses() or output.is_graph_output()]
+    version = facts.version(node)
+    # versions 1 and 6 train unless told otherwise, 7 to 13 where more outputs are asked for, then by a flag
+    trains = integer(node, "is_test", 0) == 0 if version < 7 else integer(node, "training_mode", 0) != 0
+    if trains or used:
+        return reasons.TRAINING_MODE(node=label(node))
+    return None
+
+
+def _parameter_problem(node: ir.Node, facts: Facts) -> Reason | None:
+    for index in _PARAMETERS:
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is not None and facts.constants.is_overridable(value):
+            return reasons.OVERRIDABLE_PARAMETER(value=name_of(value), node=label(node))
+        if value is None or not facts.has_constant(node, index):
+            return reasons.NOT_CONSTANT(value=name_of(value), node=label(node))
+        if facts.dtype(value) not in FLOATS:
+            return reasons.NOT_FLOAT(value=name_of(value), dtype=facts.dtype(value))
+    return None
+
+
+def _epsilon(node: ir.Node) -> float:
+    return real(node, "epsilon", float(np.float32(1e-5)))
+
+
+def _finite(array: Array) -> bool:
+    return bool(np.all(np.isfinite(array)))
+
+
+OPERATORS = {"BatchNormalization": BatchNormalization()}

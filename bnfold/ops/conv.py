@@ -1,0 +1,158 @@
+"""Conv and ConvTranspose in one to three dimensions, with groups, strides, dilation and padding."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.affine import Affine
+from bnfold.edit import Editor
+from bnfold.graph import Facts
+from bnfold.ops.base import Absorb, Answer, integer, integers, label, name_of, text
+from bnfold.ops.linear import (
+    Folds,
+    Linear,
+    bias_problem,
+    channel_problem,
+    constant_problem,
+    weight_shape,
+    write_bias,
+    write_weight,
+)
+from bnfold.reasons import Reason
+
+
+class Convolution(Linear):
+    """What both directions share: which channels the weight has, and when a shift may enter."""
+
+    def channels(self, weight: tuple[int, ...], groups: int) -> tuple[int, int]:
+        """Number of input and of output channels, from the weight's shape."""
+        raise NotImplementedError
+
+    def shift_problem(self, node: ir.Node, kernel: tuple[int, ...]) -> Reason | None:
+        """Why an input's shift is not the same addend at every output element; None where it is."""
+        raise NotImplementedError
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Scale the filters, shift the bias: exact whatever the borders are."""
+        del index
+        problem = _problem(node, facts)
+        if problem is None:
+            _, cout = self.channels(_shape(node, facts), integer(node, "group", 1))
+            problem = channel_problem(node, affine, 1, cout)
+        return problem if problem is not None else [(Absorb("output", affine),)]
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Scale the filters' input channels, add what the shift gives to the bias."""
+        if index != 0:
+            return reasons.WEIGHT_NOT_CONSTANT(value=name_of(node.inputs[index]), node=label(node))
+        problem = _problem(node, facts)
+        if problem is None:
+            shape = _shape(node, facts)
+            cin, _ = self.channels(shape, integer(node, "group", 1))
+            problem = channel_problem(node, affine, 1, cin)
+            if problem is None and affine.has_shift:
+                problem = self.shift_problem(node, shape[2:])
+        return problem if problem is not None else [(Absorb("input", affine),)]
+
+
+class Conv(Convolution):
+    """Conv, weight `[Cout, Cin/g, k…]`.
+
+    Output: `s·(W*x + b) + t = (s·W)*x + (s·b + t)`, s along the weight's axis 0; always.
+    Input: `W*(s·x + t) + b = (W·s)*x + (b + Σ W·t)`, s along the weight's axis 1 within each group; the shift
+    only where no tap meets implicit zeros, which are zeros behind the affine and not before it.
+    """
+
+    def channels(self, weight: tuple[int, ...], groups: int) -> tuple[int, int]:
+        """Axis 1 holds one group's input channels, axis 0 all output channels."""
+        return weight[1] * groups, weight[0]
+
+    def shift_problem(self, node: ir.Node, kernel: tuple[int, ...]) -> Reason | None:
+        """Implicit zeros at the border do not get the shift."""
+        return reasons.PADDING(node=label(node)) if _pads(node, kernel) else None
+
+    def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
+        """Compute both constants in float64."""
+        weight, old = facts.operand(node, 1), facts.operand(node, 2)
+        assert weight is not None, "planned on a constant weight"
+        groups = integer(node, "group", 1)
+        cout, per_group = weight.shape[:2]
+        scale, shift = folds.outward.vectors(1, cout)
+        scale_in, shift_in = (
+            v.reshape(groups, 1, per_group) for v in folds.inward.vectors(1, groups * per_group)
+        )
+        grouped = weight.reshape(groups, cout // groups, per_group, -1)
+        bias = (grouped.sum(3) * shift_in).sum(2).reshape(cout) + (0.0 if old is None else old)
+        grouped = grouped * scale_in[..., None] * scale.reshape(groups, -1, 1, 1)
+        write_bias(node, 2, scale * bias + shift, facts, editor)
+        write_weight(node, 1, grouped.reshape(weight.shape), facts, editor)
+
+
+class ConvTranspose(Convolution):
+    """ConvTranspose, weight `[Cin, Cout/g, k…]`: output channels stand on axis 1, by group.
+
+    Output: `s·(Wᵀ*x + b) + t`: s along the weight's axis 1 within each group; always.
+    Input: s along the weight's axis 0; the shift only where every output element sums the same taps, that is
+    with stride 1 and the border, which sees fewer, cropped away.
+    """
+
+    def channels(self, weight: tuple[int, ...], groups: int) -> tuple[int, int]:
+        """Axis 0 holds all input channels, axis 1 one group's output channels."""
+        return weight[0], weight[1] * groups
+
+    def shift_problem(self, node: ir.Node, kernel: tuple[int, ...]) -> Reason | None:
+        """Outputs near the border, and between strides, see other taps."""
+        if _sees_same_taps(node, kernel):
+            return None
+        return reasons.SETTING(
+            node=label(node), operator=node.op_type, setting="outputs that see different taps"
+        )
+
+    def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
+        """Compute both constants in float64."""
+        weight, old = facts.operand(node, 1), facts.operand(node, 2)
+        assert weight is not None, "planned on a constant weight"
+        groups = integer(node, "group", 1)
+        cin, per_group = weight.shape[:2]
+        scale, shift = folds.outward.vectors(1, groups * per_group)
+        scale_in, shift_in = (v.reshape(groups, -1, 1) for v in folds.inward.vectors(1, cin))
+        grouped = weight.reshape(groups, cin // groups, per_group, -1)
+        bias = (grouped.sum(3) * shift_in).sum(1).reshape(-1) + (0.0 if old is None else old)
+        grouped = grouped * scale_in[..., None] * scale.reshape(groups, 1, per_group, 1)
+        write_bias(node, 2, scale * bias + shift, facts, editor)
+        write_weight(node, 1, grouped.reshape(weight.shape), facts, editor)
+
+
+def _problem(node: ir.Node, facts: Facts) -> Reason | None:
+    return constant_problem(node, 1, facts) or bias_problem(node, 2, facts)
+
+
+def _shape(node: ir.Node, facts: Facts) -> tuple[int, ...]:
+    shape = weight_shape(node, 1, facts)
+    assert shape is not None, "the shape of a constant weight is known"
+    return shape
+
+
+def _pads(node: ir.Node, kernel: tuple[int, ...]) -> bool:
+    """Whether a window may reach over the border; one element wide, it cannot, whatever `auto_pad` says."""
+    mode = text(node, "auto_pad", "NOTSET")
+    if mode.startswith("SAME"):
+        return any(size != 1 for size in kernel)
+    return mode == "NOTSET" and any(integers(node, "pads"))
+
+
+def _sees_same_taps(node: ir.Node, kernel: tuple[int, ...]) -> bool:
+    mode = text(node, "auto_pad", "NOTSET")
+    if mode.startswith("SAME") or "output_shape" in node.attributes or any(integers(node, "output_padding")):
+        return False
+    if any(stride != 1 for stride in integers(node, "strides")):
+        return False
+    none = (0,) * (2 * len(kernel))
+    crop = none if mode == "VALID" else integers(node, "pads") or none
+    dilations = integers(node, "dilations") or (1,) * len(kernel)
+    reach = [dilation * (size - 1) for dilation, size in zip(dilations, kernel, strict=True)]
+    return all(have >= need for have, need in zip(crop, reach + reach, strict=True))
+
+
+OPERATORS = {"Conv": Conv(), "ConvTranspose": ConvTranspose()}

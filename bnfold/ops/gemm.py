@@ -1,0 +1,114 @@
+"""Gemm: a fully connected layer with its own bias."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.affine import Affine, Array
+from bnfold.edit import Editor
+from bnfold.graph import Facts
+from bnfold.ops.base import Absorb, Answer, integer, label, name_of, real
+from bnfold.ops.linear import (
+    Folds,
+    Linear,
+    bias_problem,
+    channel_problem,
+    constant_problem,
+    weight_shape,
+    write_weight,
+)
+from bnfold.reasons import Reason
+
+
+class Gemm(Linear):
+    """Gemm, `Y = α·A'·B' + β·C`, with B (the usual weight) or A constant.
+
+    Output: `s·Y + t = α·A'·(B'·s) + (s·β·C + t)`, s along the free axis of the constant.
+    Input: `α·(A'·s + t)·B' + β·C = α·A'·(s·B') + (α·t·B' + β·C)`, s along the contracted axis.
+    C may be of any shape that broadcasts; it is written with β = 1.
+    """
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Scale the constant's free axis, shift C."""
+        del index
+        weight = _weight_index(node, facts)
+        problem = _problem(node, weight, facts)
+        if problem is None:
+            free, _ = _axes(node, weight)
+            # B's free axis gives the columns of Y, A's the rows
+            problem = channel_problem(node, affine, weight, _size(node, weight, free, facts))
+        return problem if problem is not None else [(Absorb("output", affine),)]
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Scale the constant's contracted axis, add what the shift gives to C."""
+        weight = 1 - index
+        if index > 1:
+            return reasons.OPERATOR(operator="Gemm's C", node=label(node))
+        problem = _problem(node, weight, facts)
+        if problem is None:
+            _, contracted = _axes(node, weight)
+            _, axis = _axes(node, index)
+            problem = channel_problem(node, affine, axis, _size(node, weight, contracted, facts))
+        return problem if problem is not None else [(Absorb("input", affine),)]
+
+    def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
+        """Compute both constants in float64."""
+        index = _weight_index(node, facts)
+        matrix = facts.operand(node, index)
+        assert matrix is not None, "planned on a constant weight"
+        free, contracted = _axes(node, index)
+        _, axis = _axes(node, 1 - index)
+        alpha, beta = real(node, "alpha", 1.0), real(node, "beta", 1.0)
+        old = facts.operand(node, 2)
+        scale, shift = folds.outward.padded(2)
+        scale_in, shift_in = folds.inward.vectors(axis, matrix.shape[contracted])
+        from_input = alpha * np.tensordot(shift_in, matrix, axes=(0, contracted))
+        bias = _as_row_or_column(from_input, index) + (0.0 if old is None or beta == 0 else beta * old)
+        factors = [np.ones(1), np.ones(1)]
+        factors[free] = folds.outward.vectors(index, matrix.shape[free])[0]
+        factors[contracted] = scale_in
+        self._write_c(node, scale * bias + shift, old, facts, editor)
+        write_weight(node, index, matrix * factors[0][:, None] * factors[1][None, :], facts, editor)
+
+    def _write_c(self, node: ir.Node, bias: Array, old: Array | None, facts: Facts, editor: Editor) -> None:
+        if old is None and not np.any(bias):
+            return
+        if bias.shape[0] == 1 and (old is None or old.ndim < 2):
+            bias = bias[0]
+        if "beta" in node.attributes:
+            node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+        source = node.inputs[2] if old is not None else node.inputs[_weight_index(node, facts)]
+        dtype = facts.dtype(source) if source is not None else None
+        assert dtype is not None, "the type of a constant is known"
+        editor.set_input(node, 2, bias, dtype, f"{label(node)}.bias")
+
+
+def _weight_index(node: ir.Node, facts: Facts) -> int:
+    return 1 if facts.has_constant(node, 1) or not facts.has_constant(node, 0) else 0
+
+
+def _axes(node: ir.Node, index: int) -> tuple[int, int]:
+    """The free and the contracted axis of A (index 0) or B (index 1) as it is stored."""
+    transposed = bool(integer(node, "transB" if index else "transA", 0))
+    return (1, 0) if bool(index) != transposed else (0, 1)
+
+
+def _problem(node: ir.Node, weight: int, facts: Facts) -> Reason | None:
+    if node.inputs[0] is node.inputs[1]:
+        return reasons.WEIGHT_NOT_CONSTANT(value=name_of(node.inputs[0]), node=label(node))
+    return constant_problem(node, weight, facts) or bias_problem(node, 2, facts)
+
+
+def _size(node: ir.Node, weight: int, axis: int, facts: Facts) -> int:
+    shape = weight_shape(node, weight, facts)
+    assert shape is not None, "the shape of a constant weight is known"
+    return shape[axis]
+
+
+def _as_row_or_column(vector: Array, weight: int) -> Array:
+    return vector[None, :] if weight == 1 else vector[:, None]
+
+
+OPERATORS = {"Gemm": Gemm()}

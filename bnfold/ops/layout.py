@@ -1,0 +1,149 @@
+"""Operators that only rearrange elements: Transpose, Reshape, Flatten, Squeeze, Unsqueeze."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.affine import Affine
+from bnfold.graph import Dims, Facts
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, integers, label, name_of
+from bnfold.reasons import Reason
+from bnfold.regroup import regroup
+
+
+class Layout(Operator):
+    """`y = rearranged(x)`: an affine is rearranged along, in either direction."""
+
+    def forward(self, node: ir.Node, affine: Affine, facts: Facts) -> Affine | Reason:
+        """An affine of the input, in the axes of the output."""
+        raise NotImplementedError
+
+    def backward(self, node: ir.Node, affine: Affine, facts: Facts) -> Affine | Reason:
+        """An affine of the output, in the axes of the input."""
+        raise NotImplementedError
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Pass on to the producer; one affine for all elements needs no axes."""
+        del index
+        moved = self.backward(node, affine, facts) if affine.axes else affine
+        return moved if isinstance(moved, Reason) else [(ToInput(0, moved),)]
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Pass on to the readers; one affine for all elements needs no axes."""
+        if index != 0:
+            return reasons.OPERATOR(operator=f"input {index} of {node.op_type}", node=label(node))
+        moved = self.forward(node, affine, facts) if affine.axes else affine
+        return moved if isinstance(moved, Reason) else [(ToOutput(0, moved),)]
+
+
+class Transpose(Layout):
+    """Axis k of the output is axis perm[k] of the input."""
+
+    def forward(self, node: ir.Node, affine: Affine, facts: Facts) -> Affine | Reason:
+        """Permute the coefficients' axes."""
+        perm = _perm(node, facts)
+        return affine.transposed(perm) if perm is not None else _unknown(node)
+
+    def backward(self, node: ir.Node, affine: Affine, facts: Facts) -> Affine | Reason:
+        """Permute them back."""
+        perm = _perm(node, facts)
+        return (
+            affine.transposed([int(axis) for axis in np.argsort(perm)])
+            if perm is not None
+            else _unknown(node)
+        )
+
+
+class Reshape(Layout):
+    """Reshape, Flatten, Squeeze, Unsqueeze: the order of the elements stays, the axes are grouped anew."""
+
+    def forward(self, node: ir.Node, affine: Affine, facts: Facts) -> Affine | Reason:
+        """From the input's axes to the output's."""
+        before, after = _shapes(node, facts)
+        if before is None or after is None:
+            return _unknown(node)
+        moved = regroup(affine, before, after)
+        return moved if moved is not None else _mixed(node, before, after)
+
+    def backward(self, node: ir.Node, affine: Affine, facts: Facts) -> Affine | Reason:
+        """From the output's axes to the input's."""
+        before, after = _shapes(node, facts)
+        if before is None or after is None:
+            return _unknown(node)
+        moved = regroup(affine, after, before)
+        return moved if moved is not None else _mixed(node, before, after)
+
+
+def _perm(node: ir.Node, facts: Facts) -> list[int] | None:
+    perm = integers(node, "perm")
+    rank = facts.rank(node.outputs[0])
+    if perm or rank is None:
+        return list(perm) or None
+    return list(range(rank))[::-1]
+
+
+def _shapes(node: ir.Node, facts: Facts) -> tuple[Dims | None, Dims | None]:
+    """Both shapes, where an unknown size that provably stays the same bears the same symbol in both."""
+    source = node.inputs[0]
+    shape = facts.shape(source) if source is not None else None
+    after = facts.shape(node.outputs[0])
+    if shape is None:
+        return None, None
+    before = tuple(f"?{axis}" if dim is None else dim for axis, dim in enumerate(shape))
+    known = _described(node, before, facts)
+    if after is None:
+        return before, known
+    if known is None or len(known) != len(after):
+        return before, after
+    # a size that inference proved is worth more than a symbol, a symbol more than nothing
+    return before, tuple(
+        a if isinstance(a, int) else k if k is not None else a for a, k in zip(after, known, strict=True)
+    )
+
+
+def _described(node: ir.Node, before: Dims, facts: Facts) -> Dims | None:
+    """The output's shape as the node itself states it in terms of the input's."""
+    rank = len(before)
+    if node.op_type == "Flatten":
+        return (before[0], None) if integer(node, "axis", 1) == 1 and rank > 0 else None
+    if node.op_type == "Reshape":
+        target = facts.integers(node, 1, "shape")
+        if target is None:
+            return None
+        copies = integer(node, "allowzero", 0) == 0
+        return tuple(
+            (before[axis] if copies and axis < rank else None) if size == 0 else (None if size < 0 else size)
+            for axis, size in enumerate(target)
+        )
+    axes = facts.integers(node, 1, "axes")
+    if node.op_type == "Unsqueeze" and axes is not None:
+        dims = list(before)
+        for axis in sorted(axis % (rank + len(axes)) for axis in axes):
+            dims.insert(axis, 1)
+        return tuple(dims)
+    if node.op_type == "Squeeze" and axes is not None:
+        gone = {axis % rank for axis in axes}
+        return tuple(dim for axis, dim in enumerate(before) if axis not in gone)
+    return None
+
+
+def _unknown(node: ir.Node) -> Reason:
+    return reasons.UNKNOWN_SHAPE(value=name_of(node.inputs[0]), node=label(node))
+
+
+def _mixed(node: ir.Node, before: Dims, after: Dims) -> Reason:
+    text = [
+        "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]" for dims in (before, after)
+    ]
+    return reasons.MIXED_AXES(node=label(node), before=text[0], after=text[1])
+
+
+OPERATORS = {
+    "Transpose": Transpose(),
+    "Reshape": Reshape(),
+    "Flatten": Reshape(),
+    "Squeeze": Reshape(),
+    "Unsqueeze": Reshape(),
+}

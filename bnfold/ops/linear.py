@@ -1,0 +1,92 @@
+"""What the linear operators share: a constant weight, a constant bias, and writing both back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.affine import Affine, Array
+from bnfold.edit import Editor
+from bnfold.graph import FLOATS, Facts
+from bnfold.ops.base import Operator, label, name_of, wrong_axis
+from bnfold.reasons import Reason
+
+
+@dataclass(frozen=True)
+class Folds:
+    """All that the pass has let one node absorb: it is to compute `outward(node(inward(x)))`."""
+
+    inward: Affine
+    outward: Affine
+
+
+class Linear(Operator):
+    """An operator `y = W·x + b` with constants that can take an affine on either side."""
+
+    def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
+        """Give the node the weight and bias of `outward ∘ node ∘ inward`, each rounded once."""
+        raise NotImplementedError
+
+
+def constant_problem(node: ir.Node, index: int, facts: Facts) -> Reason | None:
+    """Why the weight at an input cannot be rewritten; None where it can."""
+    value = node.inputs[index] if index < len(node.inputs) else None
+    if value is not None and facts.constants.is_overridable(value):
+        return reasons.WEIGHT_OVERRIDABLE(value=name_of(value), node=label(node))
+    if value is None or not facts.has_constant(node, index):
+        return reasons.WEIGHT_NOT_CONSTANT(value=name_of(value), node=label(node))
+    dtype = facts.dtype(value)
+    if dtype not in FLOATS:
+        return reasons.NOT_FLOAT(value=name_of(value), dtype=dtype)
+    return None
+
+
+def bias_problem(node: ir.Node, index: int, facts: Facts) -> Reason | None:
+    """Why the bias at an input cannot be rewritten; None where it can, or where there is none."""
+    if index >= len(node.inputs) or node.inputs[index] is None or facts.has_constant(node, index):
+        return None
+    return reasons.BIAS_NOT_CONSTANT(value=name_of(node.inputs[index]), node=label(node))
+
+
+def channel_problem(node: ir.Node, affine: Affine, axis: int, size: int) -> Reason | None:
+    """Why an affine is not one vector along `axis` with as many channels as the weight; None where it is."""
+    fits = all(
+        coefficient.ndim == 0 or coefficient.shape[axis] == size
+        for coefficient in (affine.scale, affine.shift)
+        if coefficient.ndim == 0 or coefficient.ndim > axis
+    )
+    return None if affine.axes <= {axis} and fits else wrong_axis(node, affine, axis)
+
+
+def weight_shape(node: ir.Node, index: int, facts: Facts) -> tuple[int, ...] | None:
+    """The proved shape of a weight."""
+    value = node.inputs[index]
+    shape = facts.shape(value) if value is not None else None
+    if shape is None or not all(isinstance(dim, int) for dim in shape):
+        return None
+    return tuple(dim for dim in shape if isinstance(dim, int))
+
+
+def write_bias(node: ir.Node, index: int, bias: Array, facts: Facts, editor: Editor) -> None:
+    """Write a bias where there was one or where it says something."""
+    present = index < len(node.inputs) and node.inputs[index] is not None
+    if not present and not np.any(bias):
+        return
+    weight = node.inputs[1]
+    assert weight is not None, "a linear operator has a weight"
+    source = node.inputs[index] if present else weight
+    dtype = facts.dtype(source) if source is not None else None
+    assert dtype is not None, "the type of a constant is known"
+    stem = (weight.name or label(node)).removesuffix(".weight")
+    editor.set_input(node, index, bias, dtype, f"{stem}.bias")
+
+
+def write_weight(node: ir.Node, index: int, weight: Array, facts: Facts, editor: Editor) -> None:
+    """Write a weight in the type of the one that it replaces."""
+    old = node.inputs[index]
+    dtype = facts.dtype(old) if old is not None else None
+    assert dtype is not None, "the type of a constant is known"
+    editor.set_input(node, index, weight, dtype, f"{label(node)}.weight")

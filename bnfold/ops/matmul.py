@@ -1,0 +1,203 @@
+"""MatMul: with a constant it is a linear layer, of two values it is attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.affine import Affine, Array
+from bnfold.edit import Editor
+from bnfold.graph import FLOATS, Facts
+from bnfold.ops.base import Absorb, Answer, ToInput, ToOutput, integer, label, name_of, wrong_axis
+from bnfold.ops.linear import Folds, Linear, channel_problem, constant_problem, weight_shape, write_weight
+from bnfold.reasons import Reason
+
+
+class MatMul(Linear):
+    """MatMul, `Y = A·B`, either operand constant or neither; any rank from 2.
+
+    With a constant:
+    Output: `s·(A·B) + t = A·(B·s) + t`, s along the constant's free axis; t becomes a bias Add behind it.
+    Input: `(A·s + t)·B = A·(s·B) + t·B`, s along the contracted axis; `t·B` goes into the bias Add behind.
+
+    Of two values: a scale along the free axis of one of them passes between it and Y. A shift along B's free
+    axis passes too where the rows of A sum to one, as those of a Softmax do: `A·(B + t) = A·B + t`.
+    """
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Into the constant, or on to one of the two values."""
+        del index
+        rank = facts.rank(node.outputs[0])
+        if rank is None or any(facts.rank(value) is None for value in node.inputs if value is not None):
+            return reasons.UNKNOWN_SHAPE(value=name_of(node.outputs[0]), node=label(node))
+        weight = _weight_index(node, facts)
+        if weight is None:
+            return _on_to_operand(node, affine, rank, facts)
+        problem = _problem(node, weight, facts)
+        if problem is not None:
+            return problem
+        shape = _shape(node, weight, facts)
+        axis, size = (rank - 1, shape[-1]) if weight == 1 else (rank - 2, shape[-2])
+        problem = channel_problem(node, affine.only_scale, axis, size)
+        return problem or [(Absorb("output", affine, inserts=affine.has_shift),)]
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Into the constant, or on to what reads the product."""
+        value = node.inputs[index]
+        rank = facts.rank(value) if value is not None else None
+        if rank is None or facts.rank(node.outputs[0]) is None:
+            return reasons.UNKNOWN_SHAPE(value=name_of(value), node=label(node))
+        if _weight_index(node, facts) != 1 - index:
+            return _on_to_output(node, index, affine, rank, facts)
+        problem = _problem(node, 1 - index, facts)
+        if problem is not None:
+            return problem
+        shape = _shape(node, 1 - index, facts)
+        axis, size = (rank - 1, shape[-2]) if index == 0 else (rank - 2, shape[-1])
+        problem = channel_problem(node, affine, axis, size)
+        inserts = affine.has_shift and bias_add(node, facts) is None
+        return problem or [(Absorb("input", affine, inserts=inserts),)]
+
+    def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
+        """Compute the weight in float64; the shift goes into the bias Add, made where there is none."""
+        index = _weight_index(node, facts)
+        rank = facts.rank(node.outputs[0])
+        assert index is not None, "planned on a constant weight"
+        assert rank is not None, "planned on a known rank"
+        matrix = facts.operand(node, index)
+        assert matrix is not None, "planned on a constant weight"
+        scale, shift = folds.outward.padded(rank)
+        (scale_in, shift_in), other = _contracted(node, index, matrix, folds.inward, facts), 1 - index
+        from_input = shift_in @ matrix if other == 0 else matrix @ shift_in
+        total = scale * _fit(from_input, rank) + shift
+        matrix = matrix * np.swapaxes(scale_in, -1, -2) * _fit(scale, matrix.ndim)
+        write_weight(node, index, matrix, facts, editor)
+        if np.any(total):
+            _write_bias(node, total, facts, editor)
+
+
+def bias_add(node: ir.Node, facts: Facts) -> tuple[ir.Node, int] | None:
+    """The Add or Sub of a constant that alone reads a node, and which of its inputs the constant is."""
+    value = node.outputs[0]
+    uses = tuple(value.uses())
+    if value.is_graph_output() or len(uses) != 1:
+        return None
+    reader, position = uses[0]
+    other = 1 - position
+    same_graph = reader.graph is node.graph and reader.domain in ("", "ai.onnx")
+    if not same_graph or reader.op_type not in ("Add", "Sub") or not facts.has_constant(reader, other):
+        return None
+    return reader, other
+
+
+def _write_bias(node: ir.Node, shift: Array, facts: Facts, editor: Editor) -> None:
+    slot = bias_add(node, facts)
+    dtype = facts.dtype(node.outputs[0])
+    if dtype not in FLOATS:
+        weight = _weight_index(node, facts)
+        source = node.inputs[weight] if weight is not None else None
+        dtype = facts.dtype(source) if source is not None else None
+    assert dtype is not None, "the type of a constant is known"
+    # a vector along the last axis needs no leading axes of size 1
+    while shift.ndim > 1 and shift.shape[0] == 1:
+        shift = shift[0]
+    if slot is None:
+        editor.add_behind(node, shift, dtype)
+        return
+    reader, index = slot
+    old = facts.operand(reader, index)
+    assert old is not None, "the bias is constant"
+    facts.edited[reader, index] = old + shift if reader.op_type == "Add" else old - shift
+
+
+def _weight_index(node: ir.Node, facts: Facts) -> int | None:
+    return next((index for index in (1, 0) if facts.has_constant(node, index)), None)
+
+
+def _problem(node: ir.Node, weight: int, facts: Facts) -> Reason | None:
+    problem = constant_problem(node, weight, facts)
+    if (
+        problem is None
+        and min(len(_shape(node, weight, facts)), facts.rank(_value(node, 1 - weight)) or 0) < 2
+    ):
+        return reasons.SETTING(node=label(node), operator="MatMul", setting="an operand of rank 1")
+    return problem
+
+
+def _shape(node: ir.Node, weight: int, facts: Facts) -> tuple[int, ...]:
+    shape = weight_shape(node, weight, facts)
+    assert shape is not None, "the shape of a constant weight is known"
+    return shape
+
+
+def _value(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    assert value is not None, "both inputs of MatMul are required"
+    return value
+
+
+def _contracted(
+    node: ir.Node, weight: int, matrix: Array, affine: Affine, facts: Facts
+) -> tuple[Array, Array]:
+    """The input's affine as rows (before a constant B) or columns (behind a constant A)."""
+    rank = facts.rank(_value(node, 1 - weight))
+    assert rank is not None, "planned on a known rank"
+    if weight == 1:
+        scale, shift = affine.vectors(rank - 1, matrix.shape[-2])
+        return scale[None, :], shift[None, :]
+    scale, shift = affine.vectors(rank - 2, matrix.shape[-1])
+    return scale[:, None], shift[:, None]
+
+
+def _fit(array: Array, rank: int) -> Array:
+    """Give an array `rank` axes by adding, or taking away, leading axes of size 1."""
+    return array.reshape((1,) * (rank - array.ndim) + array.shape[max(array.ndim - rank, 0) :])
+
+
+def _on_to_operand(node: ir.Node, affine: Affine, rank: int, facts: Facts) -> Answer:
+    ways = []
+    left, right = (facts.rank(_value(node, index)) or 0 for index in (0, 1))
+    shift_passes = not affine.has_shift or (
+        affine.shift_axes <= {rank - 1} and _rows_sum_to_one(node, rank, facts)
+    )
+    if min(left, right) < 2:
+        return reasons.SETTING(node=label(node), operator="MatMul", setting="an operand of rank 1")
+    if affine.axes <= {rank - 1} and shift_passes:
+        ways.append((ToInput(1, _moved(affine, right - 1)),))
+    if affine.axes <= {rank - 2} and not affine.has_shift:
+        ways.append((ToInput(0, _moved(affine, left - 2)),))
+    if not shift_passes:
+        return reasons.SHIFT(operator="MatMul of two values", node=label(node))
+    return ways or wrong_axis(node, affine, f"{rank - 2} or {rank - 1}")
+
+
+def _on_to_output(node: ir.Node, index: int, affine: Affine, rank: int, facts: Facts) -> Answer:
+    free = rank - 1 if index == 1 else rank - 2
+    out = facts.rank(node.outputs[0]) or 0
+    if rank < 2 or out < 2:
+        return reasons.SETTING(node=label(node), operator="MatMul", setting="an operand of rank 1")
+    if not affine.axes <= {free}:
+        return wrong_axis(node, affine, free)
+    if affine.has_shift and not (index == 1 and _rows_sum_to_one(node, out, facts)):
+        return reasons.SHIFT(operator="MatMul of two values", node=label(node))
+    return [(ToOutput(0, _moved(affine, out - 1 if index == 1 else out - 2)),)]
+
+
+def _moved(affine: Affine, target: int) -> Affine:
+    return Affine.along(target, affine.scale.reshape(-1), affine.shift.reshape(-1)) if affine.axes else affine
+
+
+def _rows_sum_to_one(node: ir.Node, rank: int, facts: Facts) -> bool:
+    """Whether the left operand is a Softmax over its last axis."""
+    source = _value(node, 0)
+    maker = source.producer()
+    if maker is None or maker.op_type != "Softmax" or maker.domain not in ("", "ai.onnx"):
+        return False
+    own = facts.rank(source)
+    # before version 13 all axes from `axis` on are normalised together
+    axis = integer(maker, "axis", -1 if facts.version(maker) >= 13 else 1)
+    return own is not None and own <= rank and axis in (-1, own - 1)
+
+
+OPERATORS = {"MatMul": MatMul()}

@@ -1,0 +1,71 @@
+"""Operators that hand their input on as it is in eval mode."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.affine import Affine
+from bnfold.graph import Facts
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, label
+from bnfold.reasons import Reason
+
+
+class Identity(Operator):
+    """`y = x`: whatever holds for y holds for x."""
+
+    def problem(self, node: ir.Node, facts: Facts) -> Reason | None:
+        """Why this node is not the identity; None where it is."""
+        del node, facts
+        return None
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Pass on to the producer."""
+        if index != 0:
+            return reasons.OPERATOR(operator=f"output {index} of {node.op_type}", node=label(node))
+        return self.problem(node, facts) or [(ToInput(0, affine),)]
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Pass on to the readers."""
+        if index != 0:
+            return reasons.OPERATOR(operator=f"input {index} of {node.op_type}", node=label(node))
+        return self.problem(node, facts) or [(ToOutput(0, affine),)]
+
+
+class Dropout(Identity):
+    """Dropout, the identity unless it is told to train."""
+
+    def problem(self, node: ir.Node, facts: Facts) -> Reason | None:
+        """Versions 1 and 6 train without `is_test`; 7 and 10 never; 12 and later by a third input."""
+        version = facts.version(node)
+        trains = version < 7 and integer(node, "is_test", 0) == 0
+        if version >= 12 and len(node.inputs) > 2 and node.inputs[2] is not None:
+            flag = facts.constants.array(node.inputs[2])
+            trains = flag is None or bool(np.any(flag))
+        mask = any(output.uses() or output.is_graph_output() for output in node.outputs[1:])
+        if trains or mask:
+            setting = "training mode" if trains else "a mask that is read"
+            return reasons.SETTING(node=label(node), operator="Dropout", setting=setting)
+        return None
+
+
+class Cast(Identity):
+    """Cast and CastLike, the identity where the type stays."""
+
+    def problem(self, node: ir.Node, facts: Facts) -> Reason | None:
+        """Rounding to another type does not commute with a scale."""
+        source, target = node.inputs[0], node.outputs[0]
+        before = facts.dtype(source) if source is not None else None
+        after = facts.dtype(target)
+        if node.op_type == "Cast" and "to" in node.attributes:
+            after = ir.DataType(integer(node, "to", 0))
+        elif node.op_type == "CastLike":
+            like = node.inputs[1]
+            after = facts.dtype(like) if like is not None else None
+        if before is None or before != after:
+            return reasons.TYPE_CHANGE(node=label(node), before=before, after=after)
+        return None
+
+
+OPERATORS = {"Identity": Identity(), "Dropout": Dropout(), "Cast": Cast(), "CastLike": Cast()}

@@ -1,0 +1,155 @@
+"""Pooling and reductions: means let an affine pass, maxima one that keeps order."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.affine import Affine
+from bnfold.graph import Facts
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, integers, label, name_of, text
+from bnfold.reasons import Reason
+
+
+class Window(Operator):
+    """An operator that sums up windows of the axes from 2 on, channel by channel."""
+
+    def problem(self, node: ir.Node, affine: Affine) -> Reason | None:
+        """Why this affine does not commute with the window; None where it does."""
+        raise NotImplementedError
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Windows stay within a channel, so the affine passes as it is."""
+        del facts
+        return self._checked(node, index, affine) or [(ToInput(0, affine),)]
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Windows stay within a channel, so the affine passes as it is."""
+        del facts
+        return self._checked(node, index, affine) or [(ToOutput(0, affine),)]
+
+    def _checked(self, node: ir.Node, index: int, affine: Affine) -> Reason | None:
+        if index != 0 or any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+            return reasons.SETTING(
+                node=label(node), operator=node.op_type, setting="a second output that is read"
+            )
+        if any(axis > 1 for axis in affine.axes):
+            return reasons.AXIS(
+                node=label(node), operator=node.op_type, axes=sorted(affine.axes), allowed="0 or 1"
+            )
+        return self.problem(node, affine)
+
+
+class Mean(Window):
+    """AveragePool and GlobalAveragePool: a scale always passes, a shift where the weights sum to one."""
+
+    def problem(self, node: ir.Node, affine: Affine) -> Reason | None:
+        """Zeros that padding adds and that are counted take part in the mean."""
+        if affine.has_shift and not _sums_to_one(node):
+            return reasons.PADDING(node=label(node))
+        return None
+
+
+class Maximum(Window):
+    """MaxPool and GlobalMaxPool: `max(s·x + t) = s·max(x) + t` for s ≥ 0; padding is −∞ on both sides."""
+
+    def problem(self, node: ir.Node, affine: Affine) -> Reason | None:
+        """A negative scale makes the maximum a minimum."""
+        return _order_problem(node, affine)
+
+
+class Reduction(Operator):
+    """ReduceMean, ReduceMax and ReduceMin over axes along which the affine does not vary."""
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Give the affine the axes that were reduced."""
+        del index
+        problem = _reduction_problem(node, affine)
+        if problem is not None or not affine.axes:
+            return problem or [(ToInput(0, affine),)]
+        plan = _reduced(node, facts)
+        if isinstance(plan, Reason):
+            return plan
+        rank, axes = plan
+        if integer(node, "keepdims", 1):
+            if affine.axes & axes:
+                return _reduced_axis(node, affine)
+            return [(ToInput(0, affine),)]
+        stays = [axis for axis in range(rank) if axis not in axes]
+        moved = affine.mapped(
+            len(stays),
+            lambda c: c.reshape([c.shape[stays.index(a)] if a in stays else 1 for a in range(rank)]),
+        )
+        return [(ToInput(0, moved),)]
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Take away from the affine the axes that are reduced."""
+        if index != 0:
+            return reasons.OPERATOR(operator=f"input {index} of {node.op_type}", node=label(node))
+        problem = _reduction_problem(node, affine)
+        if problem is not None or not affine.axes:
+            return problem or [(ToOutput(0, affine),)]
+        plan = _reduced(node, facts)
+        if isinstance(plan, Reason):
+            return plan
+        rank, axes = plan
+        if affine.axes & axes:
+            return _reduced_axis(node, affine)
+        if integer(node, "keepdims", 1):
+            return [(ToOutput(0, affine),)]
+        return [(ToOutput(0, affine.mapped(rank, lambda c: c.squeeze(tuple(axes)))),)]
+
+
+def _sums_to_one(node: ir.Node) -> bool:
+    """Whether every window of an AveragePool weighs its elements by numbers that sum to one."""
+    if node.op_type == "GlobalAveragePool":
+        return True
+    kernel = integers(node, "kernel_shape")
+    strides = integers(node, "strides") or (1,) * len(kernel)
+    padded = text(node, "auto_pad", "NOTSET").startswith("SAME") or any(integers(node, "pads"))
+    counts_zeros = integer(node, "count_include_pad", 0) == 1
+    if integer(node, "ceil_mode", 0):
+        # the last window may hang over: it must hold an element, and must not count what is not there
+        return not padded and not counts_zeros and all(s <= k for s, k in zip(strides, kernel, strict=True))
+    return not padded or not counts_zeros
+
+
+def _order_problem(node: ir.Node, affine: Affine) -> Reason | None:
+    if affine.is_monotone:
+        return None
+    count = int((affine.scale < 0).sum())
+    return reasons.NEGATIVE_SCALE(operator=node.op_type, node=label(node), count=count)
+
+
+def _reduction_problem(node: ir.Node, affine: Affine) -> Reason | None:
+    return None if node.op_type == "ReduceMean" else _order_problem(node, affine)
+
+
+def _reduced(node: ir.Node, facts: Facts) -> tuple[int, frozenset[int]] | Reason:
+    """The input's rank and the axes that are reduced."""
+    source = node.inputs[0]
+    rank = facts.rank(source) if source is not None else None
+    axes = facts.integers(node, 1, "axes")
+    given = len(node.inputs) > 1 and node.inputs[1] is not None
+    if rank is None or (axes is None and given):
+        return reasons.UNKNOWN_SHAPE(value=name_of(source), node=label(node))
+    if not axes:
+        nothing = integer(node, "noop_with_empty_axes", 0)
+        return rank, frozenset() if nothing else frozenset(range(rank))
+    return rank, frozenset(axis % rank for axis in axes)
+
+
+def _reduced_axis(node: ir.Node, affine: Affine) -> Reason:
+    axes = ", ".join(map(str, sorted(affine.axes)))
+    return reasons.AXIS(node=label(node), operator=node.op_type, axes=axes, allowed="that it does not reduce")
+
+
+OPERATORS = {
+    "AveragePool": Mean(),
+    "GlobalAveragePool": Mean(),
+    "MaxPool": Maximum(),
+    "GlobalMaxPool": Maximum(),
+    "ReduceMean": Reduction(),
+    "ReduceMax": Reduction(),
+    "ReduceMin": Reduction(),
+}

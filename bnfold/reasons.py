@@ -1,0 +1,233 @@
+"""Every reason for which a BatchNorm stays: its code, its sentence and its remedy, once.
+
+The same text serves the exception-free result, `bnfold explain CODE`, the reports and `docs/reasons.md`, so
+they cannot diverge. Codes are never reused: 1xx is the BatchNorm itself, 2xx the operator that its affine
+meets, 3xx the topology, 4xx the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One way in which a fold can be impossible.
+
+    Attributes:
+        code: Stable identifier, `BN` and three digits.
+        title: A few words, for tables.
+        sentence: What stops the fold, with `{facts}` filled in per case.
+        remedy: What the user can do about it.
+    """
+
+    code: str
+    title: str
+    sentence: str
+    remedy: str
+
+    def __call__(self, **facts: object) -> Reason:
+        """Make the reason for one case; `facts` are the names in `sentence`."""
+        return Reason(self, {name: str(fact) for name, fact in facts.items()})
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why one affine stays where it is: a rule and the facts of the case."""
+
+    rule: Rule
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def code(self) -> str:
+        """The rule's stable code."""
+        return self.rule.code
+
+    @property
+    def title(self) -> str:
+        """The rule's few words."""
+        return self.rule.title
+
+    @property
+    def sentence(self) -> str:
+        """What stops the fold, naming the node or value at which it stopped."""
+        return self.rule.sentence.format_map(self.facts)
+
+    @property
+    def remedy(self) -> str:
+        """What the user can do about it."""
+        return self.rule.remedy
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.sentence}"
+
+
+TRAINING_MODE = Rule(
+    "BN101",
+    "runs in training mode",
+    "{node} normalises with the statistics of each batch (training mode), so it is no fixed affine map.",
+    "Put the model in eval mode before it is exported (`model.eval()`), or fold the checkpoint instead.",
+)
+NOT_CONSTANT = Rule(
+    "BN102",
+    "parameters are not constant",
+    "{value}, which {node} reads, is computed at run time and not stored in the model.",
+    "Export the model with its statistics as initializers; inside a function, inline it (`--inline`).",
+)
+OVERRIDABLE_PARAMETER = Rule(
+    "BN103",
+    "a caller may replace its parameters",
+    "{value}, which {node} reads, is an initializer that is also a graph input: callers may replace it.",
+    "If nobody does, remove it from the graph's inputs (since IR version 4 an initializer need not be one).",
+)
+BAD_NUMBERS = Rule(
+    "BN104",
+    "its numbers are not usable",
+    "{node} has {what}.",
+    "Look at the training: such statistics give NaN or infinity already in the original model.",
+)
+NOT_FLOAT = Rule(
+    "BN105",
+    "type is not a float that can be folded",
+    "{value} is of type {dtype}; only float16, bfloat16, float32 and float64 are folded.",
+    "Export the model in one of these types.",
+)
+CALLER_ATTRIBUTE = Rule(
+    "BN106",
+    "an attribute is set by a function's caller",
+    "{node} stands in a function and takes attribute {attribute} from whoever calls it.",
+    "Inline the function (`--inline`); each call then has its own numbers.",
+)
+DATA_STATISTICS = Rule(
+    "BN107",
+    "statistics come from the data",
+    "{node} ({operator}) computes its mean and variance from each input, so it is no fixed affine map.",
+    "Nothing to mend: this is no BatchNorm. It cannot be folded by any tool.",
+)
+
+OPERATOR = Rule(
+    "BN201",
+    "an operator lets no affine pass",
+    "{operator} ({node}) does not commute with a scale and a shift.",
+    "Where the architecture is yours: put the BatchNorm directly behind a Conv or Linear.",
+)
+WEIGHT_NOT_CONSTANT = Rule(
+    "BN202",
+    "the weight is not constant",
+    "{value}, the weight of {node}, is computed at run time.",
+    "Export the model with constant weights; inside a function, inline it (`--inline`).",
+)
+WEIGHT_OVERRIDABLE = Rule(
+    "BN203",
+    "a caller may replace the weight",
+    "{value}, read by {node}, is an initializer that is also a graph input: callers may replace it.",
+    "If nobody does, remove it from the graph's inputs (since IR version 4 an initializer need not be one).",
+)
+AXIS = Rule(
+    "BN204",
+    "varies along an axis that the weights cannot express",
+    "at {node} the affine varies along axis {axes}, and {operator} can take one along axis {allowed} only.",
+    "Check the layout: the channels of the BatchNorm are not those of that operator.",
+)
+PADDING = Rule(
+    "BN205",
+    "a shift would meet implicit zeros",
+    "{node} pads with zeros, where the shift would be missing.",
+    "Fold into what stands before instead, or pad explicitly with the running mean; a BatchNorm with "
+    "β = μ·γ/√(σ²+ε) has no shift and folds.",
+)
+NEGATIVE_SCALE = Rule(
+    "BN206",
+    "a negative scale would reverse the order",
+    "{operator} ({node}) keeps order, and {count} of the scales are negative.",
+    "Train with γ ≥ 0 there, or put the BatchNorm before the operator when you train anew.",
+)
+SHIFT = Rule(
+    "BN207",
+    "a shift cannot pass",
+    "{operator} ({node}) lets a scale pass, but not a shift.",
+    "Where the architecture is yours: put the BatchNorm before that operator.",
+)
+UNKNOWN_SHAPE = Rule(
+    "BN208",
+    "a shape is not known",
+    "the shape of {value} is not known well enough at {node} to prove where the channels go.",
+    "Export with fixed sizes for all but the batch, or run shape inference with the real input sizes.",
+)
+MIXED_AXES = Rule(
+    "BN209",
+    "a reshape mixes the channels with other axes",
+    "{node} reshapes {before} to {after}, which takes the channel axis apart.",
+    "Put the BatchNorm on the other side of the reshape.",
+)
+SETTING = Rule(
+    "BN210",
+    "an operator's setting prevents it",
+    "{operator} ({node}) has {setting}.",
+    "Change the setting before export, if the model allows it.",
+)
+BIAS_NOT_CONSTANT = Rule(
+    "BN211",
+    "the bias is not constant",
+    "{value}, the bias of {node}, is computed at run time or may be replaced by a caller.",
+    "Export the model with a constant bias.",
+)
+TYPE_CHANGE = Rule(
+    "BN212",
+    "a cast rounds in between",
+    "{node} casts from {before} to {after}, and rounding does not commute with a scale.",
+    "Keep the BatchNorm in the type of the layer before it.",
+)
+BROADCAST = Rule(
+    "BN213",
+    "an operand is broadcast along the channels",
+    "{value}, which {node} reads, is one and the same for all channels, so it cannot take a scale for each.",
+    "Where the architecture is yours: put the BatchNorm on the operand that has channels.",
+)
+
+OTHER_READERS = Rule(
+    "BN301",
+    "the value is read elsewhere too",
+    "{value} has {count} further reader(s) beside {node}, and they need it as it is.",
+    "Nothing exact: every reader would have to take the change. A residual or dense connection does this.",
+)
+GRAPH_OUTPUT = Rule(
+    "BN302",
+    "the value is an output",
+    "{value} is an output of the graph, so its numbers must stay.",
+    "Remove it from the outputs if nobody reads it.",
+)
+OTHER_GRAPH = Rule(
+    "BN303",
+    "the other end is in another graph",
+    "{value} crosses the border of a subgraph at {node}, which may run never or many times.",
+    "Move the BatchNorm to the side of the border where its layer is.",
+)
+NO_PRODUCER = Rule(
+    "BN304",
+    "nothing before it to fold into",
+    "{value} is an input of the graph; no operator before {node} has weights.",
+    "Nothing to mend there; a following layer without padding would take it.",
+)
+MORE_NODES = Rule(
+    "BN305",
+    "the fold would add nodes",
+    "the shift would need {inserted} new bias Add(s) for {removed} removed node(s), first at {node}.",
+    "Give the linear layers a bias before export.",
+)
+TOO_FAR = Rule(
+    "BN306",
+    "the search was given up",
+    "after {steps} operators no end was found for the affine of {node}.",
+    "Report the model: this limit is meant never to be met.",
+)
+
+OVERFLOW = Rule(
+    "BN401",
+    "folded weights would overflow",
+    "the folded constants of {node} exceed the range of {dtype}.",
+    "Export in a wider type, or look at the statistics: a variance near 0 makes a huge scale.",
+)
+
+RULES = {rule.code: rule for rule in list(vars().values()) if isinstance(rule, Rule)}

@@ -1,0 +1,67 @@
+"""What a fold gives back: the model, and the fate of every affine in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import onnx
+import onnx_ir as ir
+
+from bnfold.reasons import Reason
+
+Status = Literal["folded", "merged", "kept"]
+ModelT = TypeVar("ModelT", onnx.ModelProto, ir.Model)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One BatchNormalization, or one chain of per-channel arithmetic, and what became of it.
+
+    Attributes:
+        name: The PyTorch module path where the exporter kept it, otherwise the node's name.
+        node: The node's name in the original graph (for a chain, its last node's).
+        op_type: `"BatchNormalization"`, or the chain's operators as in `"Mul+Add"`.
+        graph: Where it stands: `""` for the main graph, otherwise the function or subgraph.
+        status: `"folded"`, `"merged"` (into parallel branches) or `"kept"`.
+        into: Names of the nodes whose constants took the affine; empty when kept.
+        reason: Why it stays; None unless kept. Where both directions were tried, why it cannot go towards
+            its producers.
+        reason_after: Why it cannot go into what follows, where that was tried; otherwise None.
+    """
+
+    name: str
+    node: str
+    op_type: str
+    graph: str
+    status: Status
+    into: tuple[str, ...] = ()
+    reason: Reason | None = None
+    reason_after: Reason | None = None
+
+
+@dataclass(frozen=True)
+class FoldResult(Generic[ModelT]):
+    """The outcome of [`bnfold.fold`][bnfold.fold].
+
+    Attributes:
+        model: The folded model, of the kind that was given (a path gives an `onnx_ir.Model`).
+        sites: One entry an affine of the original, in graph order.
+        nodes_before: Number of nodes in the original, `Constant` nodes left out.
+        nodes_after: The same for the folded model.
+    """
+
+    model: ModelT
+    sites: tuple[Site, ...]
+    nodes_before: int
+    nodes_after: int
+
+    @property
+    def folded(self) -> tuple[Site, ...]:
+        """The sites that are gone from the model."""
+        return tuple(site for site in self.sites if site.status != "kept")
+
+    @property
+    def kept(self) -> tuple[Site, ...]:
+        """The sites that stay, each with its reason."""
+        return tuple(site for site in self.sites if site.status == "kept")

@@ -1,0 +1,226 @@
+"""The one place that makes ONNX Runtime sessions, so that every number is taken under the same conditions.
+
+Those conditions, which the reports repeat:
+
+- The optimizer is off (`ORT_DISABLE_ALL`: the graph runs as it is written) or at its default
+  (`ORT_ENABLE_ALL`: what a user gets who sets nothing).
+- Threads are counted out: `threads` within an operator, one between operators. Idle threads sleep instead of
+  spinning, because the spinning threads of one session would slow the other one that is being compared.
+- CUDA runs without TF32, which rounds float32 factors to 10 bits, and with cuDNN's heuristic algorithm
+  search, which picks the same algorithm every time; the exhaustive search picks by a race.
+- No fallback: a session that does not run on the provider that was asked for is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from bnfold.errors import InputError, MissingExtraError, ModelError, ProviderError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | ir.Model
+Feeds: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
+# Protobuf ends at 2 GiB; names, nodes and shapes need some room beside the weights.
+_IN_MEMORY_LIMIT = 3 * 2**29
+
+_GPU_FIX = (
+    'Type: pip uninstall onnxruntime, then: pip install "bnfold[gpu]". Both packages install the same '
+    "module, so only one of them may be there."
+)
+_CUDA_LIBRARIES_FIX = (
+    "A GPU with its driver and the CUDA and cuDNN libraries that onnxruntime-gpu was built for are needed. "
+    'Type: pip install "onnxruntime-gpu[cuda,cudnn]"'
+)
+
+
+def session(
+    model: ModelLike, *, provider: str = "cpu", optimized: bool, threads: int | None = None
+) -> ort.InferenceSession:
+    """Make a session that runs `model` on `provider`, and on nothing else.
+
+    Args:
+        model: A path (external data is then read from beside it), a `ModelProto` or an `onnx_ir.Model`.
+        provider: `"cpu"` or `"cuda"`.
+        optimized: ONNX Runtime's graph optimizer at its default, or off.
+        threads: Threads within an operator; None takes every CPU that this process may use.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+        ProviderError: The provider is unknown or absent, or the session would run elsewhere.
+        ModelError: ONNX Runtime cannot load the model.
+    """
+    ort = _runtime()
+    chosen = _provider(ort, provider)
+    with _loadable(model) as source:
+        try:
+            made = ort.InferenceSession(
+                source, _options(ort, optimized, threads), providers=chosen, enable_fallback=0
+            )
+        except _failures() as error:
+            raise _load_error(error, model, provider) from error
+    made.disable_fallback()
+    if PROVIDERS[provider] not in made.get_providers():
+        raise ProviderError(
+            f"The {provider} provider could not be started: ONNX Runtime would silently run on "
+            f"{', '.join(made.get_providers())} instead.",
+            _CUDA_LIBRARIES_FIX,
+        )
+    return made
+
+
+def run(session: ort.InferenceSession, feeds: Feeds) -> list[Any]:
+    """Run a session and give its outputs in order.
+
+    Returns:
+        Arrays for tensors, lists for sequences and dicts for maps; None for an empty optional.
+
+    Raises:
+        ModelError: The model rejects these inputs, or cannot be run at all.
+    """
+    try:
+        return list(session.run(None, dict(feeds)))
+    except _failures() as error:
+        raise ModelError(f"ONNX Runtime could not run the model: {_one_line(error)}") from error
+
+
+def from_proto(proto: onnx.ModelProto) -> ir.Model:
+    """Convert a `ModelProto`; its weights stay where they are until they are read.
+
+    Raises:
+        ModelError: The proto is inconsistent, or holds types that onnx_ir does not have, such as maps.
+    """
+    try:
+        return ir.from_proto(proto)
+    except (RuntimeError, ValueError) as error:
+        cause = error.__cause__ or error
+        raise ModelError(
+            f"The model cannot be read as an ONNX graph: {_one_line(cause)}",
+            "onnx.checker.check_model says more about what is wrong with it.",
+        ) from error
+
+
+def usable_cpus() -> int:
+    """The number of CPUs that this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _runtime() -> Any:
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu", "run models") from error
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """What ONNX Runtime raises: a flat family of its own, and what its Python layer raises itself."""
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    own = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    return (*own, RuntimeError, ValueError, TypeError)
+
+
+def _provider(ort: Any, provider: str) -> list[str | tuple[str, dict[str, str]]]:
+    """The provider list for a session, after checking that this build of ONNX Runtime has the provider."""
+    if provider not in PROVIDERS:
+        raise ProviderError(
+            f"{provider!r} is no provider that bnfold knows.", f"Choose from: {', '.join(PROVIDERS)}."
+        )
+    if PROVIDERS[provider] not in ort.get_available_providers():
+        raise ProviderError(
+            f"The {provider} provider was asked for, and the installed ONNX Runtime does not have it "
+            f"(it has {', '.join(ort.get_available_providers())}).",
+            _GPU_FIX,
+        )
+    if provider == "cpu":
+        return [PROVIDERS["cpu"]]
+    if hasattr(ort, "preload_dlls"):
+        # CUDA's libraries often come as wheels (torch brings them), which the loader does not search by
+        # itself. preload_dlls prints what it misses; standard output belongs to the reports.
+        with contextlib.redirect_stdout(sys.stderr):
+            ort.preload_dlls()
+    return [(PROVIDERS["cuda"], dict(CUDA_OPTIONS)), PROVIDERS["cpu"]]
+
+
+def _options(ort: Any, optimized: bool, threads: int | None) -> Any:
+    if threads is not None and threads < 1:
+        raise InputError(f"{threads} threads cannot run a model.", "Give 1 or more.")
+    options = ort.SessionOptions()
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
+    options.intra_op_num_threads = threads or usable_cpus()
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 4  # errors arrive as exceptions; the rest is chatter on standard error
+    return options
+
+
+@contextlib.contextmanager
+def _loadable(model: ModelLike) -> Iterator[str | bytes]:
+    """A path or bytes that ONNX Runtime can load; bytes only where they hold everything."""
+    if isinstance(model, (str, os.PathLike)):
+        yield os.fspath(model)
+        return
+    graph = model if isinstance(model, ir.Model) else from_proto(model)
+    tensors = [
+        value.const_value
+        for scope in graph.graphs()
+        for value in scope.initializers.values()
+        if value.const_value is not None
+    ]
+    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+    if not external and sum(tensor.nbytes for tensor in tensors) <= _IN_MEMORY_LIMIT:
+        proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
+        yield proto.SerializeToString()
+        return
+    # ONNX Runtime has read or mapped the weights when the session is there, so the folder can go then; a
+    # system that does not delete mapped files leaves it to its own cleaning of temporary files.
+    with tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            ir.save(graph, path, external_data="model.onnx.data")
+        except OSError as error:
+            raise ModelError(
+                f"The model's external data could not be gathered: {error}",
+                "Give the model by its path, and see that the temporary folder has room.",
+            ) from error
+        yield str(path)
+
+
+def _load_error(error: BaseException, model: ModelLike, provider: str) -> ModelError | ProviderError:
+    line = _one_line(error)
+    if provider == "cuda" and re.search(r"CUDA|cuDNN|cuBLAS", line, re.IGNORECASE):
+        return ProviderError(f"The cuda provider could not be started: {line}", _CUDA_LIBRARIES_FIX)
+    name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else "the model"
+    return ModelError(
+        f"ONNX Runtime cannot load {name}: {line}",
+        "Check that the file is a valid ONNX model and that this ONNX Runtime has its operators.",
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    """The error's first line, without ONNX Runtime's error number and the place in its sources."""
+    line = str(error).strip().split("\n", 1)[0]
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    line = re.sub(r"/\S+\.(?:h|cc|cpp|cu):\d+ ", "", line)
+    return line if len(line) <= 400 else f"{line[:400]} …"

@@ -1,0 +1,99 @@
+"""Every reference network has the shapes, layers and BatchNorms that its docstring and the README state."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import models
+
+NETWORKS = [
+    # network, shape of a batch's input and output, BatchNorms
+    (models.ConvNet, (5, 1, 32, 32), (5, 10), 4),
+    (models.CNNWithBatchNorm, (5, 3, 32, 32), (5, 10), 1),
+    (models.SmallResNet, (5, 1, 32, 32), (5, 10), 9),
+    (models.InvertedResidualNet, (5, 1, 32, 32), (5, 10), 11),
+    (models.SequenceNet, (5, 32, 32), (5, 10), 4),
+    (models.Generator, (5, 16, 1, 1), (5, 1, 32, 32), 3),
+]
+
+
+@pytest.mark.parametrize(("network_class", "taken", "given", "count"), NETWORKS)
+def test_shapes_and_batchnorms(
+    network_class: type[models.ConvNet], taken: tuple[int, ...], given: tuple[int, ...], count: int
+) -> None:
+    torch.manual_seed(0)
+    network = models.seeded_statistics(network_class()).eval()
+    with torch.no_grad():
+        output = network(torch.randn(taken))
+    assert network_class.input_shape == taken[1:]
+    assert output.shape == given
+    assert bool(output.isfinite().all())
+    assert not torch.equal(output[0], output[1])  # the input reaches the output
+    assert len(models.batchnorms(network)) == count
+
+
+def weights(network: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
+    return [
+        (type(layer).__name__, tuple(layer.weight.shape))
+        for layer in network.modules()
+        if hasattr(layer, "weight")
+    ]
+
+
+def test_convnet_has_the_layers_of_lenet() -> None:
+    assert weights(models.ConvNet()) == [
+        ("Conv2d", (6, 1, 5, 5)),
+        ("BatchNorm2d", (6,)),
+        ("Conv2d", (16, 6, 5, 5)),
+        ("BatchNorm2d", (16,)),
+        ("Linear", (120, 400)),
+        ("BatchNorm1d", (120,)),
+        ("Linear", (84, 120)),
+        ("BatchNorm1d", (84,)),
+        ("Linear", (10, 84)),
+    ]
+
+
+def test_cnn_with_batchnorm_has_its_stated_layers() -> None:
+    network = models.CNNWithBatchNorm()
+    assert weights(network) == [
+        ("Conv2d", (16, 3, 3, 3)),
+        ("BatchNorm2d", (16,)),
+        ("Linear", (10, 4096)),
+    ]
+    assert network[0].padding == (1, 1)
+
+
+def test_every_depthwise_convolution_filters_each_channel_by_itself() -> None:
+    grouped = [
+        layer
+        for layer in models.InvertedResidualNet().modules()
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1
+    ]
+    assert len(grouped) == 3
+    assert all(layer.groups == layer.in_channels == layer.out_channels for layer in grouped)
+
+
+def test_generator_holds_a_grouped_transposed_convolution_and_stays_within_one() -> None:
+    network = models.seeded_statistics(models.Generator()).eval()
+    groups = [layer.groups for layer in network if isinstance(layer, nn.ConvTranspose2d)]
+    assert groups == [1, 1, 2, 1]
+    with torch.no_grad():
+        images = network(torch.randn(4, 16, 1, 1))
+    assert float(images.abs().max()) <= 1
+
+
+def test_resnet_adds_its_shortcuts() -> None:
+    network = models.SmallResNet().eval()
+    block = network.blocks[0]
+    nn.init.zeros_(block.bn2.weight)  # what is left is relu(0 + x)
+    nn.init.zeros_(block.bn2.bias)
+    x = torch.rand(2, 16, 8, 8)
+    assert torch.equal(block(x), x)
+
+
+def test_public_names_are_the_documented_ones() -> None:
+    assert all(hasattr(models, name) for name in models.__all__)
+    assert {network.__name__ for network, *_ in NETWORKS} <= set(models.__all__)

@@ -27,10 +27,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from bnfold import samples, sessions
 from bnfold.errors import InputError
-from bnfold.interface import as_ir, interface
-from bnfold.sessions import Feeds, ModelLike
+from bnfold.runtime import samples, sessions
+from bnfold.runtime.interface import as_ir, interface
+from bnfold.runtime.sessions import Feeds, ModelLike
 
 Optimizer = Literal["default", "off"]
 Verdict = Literal["faster", "slower", "no measurable difference"]

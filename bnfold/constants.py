@@ -18,8 +18,8 @@ import onnx_ir as ir
 # Deterministic operators whose output depends on nothing but their inputs. What is not here is not constant.
 _FOLDABLE = frozenset(
     """
-    Abs Add Cast CastLike Concat ConstantOfShape DequantizeLinear Div Expand Flatten Gather Identity Mul Neg Pow
-    Reciprocal Reshape Shape Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze
+    Abs Add Cast CastLike Concat ConstantOfShape DequantizeLinear Div Expand Flatten Gather Identity Mul Neg
+    Pow Reciprocal Reshape Shape Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze
     """.split()  # noqa: SIM905 - a list of strings would be twenty-six lines long
 )
 _LIMIT = 1 << 31  # bytes; a constant that a subgraph would blow up beyond this is left alone
@@ -151,11 +151,10 @@ class Constants:
         del proto.input[:]
         proto.input.extend(names)
         graph = onnx.helper.make_graph([proto], "constant", _declared(feeds), [_untyped(name)])
-        model = onnx.helper.make_model(
-            graph, opset_imports=[onnx.helper.make_opsetid("", self._version(node))]
-        )
-        result: npt.NDArray[np.generic] = ReferenceEvaluator(model).run([name], feeds)[0]
-        return np.asarray(result)
+        opset = onnx.helper.make_opsetid("", self._version(node))
+        model = onnx.helper.make_model(graph, opset_imports=[opset])
+        results = list(ReferenceEvaluator(model).run([name], feeds))
+        return np.asarray(results[0])
 
 
 def constant_node(node: ir.Node) -> npt.NDArray[np.generic] | None:

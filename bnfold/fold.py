@@ -19,6 +19,7 @@ from onnx_ir.passes.common import InlinePass
 from bnfold import reasons
 from bnfold.affine import Affine
 from bnfold.edit import Editor, OutOfRangeError, rename
+from bnfold.files.storage import load_onnx
 from bnfold.graph import Facts, count_nodes, scopes
 from bnfold.ledger import Ledger
 from bnfold.ops import operator
@@ -28,7 +29,6 @@ from bnfold.push import Plan, search
 from bnfold.reasons import Reason
 from bnfold.result import FoldResult, Site
 from bnfold.sites import Chain, chains, data_norm, is_batchnorm, link_of
-from bnfold.storage import load_onnx
 
 Progress = Callable[[int, int], None]
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
-from bnfold.fold import fold
 
-from bnfold import atomic
 from bnfold.errors import DisagreementError, SaveError
+from bnfold.files import atomic
+from bnfold.files.storage import save_onnx
+from bnfold.fold import fold
 from bnfold.result import FoldResult
-from bnfold.sessions import Feeds
+from bnfold.runtime.sessions import Feeds
 from bnfold.sources import Progress, Source, read_model, read_onnx, silent
-from bnfold.storage import save_onnx
 
 if TYPE_CHECKING:
     from bnfold.bench import Benchmark
@@ -68,6 +68,7 @@ def export(
     allow: Sequence[str] = (),
     opset: int | None = None,
     dynamic_batch: bool = False,
+    inline_functions: bool = False,
     providers: Sequence[str] = ("cpu",),
     inputs: Feeds | None = None,
     samples: int = 3,
@@ -91,6 +92,7 @@ def export(
         allow: Classes that a pickle may use.
         opset: ONNX opset of a PyTorch model's export.
         dynamic_batch: Whether to leave the batch size of a PyTorch model open.
+        inline_functions: Whether to inline model-local functions before the fold.
         providers: Where to validate and to time: `"cpu"`, `"cuda"`.
         inputs: Real data by input name, for the validation and the timing; seeded random data when None.
         samples: Number of random inputs that a validation draws.
@@ -118,7 +120,9 @@ def export(
         progress=progress,
     )
     progress("fold", 0, 0)
-    folded = fold(original.model, on_progress=_within("fold", progress))
+    folded = fold(
+        original.model, inline_functions=inline_functions, on_progress=_within("fold", progress)
+    )
     validation = None
     if validate:
         from bnfold.validate import validate as compare
@@ -155,13 +159,18 @@ def export(
 
 
 def fold_file(
-    source: str | os.PathLike[str], destination: str | os.PathLike[str], *, progress: Progress = silent
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    inline_functions: bool = False,
+    progress: Progress = silent,
 ) -> Export:
     """Fold an ONNX file into another, the pass alone: nothing is run.
 
     Args:
         source: The ONNX model.
         destination: The file to write; one that is there is replaced.
+        inline_functions: Whether to inline model-local functions before the fold.
         progress: Told each stage and how far it is.
 
     Raises:
@@ -171,7 +180,9 @@ def fold_file(
     check_destination(target, Path(source))
     original = read_onnx(source)
     progress("fold", 0, 0)
-    folded = fold(original.model, on_progress=_within("fold", progress))
+    folded = fold(
+        original.model, inline_functions=inline_functions, on_progress=_within("fold", progress)
+    )
     progress("save", 0, 0)
     save_onnx(folded.model, target)
     return Export(original, target, folded)

@@ -10,9 +10,9 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from bnfold.contents import describe, head_of
 from bnfold.errors import InputError, ModelError
-from bnfold.storage import load_onnx
+from bnfold.files.contents import describe, head_of
+from bnfold.files.storage import load_onnx
 
 Kind = Literal["onnx", "module", "exported program"]
 Progress = Callable[[str, int, int], None]

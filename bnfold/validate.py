@@ -2,7 +2,7 @@
 
 The reference is the original as it is written: ONNX Runtime on the CPU with its optimizer off. The folded
 model runs on every provider asked for, with the optimizer off and at its default, on the same inputs. How
-outputs are compared stands in [`bnfold.agreement`][bnfold.agreement].
+outputs are compared stands in [`bnfold.runtime.agreement`][bnfold.runtime.agreement].
 
 A fold rounds otherwise than the original, and so does ONNX Runtime's own optimizer. On a model that amplifies
 rounding this alone can exceed any fixed bound. So the original runs at ONNX Runtime's default too, on every
@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
-from bnfold import agreement, sessions
-from bnfold.agreement import TOLERANCES, Agreement
 from bnfold.errors import InputError, ModelError
-from bnfold.interface import Port, as_ir, differences, dtype_name, interface
-from bnfold.samples import Samples, choose, fit
-from bnfold.sessions import Feeds, ModelLike
+from bnfold.runtime import agreement, sessions
+from bnfold.runtime.agreement import TOLERANCES, Agreement
+from bnfold.runtime.interface import Port, as_ir, differences, dtype_name, interface
+from bnfold.runtime.samples import Samples, choose, fit
+from bnfold.runtime.sessions import Feeds, ModelLike
 
 Optimizer = Literal["off", "default"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("off", "default")

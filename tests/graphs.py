@@ -36,7 +36,9 @@ def build(
     return model
 
 
-def statistics(channels: int, seed: int = 0, prefix: str = "", dtype: type = np.float32) -> dict[str, np.ndarray]:
+def statistics(
+    channels: int, seed: int = 0, prefix: str = "", dtype: type = np.float32
+) -> dict[str, np.ndarray]:
     """Random scale, bias, mean and variance of a BatchNormalization, with scales of both signs.
 
     Returns:
@@ -84,7 +86,9 @@ def feeds(model: onnx.ModelProto, seed: int = 0, free: int = 3) -> dict[str, np.
         shape = [dim.dim_value if dim.HasField("dim_value") else free for dim in tensor.shape.dim]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         made[value.name] = (
-            rng.integers(0, 2, shape).astype(dtype) if dtype.kind in "bi" else rng.normal(0, 1, shape).astype(dtype)
+            rng.integers(0, 2, shape).astype(dtype)
+            if dtype.kind in "bi"
+            else rng.normal(0, 1, shape).astype(dtype)
         )
     return made
 
@@ -93,7 +97,9 @@ def assert_same(original: onnx.ModelProto, folded: onnx.ModelProto, tolerance: f
     """Both compute the same for a few inputs, with one interface, and the folded one is a valid model."""
     onnx.checker.check_model(folded, full_check=True)
     assert [v.name for v in folded.graph.output] == [v.name for v in original.graph.output]
-    required = [{v.name for v in m.graph.input} - {t.name for t in m.graph.initializer} for m in (original, folded)]
+    required = [
+        {v.name for v in m.graph.input} - {t.name for t in m.graph.initializer} for m in (original, folded)
+    ]
     assert required[0] == required[1]
     for seed in range(3):
         inputs = feeds(original, seed)
@@ -114,14 +120,16 @@ def operators(model: onnx.ModelProto) -> list[str]:
 
 
 def fold_and_compare(model: onnx.ModelProto, tolerance: float = 2e-5) -> FoldResult[onnx.ModelProto]:
-    """Fold a model, demand that nothing changed, that a second fold does nothing, and that no node was added."""
+    """Fold; demand that nothing changed, that a second fold does nothing and that no node was added."""
     before = model.SerializeToString(deterministic=True)
     result = bnfold.fold(model)
     assert model.SerializeToString(deterministic=True) == before, "the argument was modified"
     assert_same(model, result.model, tolerance)
     assert result.nodes_after <= result.nodes_before
     again = bnfold.fold(result.model)
-    assert again.model.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
+    assert again.model.SerializeToString(deterministic=True) == result.model.SerializeToString(
+        deterministic=True
+    )
     return result
 
 

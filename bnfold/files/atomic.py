@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from bnfold.contents import reason
 from bnfold.errors import SaveError
+from bnfold.files.contents import reason
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -52,7 +52,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def destination(path: str | os.PathLike[str]) -> Path:
-    """Resolve `path` for [`replacing`][bnfold.atomic.replacing].
+    """Resolve `path` for [`replacing`][bnfold.files.atomic.replacing].
 
     Raises:
         SaveError: It is a folder, or in a folder that does not exist.

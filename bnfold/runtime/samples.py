@@ -22,8 +22,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bnfold.errors import InputError, ModelError
-from bnfold.interface import Port
-from bnfold.sessions import Feeds
+from bnfold.runtime.interface import Port
+from bnfold.runtime.sessions import Feeds
 
 Runner: TypeAlias = Callable[[Feeds], object]
 

@@ -16,10 +16,10 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # has no stubs
 
-from bnfold import external
-from bnfold.atomic import destination, replacing, save_errors
-from bnfold.contents import describe, head_of, reason
 from bnfold.errors import ModelError, SaveError
+from bnfold.files import external
+from bnfold.files.atomic import destination, replacing, save_errors
+from bnfold.files.contents import describe, head_of, reason
 
 OLDEST_IR = 3
 _PROTOBUF_LIMIT = 2**31 - 1

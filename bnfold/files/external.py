@@ -13,8 +13,8 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no stubs
 
-from bnfold.atomic import replacing
 from bnfold.errors import ModelError
+from bnfold.files.atomic import replacing
 
 _SMALLEST = 1024  # bytes; what is smaller stays in the model, where shape inference can read it
 _ALIGNMENT = 64  # bytes; what vector instructions and memory maps like

@@ -1,0 +1,40 @@
+# make install   the environment in .venv, versions pinned by constraints.txt
+# make demo      export the trained ConvNet, then measure its accuracy before and after
+# make test      the test suite
+# make lint      ruff and mypy
+# make clean     remove what the others made
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean
+
+help:
+	@sed -n 's/^# make /make /p' Makefile
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[cpu,torch,dev]"
+	@touch $@
+
+demo: $(STAMP)
+	@mkdir -p out
+	$(BIN)/bnfold export models/convnet.pt -o out/convnet.onnx --input-shape 1x1x32x32 --json out/convnet.json
+	$(BIN)/python -m models.accuracy models/convnet.pt out/convnet.onnx
+
+# One thread a worker: two workers on two cores, and no test waits for another's threads.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy bnfold cli
+
+clean:
+	rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

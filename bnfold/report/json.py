@@ -1,0 +1,253 @@
+"""Every result as one JSON document, described by `docs/report.schema.json`.
+
+A document names its version in `schema`. Within a version keys are only added; a key that changes its meaning
+makes a new version. There is no NaN and no infinity in it: a number that is not finite is `null`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from bnfold._version import __version__
+from bnfold.files.atomic import destination, replacing, save_errors
+
+if TYPE_CHECKING:
+    from bnfold.bench import Benchmark, Row
+    from bnfold.pipeline import Export
+    from bnfold.reasons import Reason, Rule
+    from bnfold.result import FoldResult, Site
+    from bnfold.sources import Source
+    from bnfold.validate import Check, Validation
+
+SCHEMA = "bnfold.report/1"
+Json = dict[str, Any]
+
+_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "onnxscript", "torch")
+
+
+def document(command: str, **parts: object) -> Json:
+    """Begin with what every report has, then the parts of one command.
+
+    Args:
+        command: Which command it was, as `"export"`.
+        parts: Values made by the functions of this module, by their key in the document.
+    """
+    return {"schema": SCHEMA, "command": command, "versions": versions(), **parts}
+
+
+def export_document(command: str, export: Export) -> Json:
+    """Report an `export` or a `fold`; `output` is null when no file was written."""
+    return document(
+        command,
+        source=source_record(export.source),
+        output=file_record(export.destination) if export.destination else None,
+        fold=fold_record(export.fold),
+        validation=validation_record(export.validation) if export.validation else None,
+        benchmarks=[benchmark_record(benchmark) for benchmark in export.benchmarks],
+    )
+
+
+def inspect_document(source: Source, result: FoldResult[Any]) -> Json:
+    """Report what a fold of this model would do."""
+    return document("inspect", source=source_record(source), fold=fold_record(result))
+
+
+def validate_document(original: Source, folded: Source, result: Validation) -> Json:
+    """Report the comparison of two models."""
+    return document(
+        "validate",
+        original=source_record(original),
+        folded=source_record(folded),
+        validation=validation_record(result),
+    )
+
+
+def bench_document(original: Source, folded: Source, results: Sequence[Benchmark]) -> Json:
+    """Report the latency of two models, one entry a provider."""
+    return document(
+        "bench",
+        original=source_record(original),
+        folded=source_record(folded),
+        benchmarks=[benchmark_record(result) for result in results],
+    )
+
+
+def rules_document(rules: Sequence[Rule]) -> Json:
+    """Report the rules that `bnfold explain` was asked for."""
+    return document("explain", rules=[rule_record(rule) for rule in rules])
+
+
+def versions() -> dict[str, str]:
+    """Name the versions that the numbers depend on; a package that is not installed has no entry."""
+    found = {"bnfold": __version__, "python": platform.python_version(), "system": platform.platform()}
+    return found | {package: version for package in _PACKAGES if (version := _installed(package))}
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def file_record(path: Path) -> Json:
+    """Identify a file by its path, its size in bytes and its SHA-256."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        size = file.tell()
+    return {"path": str(path), "bytes": size, "sha256": digest.hexdigest()}
+
+
+def source_record(source: Source) -> Json:
+    """Identify a model that was read, with the files of its external data."""
+    external = sorted(
+        {
+            Path(value.const_value.path)
+            for graph in source.model.graphs()
+            for value in graph.initializers.values()
+            if isinstance(value.const_value, ir.ExternalTensor)
+        }
+    )
+    return {
+        **file_record(source.path),
+        "kind": source.kind,
+        "was_training": source.was_training,
+        "external_data": [file_record(path) for path in external],
+    }
+
+
+def fold_record(result: FoldResult[Any]) -> Json:
+    """List every site and what became of it."""
+    statuses = [site.status for site in result.sites]
+    return {
+        "summary": {
+            "sites": len(statuses),
+            "folded": statuses.count("folded"),
+            "merged": statuses.count("merged"),
+            "kept": statuses.count("kept"),
+        },
+        "nodes_before": result.nodes_before,
+        "nodes_after": result.nodes_after,
+        "sites": [_site_record(site) for site in result.sites],
+    }
+
+
+def _site_record(site: Site) -> Json:
+    return {
+        "name": site.name,
+        "node": site.node,
+        "op_type": site.op_type,
+        "graph": site.graph,
+        "status": site.status,
+        "into": list(site.into),
+        "reason": site.reason and _reason_record(site.reason),
+        "reason_after": site.reason_after and _reason_record(site.reason_after),
+    }
+
+
+def _reason_record(reason: Reason) -> Json:
+    return {
+        "code": reason.code,
+        "title": reason.title,
+        "sentence": reason.sentence,
+        "remedy": reason.remedy,
+        "facts": dict(reason.facts),
+    }
+
+
+def validation_record(validation: Validation) -> Json:
+    """List every comparison: one a provider, optimizer setting and output."""
+    return {
+        "passed": validation.passed,
+        "problems": list(validation.problems),
+        "notes": list(validation.notes),
+        "providers": list(validation.providers),
+        "threads": validation.threads,
+        "samples": validation.samples,
+        "seed": validation.seed,
+        "tolerance": _number(validation.tolerance),
+        "checks": [_check_record(check) for check in validation.checks],
+    }
+
+
+def _check_record(check: Check) -> Json:
+    return {
+        "provider": check.provider,
+        "optimizer": check.optimizer,
+        "output": check.output,
+        "type": check.type,
+        "shapes": [list(shape) for shape in check.shapes],
+        "tolerance": _number(check.tolerance),
+        "noise": _number(check.noise),
+        "max_abs": _number(check.max_abs),
+        "max_rel": _number(check.max_rel),
+        "cosine": _number(check.cosine),
+        "top1": _number(check.top1),
+        "passed": check.passed,
+        "problem": check.problem,
+    }
+
+
+def benchmark_record(benchmark: Benchmark) -> Json:
+    """Give the medians in milliseconds, their ratio and its interval, and the verdict."""
+    return {
+        "provider": benchmark.provider,
+        "threads": benchmark.threads,
+        "seed": benchmark.seed,
+        "shapes": {name: list(shape) for name, shape in benchmark.shapes.items()},
+        "sentence": benchmark.sentence,
+        "rows": [_row_record(row) for row in benchmark.rows],
+    }
+
+
+def _row_record(row: Row) -> Json:
+    return {
+        "optimizer": row.optimizer,
+        "rounds": row.rounds,
+        "repeats": row.repeats,
+        "original_ms": _number(row.original_ms),
+        "original_p90_ms": _number(row.original_p90_ms),
+        "folded_ms": _number(row.folded_ms),
+        "folded_p90_ms": _number(row.folded_p90_ms),
+        "ratio": _number(row.ratio),
+        "low": _number(row.low),
+        "high": _number(row.high),
+        "verdict": row.verdict,
+    }
+
+
+def rule_record(rule: Rule) -> Json:
+    """Give a rule as it is written, with `{facts}` standing for what each case fills in."""
+    return {"code": rule.code, "title": rule.title, "sentence": rule.sentence, "remedy": rule.remedy}
+
+
+def dumps(report: Json) -> str:
+    """Write a document as text; a NaN that slipped through is an error rather than broken JSON."""
+    return json.dumps(report, indent=2, allow_nan=False) + "\n"
+
+
+def write(report: Json, path: str | os.PathLike[str]) -> None:
+    """Write a document to a file, whole or not at all.
+
+    Raises:
+        SaveError: The file could not be written.
+    """
+    text = dumps(report)  # before anything is opened: what cannot be written leaves no trace
+    with save_errors(path), replacing(destination(path)) as stream:
+        stream.write(text.encode())
+
+
+def _number(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,55 @@
+"""The rules of [`bnfold.reasons`][bnfold.reasons] by code, for `bnfold explain` and `docs/reasons.md`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
+from bnfold.errors import InputError
+from bnfold.reasons import RULES, Rule
+
+_INTRODUCTION = """A fold is made only where it is an identity over the reals, proved from shapes and
+constants. Everything else stays, with one of these codes. 1xx is about the BatchNorm itself, 2xx about the operator that
+its affine meets, 3xx about the topology, 4xx about the numbers. Codes are never reused.
+
+This page is made by `bnfold explain --markdown`."""
+
+
+def all_rules() -> list[Rule]:
+    """List every rule, in the order of the codes."""
+    return [RULES[code] for code in sorted(RULES)]
+
+
+def find_rule(code: str) -> Rule:
+    """Find a rule by its code, in upper or lower case.
+
+    Raises:
+        InputError: There is none; names the nearest codes.
+    """
+    if rule := RULES.get(code.upper()):
+        return rule
+    near = _nearest(code.upper(), RULES)
+    fix = f"Did you mean {' or '.join(near)}? " if near else ""
+    raise InputError(f"There is no reason {code}.", f"{fix}bnfold explain lists them all.")
+
+
+def _nearest(code: str, codes: Mapping[str, Rule]) -> list[str]:
+    """Name up to three alike codes; equally alike ones in their order, which difflib's own search turns."""
+    likeness = {known: difflib.SequenceMatcher(None, code, known).ratio() for known in codes}
+    near = [known for known, ratio in likeness.items() if ratio >= 0.5]
+    return sorted(near, key=lambda known: -likeness[known])[:3]
+
+
+def page(rules: Iterable[Rule]) -> str:
+    """Write rules as a page of Markdown; `docs/reasons.md` is this for all of them."""
+    parts = ["# Why a BatchNorm stays", _INTRODUCTION]
+    for rule in rules:
+        # what each case fills in stands in italics
+        sentence = re.sub(r"\{(\w+)\}", r"*\1*", rule.sentence)
+        parts += [
+            f"## {rule.code}: {rule.title}",
+            sentence[0].upper() + sentence[1:],
+            f"**Remedy.** {rule.remedy}",
+        ]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,218 @@
+"""Every result as tables and sentences for a terminal, made of rich's renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from bnfold.bench import Benchmark
+    from bnfold.pipeline import Export
+    from bnfold.reasons import Reason, Rule
+    from bnfold.result import FoldResult, Site
+    from bnfold.sources import Source
+    from bnfold.validate import Validation
+
+_STYLES = {"folded": "green", "merged": "green", "kept": "yellow"}
+_VERDICTS = {"faster": "green", "slower": "red"}
+
+
+def export_report(export: Export) -> RenderableType:
+    """Show a whole export or fold: the sites, the validation, the latency, and the file."""
+    parts: list[RenderableType] = [inspect_report(export.source, export.fold, foreseen=False)]
+    if export.validation:
+        parts += ["", validation(export.validation)]
+    if export.benchmarks:
+        parts.append(benchmarks(export.benchmarks))
+    if export.destination:
+        parts += ["", written(export.destination)]
+        if not export.validation:
+            check = f"bnfold validate {export.source.path} {export.destination}"
+            hint = f" To compare them: {check}" if export.source.kind == "onnx" else ""
+            parts.append(Text(f"The outputs were not compared.{hint}", style="yellow"))
+    return Group(*parts)
+
+
+def inspect_report(source: Source, result: FoldResult[Any], *, foreseen: bool = True) -> RenderableType:
+    """Show what was read and the fate of every site; `foreseen` as in [`sites`][bnfold.report.text.sites]."""
+    return Group(source_note(source), "", sites(result, foreseen=foreseen))
+
+
+def source_note(source: Source) -> RenderableType:
+    """Say what was read, and that a module in train mode was taken in eval mode."""
+    kinds = {"onnx": "an ONNX model", "module": "a PyTorch module", "exported program": "an exported program"}
+    line = Text.assemble((str(source.path), "bold"), f" holds {kinds[source.kind]}.")
+    if source.was_training:
+        line.append(
+            "\nIt was saved in train mode. It was read as in eval mode (running statistics, no dropout);"
+            " the file is as it was.",
+            style="yellow",
+        )
+    return line
+
+
+def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
+    """Show every site: its name, its operator, and where it went or why it stays.
+
+    Args:
+        result: Of a fold.
+        foreseen: Whether nothing is saved, so that the words speak of what would happen.
+    """
+    if not result.sites:
+        return Text("There is no BatchNorm and no per-channel arithmetic to fold in this model.")
+    table = _table("site", "operator", "status", "into, or why it stays")
+    table.columns[0].overflow = "fold"
+    for site in result.sites:
+        place = f"{site.name}\n(in {site.graph})" if site.graph else site.name
+        table.add_row(Text(place), site.op_type, Text(site.status, style=_STYLES[site.status]), _fate(site))
+    return Group(table, "", fold_summary(result, foreseen=foreseen))
+
+
+def _fate(site: Site) -> Text:
+    if site.reason is None:
+        return Text(", ".join(site.into))
+    if site.reason_after is None:
+        return Text.assemble(*_words(site.reason))
+    before, after = _words(site.reason), _words(site.reason_after)
+    return Text.assemble("towards its producers: ", *before, "\ntowards its consumers: ", *after)
+
+
+def _words(reason: Reason) -> tuple[str | tuple[str, str], ...]:
+    return (reason.code, "bold"), f" {reason.sentence}\n", (reason.remedy, "dim")
+
+
+def fold_summary(result: FoldResult[Any], *, foreseen: bool = False) -> Text:
+    """Say how many sites are gone and how many stay, operator by operator."""
+    total, gone, stay = len(result.sites), len(result.folded), len(result.kept)
+    verb = "can be folded" if foreseen else "folded"
+    norms = [site for site in result.sites if site.op_type == "BatchNormalization"]
+    left = sum(site.status == "kept" for site in norms)
+    line = Text.assemble((f"{gone} of {total} {_plural(total, 'site')} {verb}", "bold"))
+    if len(norms) != total:
+        line.append(f" ({len(norms) - left} of {_count(len(norms), 'BatchNorm')})")
+    line.append(f"; {stay} {'stay' if stay != 1 else 'stays'}." if stay else "; none stays.")
+    line.append(f" {_count(result.nodes_before, 'node')} before, {result.nodes_after} after.")
+    if stay:
+        codes = sorted({site.reason.code for site in result.kept if site.reason})
+        line.append(f"\nMore on a reason: bnfold explain {codes[0]}")
+    return line
+
+
+def validation(result: Validation) -> RenderableType:
+    """Show every comparison with the original, and the verdict."""
+    parts: list[RenderableType] = [_checks(result), ""] if result.checks else []
+    parts.append(_agreement(result))
+    parts += [Text(note, style="dim") for note in result.notes]
+    return Group(*parts)
+
+
+def _checks(result: Validation) -> Table:
+    table = _table("output", "provider", "optimizer", "max abs", "max rel", "bound", "cosine", "top-1", "")
+    for column in table.columns[3:8]:
+        column.justify = "right"
+    for check in result.checks:
+        table.add_row(
+            Text(check.output),
+            check.provider,
+            check.optimizer,
+            _small(check.max_abs),
+            _small(check.max_rel),
+            _small(check.tolerance),
+            "–" if check.cosine is None else f"{check.cosine:.7f}",
+            "–" if check.top1 is None else f"{check.top1:.2%}",
+            Text("agrees", style="green") if check.passed else Text("disagrees", style="bold red"),
+        )
+    return table
+
+
+def _agreement(result: Validation) -> Text:
+    """Say whether the models agree, on what; an error is relative to the output's scale."""
+    if not result.passed:
+        lines = ("The folded model disagrees with the original.", *result.failures)
+        return Text("\n".join(lines), style="bold red")
+    data = "given inputs" if result.seed is None else _count(result.samples, "random input")
+    return Text(
+        f"The folded model agrees with the original on {data}; the reference is the original"
+        " in ONNX Runtime on the CPU with its optimizer off.",
+        style="green",
+    )
+
+
+def benchmarks(results: Iterable[Benchmark]) -> RenderableType:
+    """Show the latency on every provider."""
+    return Group(*(part for result in results for part in ("", benchmark(result))))
+
+
+def benchmark(result: Benchmark) -> RenderableType:
+    """Show the medians, their ratio with its interval, and the verdict in a sentence."""
+    table = _table("optimizer", "original", "folded", "original / folded", "95 % interval", "verdict")
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for row in result.rows:
+        table.add_row(
+            row.optimizer,
+            f"{row.original_ms:.3f} ms",
+            f"{row.folded_ms:.3f} ms",
+            f"{row.ratio:.3f}×",
+            f"{row.low:.3f} to {row.high:.3f}",
+            Text(row.verdict, style=_VERDICTS.get(row.verdict, "")),
+        )
+    shapes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in result.shapes.items())
+    where = f"Latency on {result.provider}, {_count(result.threads, 'thread')}, {shapes}; medians"
+    return Group(Text(where), table, "", Text(result.sentence))
+
+
+def written(path: Path) -> Text:
+    """Say which file was written and how large it is."""
+    return Text.assemble("Wrote ", (str(path), "bold"), f" ({size(path.stat().st_size)}).")
+
+
+def rule(one: Rule) -> RenderableType:
+    """Show one rule with its sentence and its remedy."""
+    return Group(
+        Text.assemble((one.code, "bold"), f"  {one.title}"),
+        Padding(Text.assemble(one.sentence, "\n", ("Remedy: ", "bold"), one.remedy), (0, 0, 0, 7)),
+    )
+
+
+def rules(all_of_them: Iterable[Rule]) -> RenderableType:
+    """List rules by code and title."""
+    table = _table("code", "why a BatchNorm stays")
+    for one in all_of_them:
+        table.add_row(Text(one.code, style="bold"), Text(one.title))
+    return Group(table, "", Text("More on one: bnfold explain CODE"))
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading)
+    return table
+
+
+def _small(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1e}" if value else "0"
+
+
+def _plural(count: int, noun: str) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {_plural(count, noun)}"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes in decimal units, as disks are sold and `ls --si` prints."""
+    amount, units = float(count), ("bytes", "kB", "MB", "GB")
+    for unit in units[:-1]:
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} {units[-1]}"

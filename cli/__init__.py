@@ -1,0 +1,108 @@
+"""The `bnfold` command: one module a command, each loaded when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+COMMANDS = ("export", "fold", "inspect", "validate", "bench", "explain")
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is asked for, and words its errors."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order in which a newcomer meets them."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f".{cmd_name}", __name__).command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and give its errors their words and exit codes."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nbnfold: interrupted.", err=True)
+            raise click.exceptions.Exit(130) from None
+        except BrokenPipeError:  # the reader has gone, as in `bnfold inspect MODEL | head`: end as it would
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(141) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.params["show_traceback"]:
+                traceback.print_exc()
+            raise click.exceptions.Exit(_complain(error)) from error
+
+
+def _complain(error: Exception) -> int:
+    """Print what is wrong and how to mend it; the exit code comes back.
+
+    An error that bnfold did not raise on purpose is a defect, and says so.
+    """
+    from bnfold.errors import BnfoldError
+
+    if isinstance(error, BnfoldError):
+        problem, fix, exit_code = error.problem, error.fix, error.exit_code
+    else:
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        fix, exit_code = "bnfold did not foresee this; please report it with what --traceback shows.", 2
+    click.echo(f"bnfold: {problem}", err=True)
+    for line in fix.splitlines():
+        click.echo(f"  {line}", err=True)
+    return exit_code
+
+
+def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    del option
+    if wanted and not ctx.resilient_parsing:
+        from bnfold._version import __version__
+
+        click.echo(f"bnfold {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option(
+    "--traceback",
+    "show_traceback",
+    is_flag=True,
+    envvar="BNFOLD_TRACEBACK",
+    help="Show Python's traceback of an error, for a bug report; so does BNFOLD_TRACEBACK=1.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def main(show_traceback: bool) -> None:
+    """Fold the BatchNorms of a trained model into its weights, and prove that nothing changed.
+
+    \b
+    From a trained PyTorch model to a checked ONNX file:
+        bnfold export model.pt --input-shape 1x3x224x224 -o model.onnx
+    What would happen to each BatchNorm of an ONNX model, and why:
+        bnfold inspect model.onnx
+    Why one stayed:
+        bnfold explain BN301
+
+    Exit codes: 0, done and good; 1, the outputs disagree; 2, it could not be done.
+    """
+    del show_traceback  # LazyGroup.invoke reads it from the context

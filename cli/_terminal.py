@@ -1,0 +1,98 @@
+"""Where a command prints: tables to standard output, progress to a terminal's standard error."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from bnfold.runtime.sessions import Feeds
+
+STAGES = {
+    "load": "Loading",
+    "export": "Exporting to ONNX",
+    "fold": "Folding",
+    "validate": "Comparing outputs",
+    "time": "Timing",
+    "save": "Saving",
+}
+
+_WIDTH_OF_A_FILE = 160  # it has none: wrap late, but keep tables readable
+
+
+def show(renderable: RenderableType, *, quiet: bool, json_path: Path | None) -> None:
+    """Print for a person, unless asked not to, or unless standard output is for the JSON."""
+    if quiet or _is_stdout(json_path):
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+    with console.capture() as captured:
+        console.print(renderable)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without × still gets its report
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip(), color=console.is_terminal)  # rich fills the last column with spaces
+
+
+def write_json(report: Mapping[str, Any], json_path: Path | None) -> None:
+    """Write the report for programs where it was asked for."""
+    if json_path is None:
+        return
+    from bnfold.report import json
+
+    if _is_stdout(json_path):
+        click.echo(json.dumps(dict(report)), nl=False)
+    else:
+        json.write(dict(report), json_path)
+
+
+def check_json(json_path: Path | None, *others: Path) -> None:
+    """Refuse a place for the report before any work is spent; `others` are the command's other files."""
+    if json_path is None or _is_stdout(json_path):
+        return
+    from bnfold.pipeline import check_destination
+
+    check_destination(json_path, *others)
+
+
+def read_inputs(path: Path | None) -> Feeds | None:
+    """Read the arrays of an .npz by name, where one was given."""
+    if path is None:
+        return None
+    from bnfold.runtime.samples import load_npz
+
+    return load_npz(path)
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show the stages as they pass, on a terminal; into a pipe, show nothing."""
+    if quiet or not sys.stderr.isatty():
+        from bnfold.sources import silent
+
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Starting", total=None)
+
+        def tell(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=STAGES[stage], completed=done, total=total or None)
+
+        yield tell
+
+
+def _is_stdout(path: Path | None) -> bool:
+    return path is not None and str(path) == "-"

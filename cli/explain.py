@@ -1,0 +1,36 @@
+"""`bnfold explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import _options, _terminal
+
+
+@click.command("explain")
+@click.argument("code", required=False)
+@click.option("--markdown", is_flag=True, help="Print a page of Markdown, as docs/reasons.md is.")
+@_options.output_options
+def command(code: str | None, markdown: bool, json_path: Path | None, quiet: bool) -> None:
+    """Explain a reason for which a BatchNorm stays.
+
+    CODE is what `bnfold inspect` shows, as BN301. Without a code, every reason is listed.
+
+    \b
+    Examples:
+        bnfold explain
+        bnfold explain BN301
+        bnfold explain --markdown > docs/reasons.md
+    """
+    from bnfold.report import json, text
+    from bnfold.report.rules import all_rules, find_rule, page
+
+    _terminal.check_json(json_path)
+    rules = [find_rule(code)] if code else all_rules()
+    _terminal.write_json(json.rules_document(rules), json_path)
+    if markdown:
+        click.echo(page(rules), nl=False)
+        return
+    _terminal.show(text.rule(rules[0]) if code else text.rules(rules), quiet=quiet, json_path=json_path)

@@ -1,0 +1,78 @@
+"""`bnfold export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import _options, _terminal
+
+
+@click.command("export")
+@click.argument("model", type=_options.FILE)
+@click.option(
+    "-o",
+    "--output",
+    type=_options.FILE,
+    metavar="OUT.onnx",
+    help="The file to write; replaced if it is there. MODEL.folded.onnx beside the model otherwise.",
+)
+@_options.torch_options
+@_options.inline_option
+@_options.provider_option
+@_options.data_options
+@_options.validation_options
+@_options.timing_options
+@click.option("--no-validate", is_flag=True, help="Write the file without comparing the outputs.")
+@click.option("--no-bench", is_flag=True, help="Leave the latency out.")
+@_options.output_options
+def command(
+    model: Path,
+    output: Path | None,
+    inputs_path: Path | None,
+    no_validate: bool,
+    no_bench: bool,
+    json_path: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Turn a trained model into a checked ONNX file.
+
+    MODEL is a .pt or .pth that holds a whole module, a .pt2 of torch.export, or an .onnx file. What it holds
+    counts, not its name. Every BatchNorm that can go exactly is folded into the weights beside it. Then the
+    original and the folded model run on the same data in ONNX Runtime, and their latency is measured. The
+    file is written only when the outputs agree; it appears whole or not at all.
+
+    \b
+    Examples:
+        bnfold export model.pt --input-shape 1x3x224x224 -o model.onnx
+        bnfold export model.pt2 -o model.onnx --json report.json
+        bnfold export two_inputs.pt --input-shape image=1x3x64x64 --input-shape mask=1x1x64x64
+        bnfold export model.onnx -o folded.onnx --inputs real.npz --provider cpu --provider cuda
+        bnfold export custom.pt --input-shape 1x8 --allow mypackage.layers.Gate
+    """
+    from bnfold.pipeline import ExportDisagreementError, export
+    from bnfold.report import json, text
+
+    destination = output or model.with_suffix(".folded.onnx")
+    _terminal.check_json(json_path, model, destination)
+    inputs = _terminal.read_inputs(inputs_path)
+    try:
+        with _terminal.progress(quiet=quiet) as tell:
+            done = export(
+                model,
+                destination,
+                inputs=inputs,
+                validate=not no_validate,
+                bench=not no_bench,
+                progress=tell,
+                **options,
+            )
+    except ExportDisagreementError as error:
+        _terminal.write_json(json.export_document("export", error.export), json_path)
+        _terminal.show(text.export_report(error.export), quiet=quiet, json_path=json_path)
+        raise
+    _terminal.write_json(json.export_document("export", done), json_path)
+    _terminal.show(text.export_report(done), quiet=quiet, json_path=json_path)

@@ -1,0 +1,44 @@
+"""`bnfold inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import _options, _terminal
+
+
+@click.command("inspect")
+@click.argument("model", type=_options.FILE)
+@_options.torch_options
+@_options.inline_option
+@_options.output_options
+def command(model: Path, inline_functions: bool, json_path: Path | None, quiet: bool, **options: Any) -> None:
+    """Show every BatchNorm: where it would go, or why it stays.
+
+    Nothing is written. The fold is made in memory, so what is shown is what `bnfold fold` and `bnfold export`
+    do. A BatchNorm that stays comes with a code, the place that stops it, and what can be done about it.
+
+    \b
+    Examples:
+        bnfold inspect model.onnx
+        bnfold inspect model.pt --input-shape 1x3x224x224
+        bnfold inspect model.onnx --json - | jq '.fold.sites[] | select(.status == "kept")'
+    """
+    from bnfold.fold import fold
+    from bnfold.report import json, text
+    from bnfold.sources import read_model
+
+    _terminal.check_json(json_path, model)
+    with _terminal.progress(quiet=quiet) as tell:
+        source = read_model(model, progress=tell, **options)
+        tell("fold", 0, 0)
+        result = fold(
+            source.model,
+            inline_functions=inline_functions,
+            on_progress=lambda done, total: tell("fold", done, total),
+        )
+    _terminal.write_json(json.inspect_document(source, result), json_path)
+    _terminal.show(text.inspect_report(source, result), quiet=quiet, json_path=json_path)

@@ -1,0 +1,35 @@
+"""`bnfold explain` gives the rules as they are written."""
+
+from __future__ import annotations
+
+import json
+
+from bnfold.report.rules import all_rules
+
+
+def test_one_rule_is_shown_whole(run) -> None:
+    rule = all_rules()[0]
+    result = run("explain", rule.code.lower())
+    assert result.exit_code == 0
+    words = " ".join(result.stdout.split())
+    assert f"{rule.code} {rule.title}" in words
+    assert " ".join(rule.remedy.split()) in words
+
+
+def test_without_a_code_every_rule_is_listed(run) -> None:
+    result = run("explain")
+    assert [line.split()[0] for line in result.stdout.splitlines() if line.startswith("BN")] == [
+        rule.code for rule in all_rules()
+    ]
+
+
+def test_an_unknown_code_suggests_the_nearest(run) -> None:
+    code = all_rules()[0].code
+    result = run("explain", code + "0")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Did you mean {code}" in result.stderr
+
+
+def test_the_json_holds_every_rule(run) -> None:
+    report = json.loads(run("explain", "--json", "-").stdout)
+    assert [rule["code"] for rule in report["rules"]] == [rule.code for rule in all_rules()]

@@ -1,0 +1,77 @@
+"""`bnfold fold` writes the folded model, and never over the original."""
+
+from __future__ import annotations
+
+import json
+
+import onnx
+
+
+def operators(path) -> list[str]:
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def test_it_writes_the_folded_model(run, model, tmp_path) -> None:
+    result = run("fold", model, "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 0, result.stderr
+    assert operators(tmp_path / "out.onnx") == ["Conv"]
+    assert "1 of 1 site folded" in result.stdout
+    assert "Wrote" in result.stdout
+    assert "bnfold validate" in result.stdout  # nothing was compared, and it says how to
+
+
+def test_the_same_input_gives_the_same_bytes(run, model, tmp_path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        assert run("fold", model, "-o", tmp_path / name).exit_code == 0
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_the_json_names_both_files(run, model, tmp_path) -> None:
+    result = run("fold", model, "-o", tmp_path / "out.onnx", "--json", "-")
+    report = json.loads(result.stdout)
+    assert report["output"]["bytes"] == (tmp_path / "out.onnx").stat().st_size
+    assert report["source"]["path"] == str(model)
+    assert report["validation"] is None
+
+
+def test_an_output_that_is_there_is_replaced(run, model, tmp_path) -> None:
+    (tmp_path / "out.onnx").write_text("old")
+    assert run("fold", model, "-o", tmp_path / "out.onnx").exit_code == 0
+    assert operators(tmp_path / "out.onnx") == ["Conv"]
+
+
+def test_the_source_is_never_replaced(run, model, tmp_path) -> None:
+    before = model.read_bytes()
+    link = tmp_path / "link.onnx"
+    link.symlink_to(model)
+    for output in (model, link):
+        result = run("fold", model, "-o", output)
+        assert result.exit_code == 2
+        assert "Name another file" in result.stderr
+    assert model.read_bytes() == before
+
+
+def test_the_report_is_never_written_over_a_model(run, model, tmp_path) -> None:
+    before = model.read_bytes()
+    for place in (model, tmp_path / "out.onnx"):
+        assert run("fold", model, "-o", tmp_path / "out.onnx", "--json", place).exit_code == 2
+    assert model.read_bytes() == before
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_missing_folder_is_said_before_any_work(run, model, tmp_path) -> None:
+    result = run("fold", model, "-o", tmp_path / "nowhere" / "out.onnx")
+    assert result.exit_code == 2
+    assert "mkdir -p" in result.stderr
+
+
+def test_a_pytorch_file_is_sent_to_export(run, tmp_path) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"PK\x03\x04")
+    result = run("fold", path, "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 2
+    assert f"bnfold export {path}" in result.stderr
+
+
+def test_the_output_must_be_named(run, model) -> None:
+    assert run("fold", model).exit_code == 2

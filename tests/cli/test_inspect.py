@@ -1,0 +1,69 @@
+"""`bnfold inspect` shows every site, and writes nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+def test_it_says_where_a_batchnorm_would_go(run, model) -> None:
+    result = run("inspect", model)
+    assert result.exit_code == 0
+    assert "BatchNormalization" in result.stdout
+    assert "conv_0" in result.stdout
+    assert "1 of 1 site can be folded; none stays." in result.stdout
+    assert result.stderr == ""
+
+
+def test_it_says_why_a_batchnorm_stays(run, stubborn) -> None:
+    result = run("inspect", stubborn, "--json", "-")
+    report = json.loads(result.stdout)
+    (site,) = report["fold"]["sites"]
+    shown = run("inspect", stubborn).stdout
+    assert site["status"] == "kept"
+    assert site["reason"]["code"] in shown
+    assert f"bnfold explain {site['reason']['code']}" in shown
+    assert "0 of 1 site can be folded; 1 stays." in shown
+
+
+def test_standard_output_holds_only_the_json(run, model) -> None:
+    result = run("inspect", model, "--json", "-")
+    assert json.loads(result.stdout)["command"] == "inspect"
+    assert result.stderr == ""
+
+
+def test_quiet_prints_nothing(run, model) -> None:
+    result = run("inspect", model, "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_it_writes_nothing(run, model, tmp_path) -> None:
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    run("inspect", model)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("text.pt", b"a text file, not a model\n"),
+        ("text.onnx", b"a text file, not a model\n"),
+        ("empty.onnx", b""),
+        ("half.pt", b"PK\x03\x04 and nothing more"),
+    ],
+)
+def test_what_is_no_model_is_one_clear_line(run, tmp_path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    result = run("inspect", path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("bnfold: ")
+    assert str(path) in result.stderr.splitlines()[0]
+    assert "Traceback" not in result.stderr
+
+
+def test_an_option_for_pytorch_is_refused_on_an_onnx_model(run, model) -> None:
+    result = run("inspect", model, "--input-shape", "1x3x8x8")
+    assert result.exit_code == 2
+    assert "--input-shape is for PyTorch files" in result.stderr

@@ -1,0 +1,142 @@
+"""The command itself: its start, its help, its errors and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+import bnfold_cli
+from bnfold.errors import BnfoldError
+
+HEAVY = ("torch", "onnxruntime", "onnx_ir", "onnx", "numpy", "rich")
+
+
+def bnfold(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bnfold_cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The heavy packages that a fresh interpreter has loaded after a statement."""
+    script = f"import sys\n{statement}\nprint(*[name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_loads_no_library_and_names_every_command() -> None:
+    help_page = "from bnfold_cli import main\nmain(['--help'], standalone_mode=False)"
+    assert loaded_by(help_page) == set()
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert bnfold("--help").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_import_of_bnfold_loads_neither_torch_nor_onnxruntime() -> None:
+    assert not loaded_by("import bnfold") & {"torch", "onnxruntime"}
+
+
+def test_help_gives_every_command_its_first_line(run) -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for name in bnfold_cli.COMMANDS:
+        command = importlib.import_module(f"bnfold_cli.{name}").command
+        first = command.help.splitlines()[0]
+        assert first in result.stdout, f"{name}: the line is cut short in the list of commands"
+
+
+@pytest.mark.parametrize("name", bnfold_cli.COMMANDS)
+def test_the_help_of_a_command_teaches_with_examples(run, name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert f"bnfold {name}" in result.stdout.split("Examples:")[1]
+    assert "--json" in result.stdout
+
+
+def test_version(run) -> None:
+    from bnfold._version import __version__
+
+    assert run("--version").stdout == f"bnfold {__version__}\n"
+
+
+def test_unknown_command_is_a_usage_error(run) -> None:
+    result = run("explode")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "No such command" in result.stderr
+
+
+class Raising(bnfold_cli.LazyGroup):
+    """The real group with one command that raises what it is told to."""
+
+    error: BaseException
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        del ctx
+
+        def fail() -> None:
+            raise self.error
+
+        return click.Command(cmd_name, callback=fail)
+
+
+def outcome_of(error: BaseException, *arguments: str):
+    from click.testing import CliRunner
+
+    group = Raising(name="bnfold", params=bnfold_cli.main.params, callback=bnfold_cli.main.callback)
+    group.error = error
+    return CliRunner().invoke(group, [*arguments, "any"])
+
+
+def test_an_error_is_its_problem_and_its_fix() -> None:
+    result = outcome_of(BnfoldError("it is broken.", "Mend it."))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "bnfold: it is broken.\n  Mend it.\n"
+
+
+def test_an_error_chooses_the_exit_code() -> None:
+    from bnfold.errors import DisagreementError
+
+    assert outcome_of(DisagreementError("they differ.")).exit_code == 1
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_a_traceback_comes_when_asked_for_and_keeps_the_exit_code(monkeypatch, by_variable: bool) -> None:
+    if by_variable:
+        monkeypatch.setenv("BNFOLD_TRACEBACK", "1")
+    result = outcome_of(BnfoldError("it is broken."), *([] if by_variable else ["--traceback"]))
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("bnfold: it is broken.\n")
+
+
+def test_an_unforeseen_error_is_not_taken_for_a_disagreement() -> None:
+    result = outcome_of(ZeroDivisionError("division by zero"))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("bnfold: ZeroDivisionError: division by zero\n")
+    assert "Traceback" not in result.stderr
+
+
+def test_an_interrupt_exits_130() -> None:
+    result = outcome_of(KeyboardInterrupt())
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_real_process_says_one_clear_line(tmp_path: Path) -> None:
+    done = bnfold("inspect", str(tmp_path / "nowhere.onnx"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0] == f"bnfold: {tmp_path / 'nowhere.onnx'} is not there."
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,79 @@
+"""Where a command prints: progress on a terminal only, and words that survive any terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pty = pytest.importorskip("pty")
+
+
+def started(arguments: list[str], **options) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "bnfold_cli", *arguments], **options)
+
+
+def on_a_terminal(arguments: list[str]) -> tuple[int, str, str]:
+    """Run with standard error on a terminal; exit code, standard output, and what the terminal received."""
+    ours, theirs = pty.openpty()
+    process = started(arguments, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    stdout, _ = process.communicate(timeout=60)
+    received = b""
+    try:
+        while block := os.read(ours, 4096):
+            received += block
+    except OSError:  # Linux says so at the end of a terminal
+        pass
+    os.close(ours)
+    return process.returncode, stdout.decode(), received.decode()
+
+
+def test_a_terminal_shows_progress_and_standard_output_none(model: Path) -> None:
+    code, stdout, received = on_a_terminal(["inspect", str(model)])
+    assert code == 0
+    assert "Folding" in received
+    assert "Folding" not in stdout
+    assert "\x1b" not in stdout
+
+
+def test_quiet_shows_no_progress(model: Path) -> None:
+    code, stdout, received = on_a_terminal(["inspect", str(model), "--quiet"])
+    assert (code, stdout, received) == (0, "", "")
+
+
+def test_a_pipe_shows_no_progress(model: Path) -> None:
+    environment = {**os.environ, "FORCE_COLOR": "1"}  # rich takes this for a terminal
+    process = started(
+        ["inspect", str(model)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    _, stderr = process.communicate(timeout=60)
+    assert stderr == b""
+
+
+def test_an_encoding_without_the_signs_is_no_error(tmp_path: Path, model: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    strange = tmp_path / "módel.onnx"
+    strange.write_bytes(model.read_bytes())
+    for extra in ([], ["--json", "-"]):
+        process = started(["inspect", str(strange), *extra], stdout=subprocess.PIPE, env=environment)
+        stdout, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert b"BatchNormalization" in stdout
+
+
+def test_a_reader_that_has_gone_is_no_disagreement(model: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = started(["inspect", str(model)], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (141, b"")
+
+
+def test_lines_in_a_pipe_end_without_spaces(run, stubborn: Path) -> None:
+    lines = run("inspect", stubborn).stdout.splitlines()
+    assert lines == [line.rstrip() for line in lines]

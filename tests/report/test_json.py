@@ -1,0 +1,171 @@
+"""Every document follows the schema, and the schema describes every key."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import onnx_ir as ir
+import pytest
+
+from bnfold.bench import Benchmark, Row
+from bnfold.pipeline import Export
+from bnfold.reasons import Rule
+from bnfold.report import json as report
+from bnfold.report.rules import all_rules
+from bnfold.result import FoldResult, Site
+from bnfold.sources import Source
+from bnfold.validate import Check, Validation
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+RULE = Rule("BN999", "a title", "It stops at {node}.", "Move it.")
+
+
+def closed(schema: Any) -> Any:
+    """The schema with every object closed, so that a key that is not documented is an error."""
+    if isinstance(schema, dict):
+        schema = {key: closed(value) for key, value in schema.items()}
+        if "properties" in schema and schema.get("type") == "object":
+            schema.setdefault("additionalProperties", False)
+        return schema
+    return [closed(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def check(document: dict[str, Any]) -> None:
+    """A document is JSON, and says nothing that the schema does not describe."""
+    again = json.loads(report.dumps(document))
+    jsonschema.Draft202012Validator(closed(SCHEMA)).validate(again)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"some bytes")
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 20})
+    return Source(path, "onnx", False, ir.Model(graph, ir_version=10))
+
+
+@pytest.fixture
+def folded(source: Source) -> FoldResult[ir.Model]:
+    sites = (
+        Site("net.bn1", "node_1", "BatchNormalization", "", "folded", ("node_0",)),
+        Site("net.bn2", "node_5", "Mul+Add", "body", "kept", (), RULE(node="node_4")),
+    )
+    return FoldResult(source.model, sites, 9, 8)
+
+
+def validation(**changes: Any) -> Validation:
+    values: dict[str, Any] = {
+        "provider": "cpu", "optimizer": "off", "output": "y", "type": "float32", "shapes": ((1, 10),),
+        "tolerance": 5e-5, "max_abs": 1e-6, "max_rel": 2e-7, "cosine": 1.0, "top1": 1.0, "problem": None,
+    } | changes  # fmt: skip
+    return Validation((Check(**values),), notes=("A note.",), samples=3, seed=0, tolerance=5e-5)
+
+
+def benchmark() -> Benchmark:
+    row = Row("default", 50, 3, 1.0, 1.1, 0.9, 1.0, 1.11, 1.05, 1.2)
+    off = Row("off", 50, 3, 1.5, 1.6, 0.9, 1.0, 1.66, 1.5, 1.8)
+    return Benchmark("cpu", 1, 0, {"x": (1, 3, 8, 8)}, (row, off))
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    undescribed = [
+        f"{name}.{key}"
+        for name, entry in SCHEMA["$defs"].items()
+        for key, value in entry.get("properties", {}).items()
+        if "description" not in value
+        and "description" not in SCHEMA["$defs"].get(value.get("$ref", "")[8:], {})
+    ]
+    assert undescribed == []
+
+
+@pytest.mark.parametrize("command", ["export", "fold"])
+def test_an_export_follows_the_schema(source, folded, command: str) -> None:
+    check(report.export_document(command, Export(source, source.path, folded, validation(), (benchmark(),))))
+    check(report.export_document(command, Export(source, None, folded)))
+
+
+def test_every_other_document_follows_the_schema(source, folded) -> None:
+    check(report.inspect_document(source, folded))
+    check(report.validate_document(source, source, validation()))
+    check(report.bench_document(source, source, [benchmark()]))
+    check(report.rules_document(all_rules()))
+
+
+def test_the_closed_schema_notices_a_key_that_is_not_documented(source, folded) -> None:
+    document = copy.deepcopy(report.inspect_document(source, folded))
+    document["fold"]["sites"][0]["surprise"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        check(document)
+
+
+def test_a_number_that_is_not_finite_is_null(source) -> None:
+    result = validation(max_abs=math.inf, max_rel=math.nan, cosine=None, problem="It is NaN.")
+    document = report.validate_document(source, source, result)
+    (entry,) = document["validation"]["checks"]
+    assert (entry["max_abs"], entry["max_rel"], entry["cosine"]) == (None, None, None)
+    assert document["validation"]["passed"] is False
+    check(document)
+
+
+def test_a_nan_that_slipped_through_is_no_json() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.dumps({"number": math.nan})
+
+
+def test_a_reason_is_given_in_words_and_facts(source, folded) -> None:
+    gone, kept = report.inspect_document(source, folded)["fold"]["sites"]
+    assert gone["reason"] is None
+    assert gone["into"] == ["node_0"]
+    assert kept["reason"] == {
+        "code": "BN999",
+        "title": "a title",
+        "sentence": "It stops at node_4.",
+        "remedy": "Move it.",
+        "facts": {"node": "node_4"},
+    }
+
+
+def test_a_file_is_identified_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 3_000_000)
+    assert report.file_record(path) == {
+        "path": str(path),
+        "bytes": 3_000_000,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def test_the_files_of_external_data_are_identified_too(source) -> None:
+    data = source.path.with_name("weights.bin")
+    data.write_bytes(bytes(8))
+    tensor = ir.ExternalTensor(
+        data.name, 0, 8, ir.DataType.FLOAT, shape=ir.Shape([2]), name="w", base_dir=str(data.parent)
+    )
+    source.model.graph.register_initializer(ir.Value(name="w", const_value=tensor))
+    (entry,) = report.source_record(source)["external_data"]
+    assert entry["path"] == str(data)
+
+
+def test_versions_name_what_the_numbers_depend_on() -> None:
+    assert {"bnfold", "python", "system", "numpy", "onnx", "onnx-ir"} <= set(report.versions())
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.write({"number": math.inf}, path)
+    assert path.read_text() == "old"
+    report.write({"number": 1}, path)
+    assert json.loads(path.read_text()) == {"number": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]

@@ -1,0 +1,159 @@
+"""Every session runs under stated conditions, on the provider asked for, and fails in one clear line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper, parser
+
+from bnfold.errors import InputError, MissingExtraError, ModelError, ProviderError
+from bnfold.runtime import sessions
+
+HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
+X = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
+
+
+def weighted() -> onnx.ModelProto:
+    """`y = x·w` with a weight that is large enough to be stored as external data."""
+    model = parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 18]> g (float[N, 4] x) => (float[N, 80] y) { y = MatMul(x, w) }'
+    )
+    weight = np.random.default_rng(0).standard_normal((4, 80)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    return model
+
+
+def expected() -> np.ndarray:
+    return X["x"] @ numpy_helper.to_array(weighted().graph.initializer[0])
+
+
+def test_proto_ir_model_and_path_run_alike(tmp_path: Path):
+    onnx.save(weighted(), tmp_path / "m.onnx")
+    for model in (weighted(), ir.from_proto(weighted()), tmp_path / "m.onnx", str(tmp_path / "m.onnx")):
+        made = sessions.session(model, optimized=False, threads=1)
+        np.testing.assert_allclose(sessions.run(made, X)[0], expected(), rtol=1e-5)
+
+
+def test_external_data_by_path_and_in_an_ir_model(tmp_path: Path):
+    ir.save(ir.from_proto(weighted()), tmp_path / "m.onnx", external_data="m.data")
+    assert (tmp_path / "m.data").stat().st_size >= 4 * 80 * 4
+    for model in (tmp_path / "m.onnx", ir.load(tmp_path / "m.onnx")):
+        made = sessions.session(model, optimized=False, threads=1)
+        np.testing.assert_allclose(sessions.run(made, X)[0], expected(), rtol=1e-5)
+
+
+def test_a_model_too_large_for_memory_goes_through_a_file(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sessions, "_IN_MEMORY_LIMIT", 100)
+    model = weighted()
+    before = model.SerializeToString()
+    made = sessions.session(model, optimized=True, threads=1)
+    np.testing.assert_allclose(sessions.run(made, X)[0], expected(), rtol=1e-5)
+    assert model.SerializeToString() == before
+
+
+def test_a_proto_whose_external_data_is_not_there(tmp_path: Path):
+    ir.save(ir.from_proto(weighted()), tmp_path / "m.onnx", external_data="m.data")
+    model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    with pytest.raises(ModelError, match="external data"):
+        sessions.session(model, optimized=False)
+
+
+def test_conditions_are_pinned():
+    for optimized, level in ((False, "ORT_DISABLE_ALL"), (True, "ORT_ENABLE_ALL")):
+        options = sessions.session(weighted(), optimized=optimized, threads=2).get_session_options()
+        assert options.graph_optimization_level == getattr(ort.GraphOptimizationLevel, level)
+        assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    options = sessions.session(weighted(), optimized=True).get_session_options()
+    assert options.intra_op_num_threads == sessions.usable_cpus() >= 1
+    assert sessions.CUDA_OPTIONS["use_tf32"] == "0"
+
+
+def test_no_thread_is_no_session():
+    with pytest.raises(InputError, match="0 threads"):
+        sessions.session(weighted(), optimized=False, threads=0)
+
+
+def test_unknown_provider():
+    with pytest.raises(ProviderError, match="Choose from: cpu, cuda"):
+        sessions.session(weighted(), provider="tpu", optimized=False)
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")
+def test_absent_provider_says_what_to_install():
+    with pytest.raises(ProviderError) as caught:
+        sessions.session(weighted(), provider="cuda", optimized=False)
+    assert "pip uninstall onnxruntime" in caught.value.fix
+    assert 'pip install "bnfold[gpu]"' in caught.value.fix
+
+
+def test_silent_replacement_by_the_cpu_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    """An ONNX Runtime that lists CUDA and then cannot load its libraries makes a CPU session."""
+    asked: list[object] = []
+    real = ort.InferenceSession
+
+    def only_cpu(source, options, providers, **rest):
+        asked.append(providers)
+        return real(source, options, providers=["CPUExecutionProvider"], **rest)
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", only_cpu)
+    with pytest.raises(ProviderError, match="silently run on CPUExecutionProvider"):
+        sessions.session(weighted(), provider="cuda", optimized=False)
+    assert asked[0][0] == ("CUDAExecutionProvider", sessions.CUDA_OPTIONS)
+
+
+def test_a_failure_of_cuda_itself_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch):
+    def broken(*_args, **_options):
+        raise RuntimeError("CUDA failure 35: driver version is insufficient for runtime version")
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", broken)
+    with pytest.raises(ProviderError, match="driver version is insufficient"):
+        sessions.session(weighted(), provider="cuda", optimized=False)
+
+
+def test_missing_onnxruntime(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"bnfold\[cpu\]"):
+        sessions.session(weighted(), optimized=False)
+
+
+def test_unsupported_operator_is_one_clear_line(capfd: pytest.CaptureFixture[str]):
+    model = parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 18]> g (float[N] x) => (float[N] y) { y = Nope(x) }'
+    )
+    with pytest.raises(ModelError, match="No Op registered for Nope") as caught:
+        sessions.session(model, optimized=False)
+    assert "\n" not in caught.value.problem
+    assert "ONNXRuntimeError" not in caught.value.problem
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no model"])
+def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: bytes):
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match=r"m\.onnx"):
+        sessions.session(tmp_path / "m.onnx", optimized=False)
+
+
+def test_inputs_that_the_model_rejects(capfd: pytest.CaptureFixture[str]):
+    made = sessions.session(weighted(), optimized=False, threads=1)
+    for feeds in ({"x": np.zeros((2, 5), np.float32)}, {"x": np.zeros((2, 4))}, {}):
+        with pytest.raises(ModelError, match="could not run the model"):
+            sessions.run(made, feeds)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_CUDA, reason="needs onnxruntime-gpu and a GPU")
+def test_cuda_really_runs_and_without_tf32():
+    made = sessions.session(weighted(), provider="cuda", optimized=False)
+    assert made.get_provider_options()["CUDAExecutionProvider"]["use_tf32"] == "0"
+    np.testing.assert_allclose(sessions.run(made, X)[0], expected(), rtol=1e-5)

@@ -1,0 +1,111 @@
+"""What holds the house together: which room may import which, the public names, and what stays unloaded."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bnfold
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "bnfold").rglob("*.py"))
+
+# A module may import from its own layer and from those above it.
+LAYERS = (
+    ("_version", "affine", "errors", "reasons", "kernels"),
+    ("constants", "graph", "regroup", "result", "files"),
+    ("edit",),
+    ("ops",),
+    ("sites",),
+    ("ledger", "push"),
+    ("fold", "branches"),
+    ("runtime",),
+    ("validate", "bench", "reference", "torch"),
+    ("sources", "pipeline"),
+    ("report",),
+)
+
+
+def _layer(module: str) -> int:
+    room = module.split(".")[1]
+    return next(level for level, rooms in enumerate(LAYERS) if room in rooms)
+
+
+def _imports(path: Path) -> set[str]:
+    """The modules of bnfold that a file imports, other than for the type checker alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(names if node.module == "bnfold" else {node.module})
+    return {name for name in found if name.startswith("bnfold.")}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    if module == "bnfold.__init__":
+        return
+    wrong = {name for name in _imports(path) if _layer(name) > _layer(module)}
+    assert not wrong, f"{module} imports from a later layer: {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_holds_one_idea(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    assert ast.get_docstring(ast.parse(text)) or not text.strip()
+
+
+def test_the_public_names() -> None:
+    assert set(bnfold.__all__) == {
+        "Benchmark",
+        "BnfoldError",
+        "Export",
+        "FoldResult",
+        "Reason",
+        "Site",
+        "Validation",
+        "__version__",
+        "benchmark",
+        "export",
+        "fold",
+        "validate",
+    }
+    assert all(hasattr(bnfold, name) for name in bnfold.__all__)
+    assert all(callable(getattr(bnfold, name)) for name in ("benchmark", "export", "fold", "validate"))
+
+
+@pytest.mark.parametrize("program", ["import bnfold", "import bnfold, bnfold.report.text, bnfold.sources"])
+def test_importing_loads_no_framework(program: str) -> None:
+    check = "import sys; print(sorted({'torch', 'onnxruntime', 'onnxscript'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; {check}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_page_of_reasons_is_up_to_date() -> None:
+    from bnfold.report.rules import all_rules, page
+
+    written = (ROOT / "docs" / "reasons.md").read_text()
+    assert written == page(all_rules()), "type: bnfold explain --markdown > docs/reasons.md"
+
+
+def test_codes_are_unique_and_ordered_by_their_kind() -> None:
+    from bnfold.reasons import RULES
+
+    assert all(
+        rule.code == code and rule.code[:2] == "BN" and rule.code[2] in "1234" for code, rule in RULES.items()
+    )
+    assert list(RULES) == sorted(RULES)

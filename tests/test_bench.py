@@ -1,0 +1,146 @@
+"""A clear difference is found, an absent one is not claimed, and the sentence fits the figures."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper, parser
+
+from bnfold import bench
+from bnfold.bench import Benchmark, Row, benchmark
+from bnfold.errors import InputError, ProviderError
+
+HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
+SIZE = 256
+
+
+def chain(length: int) -> onnx.ModelProto:
+    """`length` multiplications of a square matrix: work in proportion, nothing for an optimizer."""
+    steps = " ".join(f"v{i + 1} = MatMul(v{i}, w)" for i in range(length - 1))
+    made = parser.parse_model(
+        f"""<ir_version: 9, opset_import: ["": 18]> g (float[N, {SIZE}] v0) => (float[N, {SIZE}] y)
+        {{ {steps} y = MatMul(v{length - 1}, w) }}"""
+    )
+    weight = np.random.default_rng(0).standard_normal((SIZE, SIZE)) / np.sqrt(SIZE)
+    made.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), "w"))
+    return made
+
+
+def test_less_work_is_faster_and_more_is_slower():
+    result = benchmark(chain(40), chain(4), seconds=1.0)
+    assert [row.optimizer for row in result.rows] == ["default", "off"]
+    assert (result.provider, result.threads, result.shapes) == ("cpu", 1, {"v0": (1, SIZE)})
+    for row in result.rows:
+        assert row.verdict == "faster"
+        assert 1 < row.low <= row.ratio <= row.high
+        assert row.ratio > 2  # ten times the work; the machine may be busy
+        assert row.ratio == pytest.approx(row.original_ms / row.folded_ms)
+        assert 0 < row.folded_ms <= row.folded_p90_ms
+        assert row.original_ms <= row.original_p90_ms
+        assert row.rounds >= bench.MIN_ROUNDS
+    slower = benchmark(chain(4), chain(40), seconds=0.5)
+    assert {row.verdict for row in slower.rows} == {"slower"}
+
+
+def test_the_same_model_twice_is_about_as_fast():
+    for row in benchmark(chain(8), chain(8), seconds=2.0).rows:
+        assert 1 / 1.2 < row.ratio < 1.2
+
+
+def test_rounds_are_what_was_asked_for():
+    result = benchmark(chain(1), chain(1), rounds=9)
+    assert [row.rounds for row in result.rows] == [12, 12]  # the same number on each of four loads
+
+
+def test_given_inputs_are_used():
+    x = np.zeros((5, SIZE), np.float32)
+    assert benchmark(chain(1), chain(1), rounds=4, inputs={"v0": x}).shapes == {"v0": (5, SIZE)}
+    with pytest.raises(InputError, match="named x"):
+        benchmark(chain(1), chain(1), rounds=4, inputs={"x": x})
+
+
+def test_progress_and_garbage_collection():
+    seen: list[tuple[int, int]] = []
+    benchmark(chain(1), chain(1), rounds=4, on_progress=lambda *step: seen.append(step))
+    assert seen == [(done, 8) for done in range(1, 9)]
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rounds": 1}, {"seconds": 0.0}, {"seconds": float("nan")}, {"threads": 0}]
+)
+def test_nonsense_is_refused(wrong: dict):
+    with pytest.raises(InputError):
+        benchmark(chain(1), chain(1), **wrong)
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")
+def test_an_absent_provider():
+    with pytest.raises(ProviderError):
+        benchmark(chain(1), chain(1), provider="cuda")
+
+
+def test_the_interval_covers_a_known_ratio_and_knows_about_loads():
+    """Timings from a known law: rounds scatter by 5 %, and every load is off by 1 % of its own."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(40):
+        loads = rng.normal(1.0, 0.01, (bench.LOADS, 1, 2))
+        times = np.array([1.1, 1.0]) * loads * rng.normal(1.0, 0.05, (bench.LOADS, 50, 2))
+        row = bench._row("off", times, 1, rng)
+        covered += row.low <= 1.1 <= row.high
+    # Four loads are few, so the interval is a little short of 95 %; without them it would cover about half.
+    assert covered >= 30
+
+
+def test_medians_shrug_off_a_hiccup():
+    times = np.ones((bench.LOADS, 25, 2))
+    times[0, 3, 0] = 1000.0
+    row = bench._row("off", times, 1, np.random.default_rng(0))
+    assert (row.ratio, row.low, row.high, row.verdict) == (1.0, 1.0, 1.0, "no measurable difference")
+
+
+def row(optimizer: str, ratio: float, low: float, high: float) -> Row:
+    return Row(optimizer, 100, 1, ratio, ratio, 1.0, 1.0, ratio, low, high)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "verdict"),
+    [
+        (1.5, 1.4, 1.6, "faster"),
+        (1.5, 0.9, 2.0, "no measurable difference"),  # the interval holds 1
+        (1.01, 1.005, 1.02, "no measurable difference"),  # beyond doubt, and beneath notice
+        (0.99, 0.98, 0.995, "no measurable difference"),
+        (0.5, 0.4, 0.6, "slower"),
+    ],
+)
+def test_verdict(ratio: float, low: float, high: float, verdict: str):
+    assert row("off", ratio, low, high).verdict == verdict
+
+
+def test_sentences():
+    same, faster, slower = (1.0, 0.99, 1.01), (1.25, 1.2, 1.3), (0.5, 0.4, 0.8)
+
+    def sentence(default: tuple[float, ...], off: tuple[float, ...]) -> str:
+        return Benchmark("cpu", 1, 0, {}, (row("default", *default), row("off", *off))).sentence
+
+    assert sentence(same, faster) == (
+        "No measurable gain with ONNX Runtime as it comes: its default session already does this fold by "
+        "itself. With its optimizer off, the folded model is 1.25 times as fast (1.20 to 1.30)."
+    )
+    assert "by itself" not in sentence(same, same)
+    assert "No measurable gain" in sentence(same, slower)
+    assert sentence(slower, same).startswith(
+        "With ONNX Runtime as it comes, the folded model takes 2.00 times as long (1.25 to 2.50);"
+    )
+    assert "1.25 times as fast" in sentence(faster, faster)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_CUDA, reason="needs onnxruntime-gpu and a GPU")
+def test_cuda():
+    assert benchmark(chain(4), chain(4), provider="cuda", seconds=1.0).provider == "cuda"

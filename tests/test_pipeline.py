@@ -1,0 +1,144 @@
+"""The whole job: what is written, and that nothing is written when anything goes wrong."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from bnfold import pipeline
+from bnfold.errors import DisagreementError, ModelError, SaveError
+from bnfold.pipeline import ExportDisagreementError, check_destination, export, fold_file
+from bnfold.validate import Validation
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Conv → BatchNormalization with random statistics."""
+    draw = np.random.default_rng(0)
+    constants = {
+        "w": draw.normal(size=(4, 3, 3, 3)),
+        "scale": draw.uniform(0.5, 2, 4),
+        "bias": draw.normal(size=4),
+        "mean": draw.normal(size=4),
+        "var": draw.uniform(0.5, 2, 4),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["h"], name="conv"),
+            helper.make_node("BatchNormalization", ["h", "scale", "bias", "mean", "var"], ["y"], name="bn"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4, 6, 6])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    return path
+
+
+def test_export_does_the_whole_job(model: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+
+    def note(stage: str, done: int, total: int) -> None:
+        assert 0 <= done <= max(total, done)
+        if stage not in stages:
+            stages.append(stage)
+
+    done = export(model, tmp_path / "out.onnx", seconds=0.1, progress=note)
+    assert done.destination == tmp_path / "out.onnx"
+    assert [node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node] == ["Conv"]
+    assert [site.status for site in done.fold.sites] == ["folded"]
+    assert done.validation is not None
+    assert done.validation.passed
+    assert [benchmark.provider for benchmark in done.benchmarks] == ["cpu"]
+    assert stages == ["load", "fold", "validate", "time", "save"]
+
+
+def test_validation_and_timing_can_be_left_out(model: Path, tmp_path: Path) -> None:
+    done = export(model, tmp_path / "out.onnx", validate=False, bench=False)
+    assert (done.validation, done.benchmarks) == (None, ())
+    assert (tmp_path / "out.onnx").exists()
+
+
+def test_the_options_reach_the_validation_and_the_timing(model, tmp_path, monkeypatch) -> None:
+    given: dict[str, Any] = {}
+
+    def validate(*_: Any, **options: Any) -> Validation:
+        given["validate"] = options
+        return Validation((), ("stop here",))
+
+    monkeypatch.setattr(sys.modules["bnfold.validate"], "validate", validate)
+    with pytest.raises(DisagreementError):
+        export(model, tmp_path / "out.onnx", samples=7, seed=5, tolerance=0.25, providers=("cpu",))
+    del given["validate"]["on_progress"]
+    assert given["validate"] == {
+        "providers": ("cpu",), "inputs": None, "samples": 7, "seed": 5, "tolerance": 0.25
+    }  # fmt: skip
+
+
+def test_a_disagreement_leaves_the_old_file(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(
+        sys.modules["bnfold.validate"], "validate", lambda *_, **__: Validation((), ("It differs.",))
+    )
+    out = tmp_path / "out.onnx"
+    out.write_text("old")
+    with pytest.raises(ExportDisagreementError, match=r"out\.onnx was not written") as caught:
+        export(model, out)
+    assert caught.value.exit_code == 1
+    assert caught.value.export.validation.failures == ("It differs.",)
+    assert out.read_text() == "old"
+
+
+@pytest.mark.parametrize("stage", ["load", "fold", "validate", "time", "save"])
+def test_an_interrupt_at_any_stage_leaves_nothing(model, tmp_path, stage: str) -> None:
+    def interrupt(now: str, done: int, total: int) -> None:
+        del done, total
+        if now == stage:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        export(model, folder / "out.onnx", seconds=0.1, progress=interrupt)
+    assert list(folder.iterdir()) == []
+
+
+def test_nothing_is_saved_before_everything_else_is_done(model, tmp_path, monkeypatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ModelError("The timing failed.")
+
+    monkeypatch.setattr(sys.modules["bnfold.bench"], "benchmark", fail)
+    with pytest.raises(ModelError, match="The timing failed"):
+        export(model, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_fold_file_runs_nothing(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    done = fold_file(model, tmp_path / "out.onnx")
+    assert (done.validation, done.benchmarks) == (None, ())
+    assert [node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node] == ["Conv"]
+
+
+def test_a_destination_is_checked_before_the_model_is_read(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline, "read_model", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(SaveError, match="does not exist"):
+        export(tmp_path / "model.onnx", tmp_path / "nowhere" / "out.onnx")
+
+
+def test_a_model_that_is_read_is_no_destination(model: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.onnx"
+    link.symlink_to(model)
+    for place in (model, link, tmp_path / "." / "model.onnx"):
+        with pytest.raises(SaveError, match="a model of this command"):
+            check_destination(place, model)
+    with pytest.raises(SaveError, match="is a folder"):
+        check_destination(tmp_path, model)
+    check_destination(tmp_path / "other.onnx", model)

@@ -1,0 +1,325 @@
+"""Right folds pass; every planted fault is caught and named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper, parser
+
+from bnfold.errors import InputError, ModelError, ProviderError
+from bnfold.runtime.agreement import TOLERANCES
+from bnfold.validate import validate
+
+HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
+IN, OUT = 3, 6
+
+
+def constants() -> dict[str, np.ndarray]:
+    """Random parameters of a convolution and a BatchNorm, far from the identity."""
+    rng = np.random.default_rng(7)
+    return {
+        "w": rng.standard_normal((OUT, IN, 3, 3)),
+        "scale": rng.uniform(0.5, 2.0, OUT),
+        "shift": rng.standard_normal(OUT),
+        "mean": rng.standard_normal(OUT),
+        "var": rng.uniform(0.2, 3.0, OUT),
+    }
+
+
+def model(
+    body: str, values: dict[str, np.ndarray], kind: str = "float", size: str = "N, 3, H, W"
+) -> onnx.ModelProto:
+    """A classifier around `body`, which makes `f` of `x`."""
+    made = parser.parse_model(
+        f"""<ir_version: 9, opset_import: ["": 18]>
+        g ({kind}[{size}] x) => ({kind}[{size.split(",")[0]}, 6] y, int64[M] top, {kind}[?, 6, ?, ?] f) {{
+            {body}
+            p = GlobalAveragePool(f)
+            y = Flatten(p)
+            top = ArgMax<axis = 1, keepdims = 0>(y)
+        }}"""
+    )
+    dtype = {"float": np.float32, "float16": np.float16}[kind]
+    for name, value in values.items():
+        made.graph.initializer.append(numpy_helper.from_array(value.astype(dtype), name))
+    return made
+
+
+def original(kind: str = "float", size: str = "N, 3, H, W") -> onnx.ModelProto:
+    body = "c = Conv(x, w) f = BatchNormalization(c, scale, shift, mean, var)"
+    return model(body, constants(), kind, size)
+
+
+def no_fault(_weight, _bias):
+    """Leave the fold right."""
+
+
+def folded(kind: str = "float", size: str = "N, 3, H, W", fault: Callable = no_fault) -> onnx.ModelProto:
+    """The same by one convolution, with a fault planted in its weight and bias."""
+    c = constants()
+    s = c["scale"] / np.sqrt(c["var"] + 1e-5)
+    weight, bias = c["w"] * s[:, None, None, None], c["shift"] - c["mean"] * s
+    fault(weight, bias)
+    return model("f = Conv(x, w, b)", {"w": weight, "b": bias}, kind, size)
+
+
+@pytest.mark.parametrize("kind", ["float", "float16"])
+def test_a_right_fold_agrees(kind: str):
+    result = validate(original(kind), folded(kind))
+    assert result.passed, result.failures
+    assert [(c.provider, c.optimizer, c.output) for c in result.checks] == [
+        ("cpu", "off", "y"),
+        ("cpu", "off", "top"),
+        ("cpu", "off", "f"),
+        ("cpu", "default", "y"),
+        ("cpu", "default", "top"),
+        ("cpu", "default", "f"),
+    ]
+    y, top = result.checks[:2]
+    assert y.shapes == ((1, OUT), (3, OUT))
+    assert y.tolerance == result.tolerance == {"float": 5e-5, "float16": 2**-7}[kind]
+    assert 0 < y.max_rel < y.tolerance
+    assert y.cosine > 1 - y.tolerance
+    assert y.top1 == 1.0
+    assert (top.tolerance, top.max_rel, top.top1) == (None, None, None)
+    assert (result.samples, result.seed, result.problems, result.notes) == (3, 0, (), ())
+
+
+def linear(weight: np.ndarray, body: str, **more: np.ndarray) -> onnx.ModelProto:
+    """A model of doubles, for which ONNX Runtime has MatMul and no Conv."""
+    made = parser.parse_model(
+        f'<ir_version: 9, opset_import: ["": 18]> g (double[N, 3] x) => (double[N, 6] y) {{ {body} }}'
+    )
+    for name, value in {"w": weight, **more}.items():
+        made.graph.initializer.append(numpy_helper.from_array(value, name))
+    return made
+
+
+def test_double_precision_is_held_to_double():
+    c = constants()
+    weight = c.pop("w")[:, :, 0, 0].T.copy()
+    before = linear(weight, "m = MatMul(x, w) y = BatchNormalization(m, scale, shift, mean, var)", **c)
+    # ONNX holds ε as a float32, and a fold of doubles has to use just that value.
+    s = c["scale"] / np.sqrt(c["var"] + float(np.float32(1e-5)))
+    bias = c["shift"] - c["mean"] * s
+    result = validate(before, linear(weight * s, "m = MatMul(x, w) y = Add(m, b)", b=bias))
+    assert result.passed, result.failures
+    assert result.tolerance == 1e-12
+    assert not validate(before, linear(weight * s, "m = MatMul(x, w) y = Add(m, b)", b=bias + 1e-9)).passed
+
+
+def test_same_seed_same_figures():
+    one, two, other = (validate(original(), folded(), seed=seed, threads=1) for seed in (3, 3, 4))
+    assert one == two
+    assert one != other
+
+
+def test_paths_and_ir_models(tmp_path):
+    onnx.save(original(), tmp_path / "a.onnx")
+    assert validate(tmp_path / "a.onnx", ir.from_proto(folded())).passed
+
+
+def off_by_one_percent(weight, _bias):
+    weight[2] *= 1.01
+
+
+def one_nan(weight, _bias):
+    weight[0, 0, 0, 0] = np.nan
+
+
+def swapped(weight, _bias):
+    weight[[1, 2]] = weight[[2, 1]]
+
+
+def no_bias(_weight, bias):
+    bias[:] = 0
+
+
+def rounded_to_half(weight, _bias):
+    weight[:] = weight.astype(np.float16)
+
+
+@pytest.mark.parametrize("fault", [off_by_one_percent, one_nan, swapped, no_bias, rounded_to_half])
+def test_planted_faults_are_caught(fault: Callable):
+    result = validate(original(), folded(fault=fault))
+    assert not result.passed
+    wrong = {(check.output, check.optimizer) for check in result.checks if not check.passed}
+    assert wrong >= {("f", "off"), ("f", "default")}
+    assert any(failure.startswith("Output 'f' (cpu, optimizer off): ") for failure in result.failures)
+
+
+def edited(change: Callable[[onnx.GraphProto], object]) -> onnx.ModelProto:
+    made = folded()
+    change(made.graph)
+    return made
+
+
+def rename(graph: onnx.GraphProto) -> None:
+    graph.output[0].name = graph.node[2].output[0] = graph.node[3].input[0] = "z"
+
+
+def freeze(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def widen(graph: onnx.GraphProto) -> None:
+    graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    graph.node[2].output[0] = "narrow"
+    graph.node.insert(3, helper.make_node("Cast", ["narrow"], ["y"], to=TensorProto.DOUBLE))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(rename, "named 'z', 'top', 'f'"), (freeze, "[1, 3, ?, ?]"), (widen, "float64 instead of float32")],
+)
+def test_another_interface_is_a_problem(change: Callable, said: str):
+    result = validate(original(), edited(lambda graph: change(graph)))
+    assert not result.passed
+    assert result.checks == ()
+    assert any(said.replace("?, ?", "H, W") in failure for failure in result.failures)
+
+
+def test_an_integer_output_that_changed():
+    def least(graph: onnx.GraphProto) -> None:
+        graph.node[3].op_type = "ArgMin"
+
+    result = validate(original(), edited(least))
+    assert {c.output for c in result.checks if not c.passed} == {"top"}
+    assert "must be equal" in result.failures[0]
+
+
+def test_a_folded_model_that_does_not_load_or_run():
+    def unknown(graph: onnx.GraphProto) -> None:
+        graph.node[0].op_type = "Nope"
+
+    def too_wide(graph: onnx.GraphProto) -> None:
+        bad = numpy_helper.from_array(np.zeros((OUT, IN + 1, 3, 3), np.float32), "w")
+        graph.initializer[0].CopyFrom(bad)
+
+    for change, said in ((unknown, "does not load"), (too_wide, "does not")):
+        result = validate(original(), edited(change))
+        assert not result.passed
+        assert all(said in failure for failure in result.failures)
+        assert len(result.failures) == 2  # optimizer off and default
+
+
+def test_a_folded_model_that_rejects_a_batch():
+    def fixed(graph: onnx.GraphProto) -> None:
+        graph.initializer.append(numpy_helper.from_array(np.array([1, OUT]), "shape"))
+        graph.node[2].CopyFrom(helper.make_node("Reshape", ["p", "shape"], ["y"]))
+
+    result = validate(original(), edited(fixed))
+    assert not result.passed
+    assert all("does not run" in failure for failure in result.failures)
+
+
+def test_an_original_that_does_not_run_is_an_error():
+    with pytest.raises(ModelError, match="No Op registered for Nope"):
+        validate(edited(lambda g: setattr(g.node[0], "op_type", "Nope")), folded())
+
+
+def test_given_inputs_are_used():
+    x = np.random.default_rng(1).standard_normal((5, 3, 7, 9))
+    result = validate(original(), folded(), inputs={"x": x})
+    assert result.passed
+    assert (result.samples, result.seed, result.checks[0].shapes) == (1, None, ((5, OUT),))
+    with pytest.raises(InputError, match="named image"):
+        validate(original(), folded(), inputs={"image": x})
+
+
+def test_no_threads():
+    with pytest.raises(InputError, match="0 threads"):
+        validate(original(), folded(), threads=0)
+
+
+def test_tolerance_can_be_given():
+    good, bad = folded(), folded(fault=off_by_one_percent)
+    assert validate(original(), bad, tolerance=0.1).passed
+    assert not validate(original(), good, tolerance=0).passed
+    for nonsense in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="no tolerance"):
+            validate(original(), good, tolerance=nonsense)
+
+
+def test_a_model_that_amplifies_rounding_is_held_to_its_own_noise(monkeypatch: pytest.MonkeyPatch):
+    """Rounding that ONNX Runtime's optimizer leaves too is no disagreement; a real fault still is one."""
+    result = validate(original(), folded())
+    noise = {check.output: check.noise for check in result.checks}
+    assert 0 < noise["f"] < 1e-5
+    assert noise["top"] is None
+    monkeypatch.setitem(TOLERANCES, "float32", noise["f"] / 4)
+    widened = validate(original(), folded())
+    assert widened.checks[2].tolerance == pytest.approx(2 * noise["f"])
+    assert widened.checks[2].passed
+    assert not validate(original(), folded(fault=rounded_to_half)).passed
+    monkeypatch.setitem(TOLERANCES, "float32", noise["f"] / 100)
+    capped = validate(original(), folded())
+    assert capped.checks[2].tolerance == pytest.approx(noise["f"] / 10)
+    assert not capped.checks[2].passed
+    assert validate(original(), folded(), tolerance=1e-9).checks[2].tolerance == 1e-9  # as it was given
+
+
+def test_half_precision_weights_under_a_float_output():
+    graph = """<ir_version: 9, opset_import: ["": 18]> g (float[N, 4] x) => (float[N, 2] y)
+        <float16[4, 2] w = {1, 2, 3, 4, 5, 6, 7, 8}>
+        { h = Cast<to = 10>(x) m = MatMul(h, w) y = Cast<to = 1>(m) }"""
+    made = parser.parse_model(graph)
+    assert validate(made, made).tolerance == 2**-7
+
+
+def test_what_was_not_tried_is_noted():
+    body = """c = Conv(x, w) f = BatchNormalization(c, scale, shift, mean, var)
+        q = Flatten(f) l = MatMul(q, fit)"""
+    values = {**constants(), "fit": np.ones((OUT * 94 * 94, 1))}
+    made = model(body, values)
+    result = validate(made, made)
+    assert result.passed
+    assert sorted(note.split()[3] for note in result.notes) == ["H", "W"]
+
+
+def test_sequence_outputs_are_compared():
+    def split(factor: float) -> onnx.ModelProto:
+        nodes = [
+            helper.make_node("Mul", ["x", "k"], ["m"]),
+            helper.make_node("SplitToSequence", ["m"], ["y"]),
+        ]
+        kind = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+        graph = helper.make_graph(
+            nodes,
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 3])],
+            [helper.make_value_info("y", helper.make_sequence_type_proto(kind))],
+            [numpy_helper.from_array(np.float32(factor), "k")],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+    assert validate(split(2.0), split(2.0)).passed
+    result = validate(split(2.0), split(2.001))
+    assert [c.passed for c in result.checks] == [False, False]
+    assert result.checks[0].type == "sequence(float32)"
+
+
+def test_progress():
+    seen: list[tuple[int, int]] = []
+    validate(original(), folded(), samples=4, on_progress=lambda *step: seen.append(step))
+    assert seen == [(done, 8) for done in range(1, 9)]
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")
+def test_an_absent_provider_is_an_error_and_no_disagreement():
+    with pytest.raises(ProviderError, match="cuda"):
+        validate(original(), folded(), providers=("cpu", "cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_CUDA, reason="needs onnxruntime-gpu and a GPU")
+def test_cuda_agrees_with_the_cpu_and_catches_a_fault():
+    result = validate(original(), folded(), providers=("cpu", "cuda"))
+    assert result.passed, result.failures
+    assert {c.provider for c in result.checks} == {"cpu", "cuda"}
+    assert not validate(original(), folded(fault=off_by_one_percent), providers=("cuda",)).passed

@@ -1,0 +1,213 @@
+"""The exported ONNX model: every BatchNorm there, values right, module paths kept, the module untouched."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+from torch import nn  # noqa: E402
+
+from bnfold.errors import InputError, ModelError  # noqa: E402
+from bnfold.torch import Loaded, example_inputs, parse_shapes, to_onnx  # noqa: E402
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+class Net(nn.Module):
+    """BatchNorms behind a Conv, a ConvTranspose and a Linear, none trivial."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.up, self.norm = nn.ConvTranspose2d(4, 4, 2, 2), nn.BatchNorm2d(4)
+        self.head, self.last = nn.Linear(4, 5), nn.BatchNorm1d(5)
+        generator = torch.Generator().manual_seed(0)
+        for part in self.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.running_mean.copy_(torch.randn(part.num_features, generator=generator))
+                part.running_var.copy_(torch.rand(part.num_features, generator=generator) + 0.3)
+
+    def forward(self, x):
+        return self.last(self.head(self.norm(self.up(self.stem(x))).mean((2, 3))))
+
+
+def as_loaded(module: nn.Module) -> Loaded:
+    return Loaded(module, "module", was_training=module.training)
+
+
+def run(model: ir.Model, *inputs: torch.Tensor) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feeds = {told.name: value.numpy() for told, value in zip(session.get_inputs(), inputs, strict=True)}
+    return np.asarray(session.run(None, feeds)[0])
+
+
+def count(model: ir.Model, op_type: str) -> int:
+    return sum(node.op_type == op_type for node in model.graph)
+
+
+@pytest.fixture(scope="module")
+def exported() -> tuple[Net, torch.Tensor, ir.Model]:
+    torch.manual_seed(0)
+    module, x = Net().eval(), torch.randn(2, 3, 8, 8)
+    return module, x, to_onnx(as_loaded(module), (x,))
+
+
+def test_every_batchnorm_is_there_and_the_graph_is_clean(exported):
+    _, _, model = exported
+    assert count(model, "BatchNormalization") == 3
+    assert {node.op_type for node in model.graph} == {
+        "Conv", "BatchNormalization", "Relu", "ConvTranspose", "ReduceMean", "Gemm",
+    }  # fmt: skip
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+def test_values(exported):
+    module, x, model = exported
+    np.testing.assert_allclose(run(model, x), module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_module_paths_are_kept(exported):
+    _, _, model = exported
+    paths = [
+        node.metadata_props["pkg.torch.onnx.name_scopes"]
+        for node in model.graph
+        if node.op_type == "BatchNormalization"
+    ]
+    assert ["stem.1" in paths[0], "norm" in paths[1], "last" in paths[2]] == [True] * 3
+
+
+def test_train_mode_is_left_as_it_was(exported):
+    module, x, model = exported
+    module.train()
+    module.stem[1].eval()
+    before = {name: part.training for name, part in module.named_modules()}
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    again = to_onnx(as_loaded(module), (x,))
+    assert {name: part.training for name, part in module.named_modules()} == before
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    np.testing.assert_array_equal(run(again, x), run(model, x))  # in eval mode all the same
+    with pytest.raises(InputError):
+        to_onnx(as_loaded(module), (torch.zeros(1, 1, 8, 8),))
+    assert {name: part.training for name, part in module.named_modules()} == before
+    module.eval()
+
+
+def test_quiet_on_both_streams(exported, capfd, caplog):
+    module, x, _ = exported
+    to_onnx(as_loaded(module), (x,))
+    assert capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.levelno >= logging.INFO]
+
+
+def test_what_the_model_itself_warns_of_is_passed_on_and_prints_go_to_stderr(capfd):
+    class Loud(nn.Module):
+        def forward(self, x):
+            print("hello")
+            warnings.warn("mind the gap", UserWarning, stacklevel=1)
+            return x + 1
+
+    with pytest.warns(UserWarning, match="mind the gap"):
+        to_onnx(as_loaded(Loud()), (torch.zeros(2),))
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "hello" in err
+
+
+def test_a_wrong_shape_is_the_users_mistake(exported):
+    module, *_ = exported
+    with pytest.raises(InputError, match="1x1x8x8") as caught:
+        to_onnx(as_loaded(module), (torch.zeros(1, 1, 8, 8),))
+    assert "channels" in caught.value.problem
+    assert "\n" not in caught.value.problem
+
+
+def test_what_the_exporter_cannot_do_is_one_line():
+    class Branch(nn.Module):
+        def forward(self, x):
+            return x + 1 if x.sum() > 0 else x - 1
+
+    with pytest.raises(ModelError, match="could not be exported") as caught:
+        to_onnx(as_loaded(Branch()), (torch.ones(2),))
+    assert "\n" not in caught.value.problem
+    assert len(caught.value.problem) < 400
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_dynamic_batch(exported, size):
+    module, *_ = exported
+    model = to_onnx(as_loaded(module), (torch.zeros(size, 3, 8, 8),), dynamic_batch=True)
+    assert str(model.graph.inputs[0].shape[0]) == "batch"
+    for batch in (1, 3):
+        x = torch.randn(batch, 3, 8, 8)
+        np.testing.assert_allclose(run(model, x), module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_by_name():
+    class Two(nn.Module):
+        def forward(self, a, b):
+            return a - 2 * b
+
+    source = as_loaded(Two())
+    inputs = example_inputs(source, parse_shapes(["b=3", "a=3"]))
+    model = to_onnx(source, inputs)
+    assert [value.name for value in model.graph.inputs] == ["a", "b"]
+    np.testing.assert_allclose(run(model, inputs["a"], inputs["b"]), inputs["a"] - 2 * inputs["b"])
+
+
+@pytest.mark.parametrize("opset", [13, 15, 17, 18, 21, 25])
+def test_opset(exported, opset):
+    module, x, _ = exported
+    model = to_onnx(as_loaded(module), (x,), opset=opset)
+    assert model.opset_imports == {"": opset}
+    norms = [node for node in model.graph if node.op_type == "BatchNormalization"]
+    assert len(norms) == 3
+    assert "stem.1" in norms[0].metadata_props["pkg.torch.onnx.name_scopes"]
+    np.testing.assert_allclose(run(model, x), module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_opset_that_the_model_cannot_have_names_the_operator():
+    class Newer(nn.Module):
+        def forward(self, x):
+            return nn.functional.grid_sample(x, x.new_zeros(1, 2, 2, 2), align_corners=False)
+
+    with pytest.raises(ModelError, match=r"opset 9: .*GridSample"):
+        to_onnx(as_loaded(Newer()), (torch.ones(1, 1, 4, 4),), opset=9)
+
+
+@pytest.mark.parametrize("opset", [6, 99])
+def test_no_such_opset(exported, opset):
+    module, x, _ = exported
+    with pytest.raises(InputError, match=str(opset)):
+        to_onnx(as_loaded(module), (x,), opset=opset)
+
+
+def test_a_program_with_its_own_dynamic_sizes(exported):
+    module, x, _ = exported
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(module, (x,), dynamic_shapes={"x": {0: batch}})
+    source = Loaded(program, "exported program", was_training=False)
+    model = to_onnx(source, example_inputs(source, ()))
+    assert count(model, "BatchNormalization") == 3
+    x = torch.randn(5, 3, 8, 8)
+    np.testing.assert_allclose(run(model, x), module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError):
+        to_onnx(source, (), dynamic_batch=True)
+
+
+def test_half_precision():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).half().eval()
+    source = as_loaded(module)
+    model = to_onnx(source, example_inputs(source, parse_shapes(["1x3x8x8"])))
+    assert model.graph.inputs[0].dtype == ir.DataType.FLOAT16
+    assert count(model, "BatchNormalization") == 1

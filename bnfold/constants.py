@@ -15,13 +15,16 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-# Deterministic operators whose output depends on nothing but their inputs. What is not here is not constant.
+# Deterministic operators whose output depends on nothing but their inputs. What is not here is not constant:
+# DequantizeLinear is left out since weights behind it are to keep their integers.
 _FOLDABLE = frozenset(
     """
-    Abs Add Cast CastLike Concat ConstantOfShape DequantizeLinear Div Expand Flatten Gather Identity Mul Neg
-    Pow Reciprocal Reshape Shape Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze
-    """.split()  # noqa: SIM905 - a list of strings would be twenty-six lines long
+    Abs Add Cast CastLike Concat ConstantOfShape Div Expand Flatten Gather Identity Mul Neg Pow Reciprocal
+    Reshape Shape Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze
+    """.split()  # noqa: SIM905 - a list of strings would be twenty-five lines long
 )
+# Earlier versions meant something else (broadcasting by attributes, types by name), and nothing evaluates them.
+_SINCE = {"Add": 7, "Sub": 7, "Mul": 7, "Div": 7, "Pow": 7, "Cast": 6, "Reshape": 5, "Split": 2}
 _LIMIT = 1 << 31  # bytes; a constant that a subgraph would blow up beyond this is left alone
 
 
@@ -113,7 +116,8 @@ class Constants:
             return None
         if node.op_type == "Constant":
             return [] if constant_node(node) is not None else None
-        if node.op_type not in _FOLDABLE or not self._is_small(value):
+        since = _SINCE.get(node.op_type, 1)
+        if node.op_type not in _FOLDABLE or self._version(node) < since or not self._is_small(value):
             return None
         if node.op_type in ("Shape", "Size") and self._static_shape(node) is not None:
             return []

@@ -139,17 +139,22 @@ class _Pass:
     def _fold(self, chain: Chain) -> bool:
         """Fold one chain if there is a way; otherwise note why not."""
         first, last = chain.links[0], chain.links[-1]
-        before = self._affordable(chain, search(first.node, ToInput(first.data, chain.affine), self._facts))
-        after: Plan | Reason | None = None
-        # A number that is the same everywhere, and a plain bias, are part of patterns that runtimes know by
-        # sight (GELU, attention); they are taken up into weights, but not moved on through the network.
-        if isinstance(before, Reason) and chain.normalises:
-            after = self._affordable(chain, search(last.node, ToOutput(0, chain.affine), self._facts))
-        plan = after if isinstance(after, Plan) else before
-        if isinstance(plan, Plan):
-            self._apply(chain, plan)
-            return True
-        self._ledger.kept(chain, plan, after if isinstance(after, Reason) else None)
+        refusals: list[Reason] = []
+        for rebalance in (False, True):
+            for node, step in (
+                (first.node, ToInput(first.data, chain.affine)),
+                (last.node, ToOutput(0, chain.affine)),
+            ):
+                plan = self._affordable(chain, search(node, step, self._facts, rebalance=rebalance))
+                if isinstance(plan, Plan):
+                    self._apply(chain, plan)
+                    return True
+                refusals.append(plan)
+                # A number that is the same everywhere, and a plain bias, are part of patterns that runtimes
+                # know by sight (GELU, attention): they go into weights before them, and nowhere else.
+                if not chain.normalises:
+                    return False
+        self._ledger.kept(chain, refusals[0], refusals[1])
         return False
 
     def _affordable(self, chain: Chain, plan: Plan | Reason) -> Plan | Reason:

@@ -120,9 +120,7 @@ def export(
         progress=progress,
     )
     progress("fold", 0, 0)
-    folded = fold(
-        original.model, inline_functions=inline_functions, on_progress=_within("fold", progress)
-    )
+    folded = fold(original.model, inline_functions=inline_functions, on_progress=_within("fold", progress))
     validation = None
     if validate:
         from bnfold.validate import validate as compare
@@ -180,9 +178,7 @@ def fold_file(
     check_destination(target, Path(source))
     original = read_onnx(source)
     progress("fold", 0, 0)
-    folded = fold(
-        original.model, inline_functions=inline_functions, on_progress=_within("fold", progress)
-    )
+    folded = fold(original.model, inline_functions=inline_functions, on_progress=_within("fold", progress))
     progress("save", 0, 0)
     save_onnx(folded.model, target)
     return Export(original, target, folded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
@@ -17,7 +18,8 @@ class Addition(Operator):
 
     Output: `s·(x₁ + x₂) + t = (s·x₁ + t) + s·x₂`: the scale goes to every term, the shift to one of them, a
     constant where there is one. A value that is added to itself n times takes it once, as t/n.
-    Input: `(x + t) + y = (x + y) + t`: a shift alone goes on, or into y where that is a constant.
+    Input: `(x + t) + y = (x + y) + t`: a shift alone goes on, or into y where that is a constant. Where the
+    other terms may be rescaled, `(s·x + t) + y = s·(x + y/s) + t`.
     """
 
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
@@ -44,6 +46,21 @@ class Addition(Operator):
                 return step if isinstance(step, Reason) else [(step,)]
         return [(ToOutput(0, onward),)]
 
+    def at_input_rebalanced(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Divide the other terms by the scale, which then goes on with the shift."""
+        if affine.has_unit_scale or not np.all(affine.scale):
+            return self.at_input(node, index, affine, facts)
+        onward = from_operand(node, index, Affine(affine.scale, affine.shift * _sign(node, index)), facts)
+        if isinstance(onward, Reason):
+            return onward
+        steps: list[Step] = []
+        for other in (position for position in range(len(node.inputs)) if position != index):
+            step = _term_step(node, (other,), onward.only_scale.inverse(), facts)
+            if isinstance(step, Reason):
+                return step
+            steps.append(step)
+        return [(*steps, ToOutput(0, onward))]
+
 
 def _rewrite(
     node: ir.Node, terms: list[tuple[int, ...]], taker: tuple[int, ...], affine: Affine, facts: Facts
@@ -53,16 +70,19 @@ def _rewrite(
         share = affine.only_scale
         if group == taker:
             share = Affine(affine.scale, affine.shift / sum(_sign(node, index) for index in group))
-        step: Step | Reason
-        if facts.has_constant(node, group[0]):
-            step = to_constant(node, group[0], share, facts)
-        else:
-            operand = to_operand(node, group[0], share, facts)
-            step = operand if isinstance(operand, Reason) else ToInput(group[0], operand, uses=group)
+        step = _term_step(node, group, share, facts)
         if isinstance(step, Reason):
             return step
         steps.append(step)
     return tuple(steps)
+
+
+def _term_step(node: ir.Node, group: tuple[int, ...], share: Affine, facts: Facts) -> Step | Reason:
+    """What a term takes: a constant at once, a value through its producer."""
+    if facts.has_constant(node, group[0]):
+        return to_constant(node, group[0], share, facts)
+    operand = to_operand(node, group[0], share, facts)
+    return operand if isinstance(operand, Reason) else ToInput(group[0], operand, uses=group)
 
 
 def _terms(node: ir.Node, facts: Facts) -> list[tuple[int, ...]]:

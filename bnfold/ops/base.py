@@ -95,6 +95,10 @@ class Operator:
         del index, affine, facts
         return reasons.OPERATOR(operator=node.op_type, node=label(node))
 
+    def at_input_rebalanced(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """As `at_input`, where the node's other inputs may be changed as well (`ToInput` beside `ToOutput`)."""
+        return self.at_input(node, index, affine, facts)
+
 
 def label(node: ir.Node) -> str:
     """How a report names a node: its name, or the first output that it has."""

@@ -98,11 +98,13 @@ def _mode_problem(node: ir.Node, facts: Facts) -> Reason | None:
     caller = next((a for a in node.attributes.values() if a.is_ref()), None)
     if caller is not None:
         return reasons.CALLER_ATTRIBUTE(node=label(node), attribute=caller.name)
-    used = [output for output in node.outputs[1:] if output.uses() or output.is_graph_output()]
-    version = facts.version(node)
-    # versions 1 and 6 train unless told otherwise, 7 to 13 where more outputs are asked for, then by a flag
+    version, further = facts.version(node), node.outputs[1:]
+    # versions 1 and 6 train unless told otherwise, then by a flag
     trains = integer(node, "is_test", 0) == 0 if version < 7 else integer(node, "training_mode", 0) != 0
-    if trains or used:
+    if 7 <= version < 14:
+        # what was called decides: more outputs than one mean training, whether anybody reads them or not
+        trains = any(output.name for output in further)
+    if trains or any(output.uses() or output.is_graph_output() for output in further):
         return reasons.TRAINING_MODE(node=label(node))
     return None
 

@@ -62,12 +62,13 @@ def channel_problem(node: ir.Node, affine: Affine, axis: int, size: int) -> Reas
 
 
 def weight_shape(node: ir.Node, index: int, facts: Facts) -> tuple[int, ...] | None:
-    """The proved shape of a weight."""
+    """The shape of a weight; it is computed where inference does not know it. None where not constant."""
     value = node.inputs[index]
     shape = facts.shape(value) if value is not None else None
-    if shape is None or not all(isinstance(dim, int) for dim in shape):
-        return None
-    return tuple(dim for dim in shape if isinstance(dim, int))
+    if shape is not None and all(isinstance(dim, int) for dim in shape):
+        return tuple(dim for dim in shape if isinstance(dim, int))
+    array = facts.operand(node, index)
+    return None if array is None else array.shape
 
 
 def write_bias(node: ir.Node, index: int, bias: Array, facts: Facts, editor: Editor) -> None:

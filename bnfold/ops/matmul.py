@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
-from bnfold.graph import FLOATS, Facts
+from bnfold.graph import FLOATS, ONNX_DOMAINS, Facts
 from bnfold.ops.base import Absorb, Answer, ToInput, ToOutput, integer, label, name_of, wrong_axis
 from bnfold.ops.linear import Folds, Linear, channel_problem, constant_problem, weight_shape, write_weight
 from bnfold.reasons import Reason
+
+
+_BROADCASTS = 7  # since this version a bias Add broadcasts by itself
 
 
 class MatMul(Linear):
@@ -40,7 +45,7 @@ class MatMul(Linear):
         shape = _shape(node, weight, facts)
         axis, size = (rank - 1, shape[-1]) if weight == 1 else (rank - 2, shape[-2])
         problem = channel_problem(node, affine.only_scale, axis, size)
-        return problem or [(Absorb("output", affine, inserts=affine.has_shift),)]
+        return problem or _absorb(node, "output", affine, affine.has_shift, facts)
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Into the constant, or on to what reads the product."""
@@ -57,7 +62,7 @@ class MatMul(Linear):
         axis, size = (rank - 1, shape[-2]) if index == 0 else (rank - 2, shape[-1])
         problem = channel_problem(node, affine, axis, size)
         inserts = affine.has_shift and bias_add(node, facts) is None
-        return problem or [(Absorb("input", affine, inserts=inserts),)]
+        return problem or _absorb(node, "input", affine, inserts, facts)
 
     def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
         """Compute the weight in float64; the shift goes into the bias Add, made where there is none."""
@@ -85,8 +90,11 @@ def bias_add(node: ir.Node, facts: Facts) -> tuple[ir.Node, int] | None:
         return None
     reader, position = uses[0]
     other = 1 - position
-    same_graph = reader.graph is node.graph and reader.domain in ("", "ai.onnx")
+    same_graph = reader.graph is node.graph and reader.domain in ONNX_DOMAINS
     if not same_graph or reader.op_type not in ("Add", "Sub") or not facts.has_constant(reader, other):
+        return None
+    # before version 7 an operand was broadcast only where attributes said so, and how
+    if facts.version(reader) < _BROADCASTS:
         return None
     return reader, other
 
@@ -113,6 +121,15 @@ def _write_bias(node: ir.Node, shift: Array, facts: Facts, editor: Editor) -> No
 
 def _weight_index(node: ir.Node, facts: Facts) -> int | None:
     return next((index for index in (1, 0) if facts.has_constant(node, index)), None)
+
+
+def _absorb(
+    node: ir.Node, side: Literal["input", "output"], affine: Affine, inserts: bool, facts: Facts
+) -> Answer:
+    if inserts and facts.version(node) < _BROADCASTS:
+        setting = "no bias, in a version of ONNX that cannot add one"
+        return reasons.SETTING(node=label(node), operator="MatMul", setting=setting)
+    return [(Absorb(side, affine, inserts=inserts),)]
 
 
 def _problem(node: ir.Node, weight: int, facts: Facts) -> Reason | None:
@@ -192,7 +209,7 @@ def _rows_sum_to_one(node: ir.Node, rank: int, facts: Facts) -> bool:
     """Whether the left operand is a Softmax over its last axis."""
     source = _value(node, 0)
     maker = source.producer()
-    if maker is None or maker.op_type != "Softmax" or maker.domain not in ("", "ai.onnx"):
+    if maker is None or maker.op_type != "Softmax" or maker.domain not in ONNX_DOMAINS:
         return False
     own = facts.rank(source)
     # before version 13 all axes from `axis` on are normalised together

@@ -15,16 +15,17 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-# Deterministic operators whose output depends on nothing but their inputs. What is not here is not constant:
-# DequantizeLinear is left out since weights behind it are to keep their integers.
+# Deterministic operators whose output depends on nothing but their inputs. What is not here is not constant.
 _FOLDABLE = frozenset(
     """
-    Abs Add Cast CastLike Concat ConstantOfShape Div Expand Flatten Gather Identity Mul Neg Pow Reciprocal
-    Reshape Shape Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze
-    """.split()  # noqa: SIM905 - a list of strings would be twenty-five lines long
+    Abs Add Cast CastLike Concat ConstantOfShape DequantizeLinear Div Expand Flatten Gather Identity Mul Neg
+    Pow Reciprocal Reshape Shape Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze
+    """.split()  # noqa: SIM905 - a list of strings would be twenty-six lines long
 )
-# Earlier versions meant something else (broadcasting by attributes, types by name), and nothing evaluates them.
+# Earlier versions meant something else: broadcasting told by attributes, types by name, shapes by attributes.
 _SINCE = {"Add": 7, "Sub": 7, "Mul": 7, "Div": 7, "Pow": 7, "Cast": 6, "Reshape": 5, "Split": 2}
+# The reference has no older implementation of these, and what the older ones do the newer do as well.
+_IMPLEMENTED = {"DequantizeLinear": 19}
 _LIMIT = 1 << 31  # bytes; a constant that a subgraph would blow up beyond this is left alone
 
 
@@ -108,20 +109,21 @@ class Constants:
         if initializer(value, overridable=self._overridable) is not None:
             return []
         node = value.producer()
-        if (
-            node is None
-            or node.domain not in ("", "ai.onnx")
-            or any(a.is_ref() for a in node.attributes.values())
-        ):
+        if node is None or not self._is_evaluable(node) or not self._is_small(value):
             return None
         if node.op_type == "Constant":
             return [] if constant_node(node) is not None else None
-        since = _SINCE.get(node.op_type, 1)
-        if node.op_type not in _FOLDABLE or self._version(node) < since or not self._is_small(value):
-            return None
         if node.op_type in ("Shape", "Size") and self._static_shape(node) is not None:
             return []
-        return [value for value in node.inputs if value is not None]
+        sources = [source for source in node.inputs if source is not None]
+        # a quantised weight is to keep its integers, which it cannot behind further arithmetic
+        quantised = any(getattr(source.producer(), "op_type", "") == "DequantizeLinear" for source in sources)
+        return None if quantised else sources
+
+    def _is_evaluable(self, node: ir.Node) -> bool:
+        known = node.op_type == "Constant" or node.op_type in _FOLDABLE
+        standard = node.domain in ("", "ai.onnx") and self._version(node) >= _SINCE.get(node.op_type, 1)
+        return known and standard and not any(attribute.is_ref() for attribute in node.attributes.values())
 
     def _is_small(self, value: ir.Value) -> bool:
         shape = self._shape(value)
@@ -155,7 +157,8 @@ class Constants:
         del proto.input[:]
         proto.input.extend(names)
         graph = onnx.helper.make_graph([proto], "constant", _declared(feeds), [_untyped(name)])
-        opset = onnx.helper.make_opsetid("", self._version(node))
+        version = max(self._version(node), _IMPLEMENTED.get(node.op_type, 1))
+        opset = onnx.helper.make_opsetid("", version)
         model = onnx.helper.make_model(graph, opset_imports=[opset])
         results = list(ReferenceEvaluator(model).run([name], feeds))
         return np.asarray(results[0])

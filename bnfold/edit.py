@@ -76,7 +76,7 @@ class Editor:
             "", "Add", [value], num_outputs=1, name=self._names.fresh(f"{node.name or name}.bias_add")
         )
         graph.insert_after(node, add)
-        self._facts.adopt(add.outputs[0], like=value)
+        self._facts.learn(add.outputs[0], self._facts.shape(value), self._facts.dtype(value))
         value.replace_all_uses_with(add.outputs[0], replace_graph_outputs=True)
         add.replace_input_with(0, value)
         rename(add.outputs[0], value)
@@ -119,26 +119,42 @@ class Editor:
     ) -> ir.Value:
         graph = node.graph
         assert graph is not None, "the node stands in a graph"
-        # what several nodes shared before stays shared, if the folds gave all of them the same numbers
-        key = (graph, dtype, array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest())
-        scope = self._facts.scope(node)
-        if key not in self._made or scope.is_function:
-            name = self._names.fresh(wanted)
-            tensor = ir.Tensor(array, dtype=dtype, name=name)
-            if scope.is_function:
-                maker = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], num_outputs=1)
-                maker.name = self._names.fresh(f"{name}.constant")
-                maker.outputs[0].name = name
-                graph.insert_before(node, maker)
-                return maker.outputs[0]
-            value = ir.Value(
-                name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype), const_value=tensor
-            )
-            graph.register_initializer(value)
-            if self._model.ir_version < 4 and graph is self._model.graph:
-                graph.inputs.append(value)  # a matter of form before IR version 4
-            self._made[key] = value
-        return self._made[key]
+        if self._facts.scope(node).is_function:
+            value = self._constant_node(node, graph, array, dtype, wanted)
+        else:
+            # what several nodes shared before stays shared, if the folds gave all of them the same numbers
+            key = (graph, dtype, array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest())
+            if key not in self._made:
+                self._made[key] = self._initializer(graph, array, dtype, wanted)
+            value = self._made[key]
+        self._facts.learn(value, array.shape, dtype)
+        return value
+
+    def _initializer(
+        self, graph: ir.Graph, array: npt.NDArray[np.generic], dtype: ir.DataType, wanted: str
+    ) -> ir.Value:
+        name = self._names.fresh(wanted)
+        tensor = ir.Tensor(array, dtype=dtype, name=name)
+        value = ir.Value(
+            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype), const_value=tensor
+        )
+        graph.register_initializer(value)
+        if self._model.ir_version < 4 and graph is self._model.graph:
+            graph.inputs.append(value)  # a matter of form before IR version 4
+        return value
+
+    def _constant_node(
+        self, node: ir.Node, graph: ir.Graph, array: npt.NDArray[np.generic], dtype: ir.DataType, wanted: str
+    ) -> ir.Value:
+        """A constant where there are no initializers: in a function's body."""
+        name = self._names.fresh(wanted)
+        tensor = ir.AttrTensor("value", ir.Tensor(array, dtype=dtype, name=name))
+        maker = ir.Node(
+            "", "Constant", [], [tensor], num_outputs=1, name=self._names.fresh(f"{name}.constant")
+        )
+        maker.outputs[0].name = name
+        graph.insert_before(node, maker)
+        return maker.outputs[0]
 
 
 def rename(value: ir.Value, like: ir.Value) -> None:

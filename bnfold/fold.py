@@ -17,14 +17,13 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from bnfold import reasons
-from bnfold.affine import Affine
 from bnfold.edit import Editor, OutOfRangeError, rename
 from bnfold.files.storage import load_onnx
-from bnfold.graph import Facts, count_nodes, scopes
+from bnfold.graph import NO_FOLDS, Facts, count_nodes, scopes
 from bnfold.ledger import Ledger
 from bnfold.ops import operator
 from bnfold.ops.base import Operand, ToInput, ToOutput, label
-from bnfold.ops.linear import Folds, Linear
+from bnfold.ops.linear import Linear
 from bnfold.push import Plan, search
 from bnfold.reasons import Reason
 from bnfold.result import FoldResult, Site
@@ -86,7 +85,10 @@ def _fold(original: ir.Model, inline: bool, on_progress: Progress | None) -> Fol
             sites = folding.run()
         except OutOfRangeError as error:
             # the folds that led to numbers too large for their type are taken back: all begins anew without
-            barred |= folding.blame(error)
+            blamed = folding.blame(error)
+            if blamed.keys() <= barred.keys():
+                raise
+            barred |= blamed
             continue
         return FoldResult(folding.model, sites, before, count_nodes(folding.model))
 
@@ -101,7 +103,6 @@ class _Pass:
         position = {node: i for i, node in enumerate(n for scope in scopes(model) for n in scope.graph)}
         self._barred = {node: barred[i] for node, i in position.items() if i in barred}
         self._ledger = Ledger(position, self._facts)
-        self._folds: dict[ir.Node, Folds] = {}
         self._inserted: set[ir.Node] = set()
         self._progress = on_progress or _silent
 
@@ -130,7 +131,7 @@ class _Pass:
     def _sweep(self) -> bool:
         changed = False
         for scope in scopes(self.model):
-            found = list(chains(scope, self._facts, self._folds, self._barred))
+            found = list(chains(scope, self._facts, self._barred))
             for done, chain in enumerate(found, start=1):
                 changed |= self._fold(chain)
                 self._progress(done, len(found))
@@ -145,7 +146,8 @@ class _Pass:
                 (first.node, ToInput(first.data, chain.affine)),
                 (last.node, ToOutput(0, chain.affine)),
             ):
-                plan = self._affordable(chain, search(node, step, self._facts, rebalance=rebalance))
+                found = search(node, step, self._facts, leaving=chain.nodes, rebalance=rebalance)
+                plan = self._affordable(chain, found)
                 if isinstance(plan, Plan):
                     self._apply(chain, plan)
                     return True
@@ -174,12 +176,8 @@ class _Pass:
                 assert old is not None, "planned on a constant"
                 self._facts.edited[node, step.index] = old * step.scale + step.shift
                 continue
-            folds = self._folds.get(node, Folds(Affine(), Affine()))
-            self._folds[node] = (
-                Folds(folds.inward, folds.outward.then(step.affine))
-                if step.side == "output"
-                else Folds(step.affine.then(folds.inward), folds.outward)
-            )
+            folds = self._facts.folds.get(node, NO_FOLDS)
+            self._facts.folds[node] = folds.absorbing(step.side, step.affine)
         self._inserted.update(plan.inserts)
         self._ledger.folded(chain, (node for node, _ in plan.edits))
         self._remove(chain)
@@ -190,13 +188,11 @@ class _Pass:
             rename(source, like=result)
         result.replace_all_uses_with(source, replace_graph_outputs=True)
         for node in reversed(chain.nodes):
-            self._folds.pop(node, None)
-            for index in range(len(node.inputs)):
-                self._facts.edited.pop((node, index), None)
+            self._facts.forget(node)
             self._editor.release(node)
 
     def _write(self) -> None:
-        for node, folds in self._folds.items():
+        for node, folds in self._facts.folds.items():
             family = operator(node)
             assert isinstance(family, Linear), "only linear operators absorb"
             family.write(node, folds, self._facts, self._editor)

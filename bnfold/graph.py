@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from bnfold.affine import Array
+from bnfold.affine import Affine, Array
 from bnfold.constants import Constants
 
 Dim = int | str | None
@@ -100,18 +101,37 @@ def other_readers(value: ir.Value, node: ir.Node, indices: tuple[int, ...]) -> i
     return sum(not (user is node and index in indices) for user, index in value.uses())
 
 
+@dataclass(frozen=True)
+class Folds:
+    """All that the pass has let one node absorb: it is to compute `outward(node(inward(x)))`."""
+
+    inward: Affine
+    outward: Affine
+
+    def absorbing(self, side: Literal["input", "output"], affine: Affine) -> Folds:
+        """The same with one more affine on the far side of its input or of its output."""
+        if side == "output":
+            return Folds(self.inward, self.outward.then(affine))
+        return Folds(affine.then(self.inward), self.outward)
+
+
+NO_FOLDS = Folds(Affine(), Affine())
+
+
 @dataclass
 class Facts:
     """What is proved about a model while its affines move: shapes, types, constants, versions.
 
-    Constants are read through [`operand`][bnfold.graph.Facts.operand], which knows the values that earlier
-    folds have given to a node's inputs and that have not been written yet.
+    Nothing is written before the end, so the folds made so far are facts too: `folds` holds what each node
+    has absorbed, `edited` the values that constant inputs have got. Constants are read through
+    [`operand`][bnfold.graph.Facts.operand], which knows the latter.
     """
 
     model: ir.Model
     _scopes: dict[ir.Graph, Scope] = field(init=False)
     _shapes: dict[ir.Value, Dims] = field(init=False)
     _dtypes: dict[ir.Value, ir.DataType] = field(init=False)
+    folds: dict[ir.Node, Folds] = field(default_factory=dict)
     edited: dict[tuple[ir.Node, int], Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -124,12 +144,18 @@ class Facts:
         assert node.graph is not None, "a node that was removed is asked about"
         return self._scopes[node.graph]
 
-    def adopt(self, value: ir.Value, like: ir.Value) -> None:
-        """Learn of a new value that has the shape and type of a known one."""
-        if like in self._shapes:
-            self._shapes[value] = self._shapes[like]
-        if like in self._dtypes:
-            self._dtypes[value] = self._dtypes[like]
+    def forget(self, node: ir.Node) -> None:
+        """Drop what was to be written into a node that goes."""
+        self.folds.pop(node, None)
+        for index in range(len(node.inputs)):
+            self.edited.pop((node, index), None)
+
+    def learn(self, value: ir.Value, shape: Dims | None, dtype: ir.DataType | None) -> None:
+        """Take note of a new value."""
+        if shape is not None:
+            self._shapes[value] = shape
+        if dtype is not None:
+            self._dtypes[value] = dtype
 
     def version(self, node: ir.Node) -> int:
         """The version of ONNX's operator set that a node is written for."""

@@ -65,11 +65,15 @@ class Ledger:
         self._entry(node, (node,)).reasons = (reason, None)
 
     def blame(self, node: ir.Node, reason: Reason) -> dict[int, Reason]:
-        """The original positions of all members of the sites whose numbers are in `node`."""
+        """The original positions of all members of the sites whose numbers are in `node`.
+
+        What a MatMul's input takes may end in the bias Add behind it, so its producers are looked at as well.
+        """
+        holders = {node, *node.predecessors()}
         return {
             self._position[member]: reason
             for entry in self._entries.values()
-            if node in entry.touched
+            if holders & entry.touched.keys()
             for member in entry.members
         }
 

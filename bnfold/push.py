@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -48,7 +48,12 @@ class Plan:
 
 
 def search(
-    node: ir.Node, step: ToInput | ToOutput, facts: Facts, *, rebalance: bool = False
+    node: ir.Node,
+    step: ToInput | ToOutput,
+    facts: Facts,
+    *,
+    leaving: Collection[ir.Node] = (),
+    rebalance: bool = False,
 ) -> Plan | Reason:
     """Find a way for an affine that leaves `node` through an input or an output.
 
@@ -59,6 +64,7 @@ def search(
         node: Where it starts.
         step: Through which input or output the affine leaves.
         facts: What is known of the model.
+        leaving: The nodes that will be removed when there is a way, and so can take nothing themselves.
         rebalance: Whether values that are read elsewhere too may be rescaled, their other readers taking the
             inverse scale: `x' = s·x`, and `W·x = (W/s)·x'`. Only scales, and only moderate ones: a shift that
             is added here and subtracted there is the same over the reals, but costs digits.
@@ -66,14 +72,15 @@ def search(
     Returns:
         A plan, or the reason that stood in the way of the first way tried.
     """
-    return _Search(facts, rebalance).run((node, step))
+    return _Search(facts, frozenset(leaving), rebalance).run((node, step))
 
 
 class _Search:
     """One search: what is left to do, what was found, and where another way could be taken."""
 
-    def __init__(self, facts: Facts, rebalance: bool) -> None:
+    def __init__(self, facts: Facts, leaving: frozenset[ir.Node], rebalance: bool) -> None:
         self._facts = facts
+        self._leaving = leaving
         self._rebalance = rebalance
         self._edits: list[tuple[ir.Node, Absorb | Operand]] = []
         self._touched: dict[ir.Value, None] = {}  # in the order of the search
@@ -115,6 +122,8 @@ class _Search:
             return self._to_producer(node, step)
         if isinstance(step, ToOutput):
             return self._to_readers(node, step)
+        if node in self._leaving:
+            return _own_reader(node, step.index)
         family = operator(node)
         at_input = family.at_input_rebalanced if self._rebalance else family.at_input
         answer = _caller_attribute(node) or at_input(node, step.index, step.affine, self._facts)
@@ -125,6 +134,8 @@ class _Search:
         if value is None:
             return reasons.NO_PRODUCER(value=name_of(value), node=label(node))
         if self._facts.constants.has(value):
+            if node in self._leaving:
+                return reasons.NO_PRODUCER(value=name_of(value), node=label(node))
             return _into_constant(node, step, value, self._facts)
         obstacle = self._touch(node, value)
         if obstacle is not None:
@@ -139,6 +150,8 @@ class _Search:
             return reasons.NO_PRODUCER(value=name_of(value), node=label(node))
         if producer.graph is not node.graph:
             return reasons.OTHER_GRAPH(value=name_of(value), node=label(node))
+        if producer in self._leaving:
+            return _own_reader(node, step.index)
         index = next(i for i, output in enumerate(producer.outputs) if output is value)
         family = operator(producer)
         answer = _caller_attribute(producer) or family.at_output(producer, index, step.affine, self._facts)
@@ -196,6 +209,11 @@ def _into_constant(node: ir.Node, step: ToInput, value: ir.Value, facts: Facts) 
     if rank is None:
         return reasons.UNKNOWN_SHAPE(value=name_of(value), node=label(node))
     return [[(node, Operand(step.index, *step.affine.padded(rank)))]]
+
+
+def _own_reader(node: ir.Node, index: int) -> Reason:
+    """A search that goes both ways has come back to the nodes that it started from."""
+    return reasons.OTHER_READERS(value=name_of(node.inputs[index]), count=1, node=label(node))
 
 
 def _caller_attribute(node: ir.Node) -> Reason | None:

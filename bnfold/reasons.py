@@ -207,7 +207,7 @@ OTHER_GRAPH = Rule(
 NO_PRODUCER = Rule(
     "BN304",
     "nothing before it to fold into",
-    "{value} is an input of the graph; no operator before {node} has weights.",
+    "{value} is an input of the graph or a constant; no operator before {node} has weights.",
     "Nothing to mend there; a following layer without padding would take it.",
 )
 MORE_NODES = Rule(

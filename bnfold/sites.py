@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,9 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.affine import Affine, Array
-from bnfold.graph import FLOATS, ONNX_DOMAINS, Facts, Scope
+from bnfold.graph import FLOATS, NO_FOLDS, ONNX_DOMAINS, Facts, Scope
 from bnfold.ops import batchnorm
 from bnfold.ops.base import label
-from bnfold.ops.linear import Folds
 from bnfold.reasons import Reason
 
 DATA_NORMS = frozenset(
@@ -77,15 +76,12 @@ def is_batchnorm(node: ir.Node) -> bool:
     return node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS
 
 
-def chains(
-    scope: Scope, facts: Facts, folds: Mapping[ir.Node, Folds], barred: Collection[ir.Node]
-) -> Iterator[Chain]:
+def chains(scope: Scope, facts: Facts, barred: Collection[ir.Node]) -> Iterator[Chain]:
     """The maximal chains of a scope, in graph order.
 
     Args:
         scope: Where to look.
-        facts: What is known of the model.
-        folds: What BatchNorms have absorbed so far, which is part of the map that they are.
+        facts: What is known of the model, with what BatchNorms have absorbed so far.
         barred: Nodes that take no part.
     """
     seen: set[ir.Node] = set()
@@ -101,7 +97,7 @@ def chains(
         if links:
             affine = Affine()
             for part in links:
-                own = folds.get(part.node, Folds(Affine(), Affine()))
+                own = facts.folds.get(part.node, NO_FOLDS)
                 affine = affine.then(own.inward).then(part.affine).then(own.outward)
             yield Chain(tuple(links), affine)
 

@@ -96,7 +96,7 @@ class Operator:
         return reasons.OPERATOR(operator=node.op_type, node=label(node))
 
     def at_input_rebalanced(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
-        """As `at_input`, where the node's other inputs may be changed as well (`ToInput` beside `ToOutput`)."""
+        """As `at_input`, where the node's other inputs may change as well (`ToInput` beside `ToOutput`)."""
         return self.at_input(node, index, affine, facts)
 
 

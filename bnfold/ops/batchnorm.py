@@ -8,9 +8,9 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
-from bnfold.graph import FLOATS, Facts
+from bnfold.graph import FLOATS, Facts, Folds
 from bnfold.ops.base import Absorb, Answer, integer, label, name_of, real
-from bnfold.ops.linear import Folds, Linear
+from bnfold.ops.linear import Linear
 from bnfold.reasons import Reason
 
 _PARAMETERS = (1, 2, 3, 4)  # scale γ, bias β, mean μ, variance σ²

@@ -26,8 +26,9 @@ def to_operand(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Affin
     """
     value = node.inputs[index]
     output = node.outputs[0]
-    if not affine.axes:
-        return affine
+    otherwise = _aligns_otherwise(node)
+    if otherwise is not None or not affine.axes:
+        return otherwise or affine
     own = facts.shape(value) if value is not None else None
     rank = facts.rank(output)
     if own is None or rank is None:
@@ -46,8 +47,9 @@ def from_operand(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Aff
     """An affine at an operand, in the axes of the output."""
     value = node.inputs[index]
     output = node.outputs[0]
-    if not affine.axes:
-        return affine
+    otherwise = _aligns_otherwise(node)
+    if otherwise is not None or not affine.axes:
+        return otherwise or affine
     own, rank = facts.rank(value) if value is not None else None, facts.rank(output)
     if own is None or rank is None:
         return reasons.UNKNOWN_SHAPE(value=name_of(value if own is None else output), node=label(node))
@@ -57,6 +59,9 @@ def from_operand(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Aff
 def to_constant(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Operand | Reason:
     """An affine at the output, as what it does to a constant operand, which may grow by it."""
     rank = facts.rank(node.outputs[0])
+    otherwise = _aligns_otherwise(node)
+    if otherwise is not None:
+        return otherwise
     if rank is None:
         if affine.axes:
             return reasons.UNKNOWN_SHAPE(value=name_of(node.outputs[0]), node=label(node))
@@ -65,3 +70,12 @@ def to_constant(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Oper
         if facts.size(node.outputs[0], axis) is None:
             return reasons.UNKNOWN_SHAPE(value=name_of(node.outputs[0]), node=label(node))
     return Operand(index, *affine.padded(rank))
+
+
+def _aligns_otherwise(node: ir.Node) -> Reason | None:
+    """Before version 7 of the operator set an attribute said where the second operand's axes lie."""
+    if "broadcast" in node.attributes or "axis" in node.attributes:
+        return reasons.SETTING(
+            node=label(node), operator=node.op_type, setting="broadcasting by an attribute"
+        )
+    return None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Affine
+from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
-from bnfold.graph import Facts
+from bnfold.graph import Facts, Folds
 from bnfold.ops.base import Absorb, Answer, integer, integers, label, name_of, text
 from bnfold.ops.linear import (
-    Folds,
-    Linear,
+    Weighted,
     bias_problem,
     channel_problem,
     constant_problem,
@@ -22,8 +22,11 @@ from bnfold.ops.linear import (
 from bnfold.reasons import Reason
 
 
-class Convolution(Linear):
-    """What both directions share: which channels the weight has, and when a shift may enter."""
+class Convolution(Weighted):
+    """What both directions share.
+
+    The weight's first two axes are channels, in an order and grouping that the directions do not share.
+    """
 
     def channels(self, weight: tuple[int, ...], groups: int) -> tuple[int, int]:
         """Number of input and of output channels, from the weight's shape."""
@@ -33,6 +36,18 @@ class Convolution(Linear):
         """Why an input's shift is not the same addend at every output element; None where it is."""
         raise NotImplementedError
 
+    def on_inputs(self, vector: Array, weight: tuple[int, ...], groups: int) -> Array:
+        """A number for each input channel, laid out over the weight's first two axes."""
+        raise NotImplementedError
+
+    def on_outputs(self, vector: Array, weight: tuple[int, ...], groups: int) -> Array:
+        """A number for each output channel, laid out over the weight's first two axes."""
+        raise NotImplementedError
+
+    def summed(self, matrix: Array, groups: int) -> Array:
+        """Numbers over the weight's first two axes, summed up for each output channel."""
+        raise NotImplementedError
+
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Scale the filters, shift the bias: exact whatever the borders are."""
         del index
@@ -40,7 +55,7 @@ class Convolution(Linear):
         if problem is None:
             _, cout = self.channels(_shape(node, facts), integer(node, "group", 1))
             problem = channel_problem(node, affine, 1, cout)
-        return problem if problem is not None else [(Absorb("output", affine),)]
+        return problem or self.absorb(node, 1, Absorb("output", affine), facts)
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Scale the filters' input channels, add what the shift gives to the bias."""
@@ -53,7 +68,30 @@ class Convolution(Linear):
             problem = channel_problem(node, affine, 1, cin)
             if problem is None and affine.has_shift:
                 problem = self.shift_problem(node, shape[2:])
-        return problem if problem is not None else [(Absorb("input", affine),)]
+        return problem or self.absorb(node, 1, Absorb("input", affine), facts)
+
+    def factor(self, node: ir.Node, folds: Folds, facts: Facts) -> Array:
+        """The scales of both sides, over the weight's first two axes."""
+        shape, groups = _shape(node, facts), integer(node, "group", 1)
+        cin, cout = self.channels(shape, groups)
+        inward, _ = folds.inward.vectors(1, cin)
+        outward, _ = folds.outward.vectors(1, cout)
+        both = self.on_inputs(inward, shape, groups) * self.on_outputs(outward, shape, groups)
+        return both.reshape(both.shape + (1,) * (len(shape) - 2))
+
+    def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
+        """Compute both constants in float64: `s·(b + Σ W·t_in) + t`, and W times its factor."""
+        weight, old = facts.operand(node, 1), facts.operand(node, 2)
+        assert weight is not None, "planned on a constant weight"
+        groups = integer(node, "group", 1)
+        cin, cout = self.channels(weight.shape, groups)
+        _, shift_in = folds.inward.vectors(1, cin)
+        scale, shift = folds.outward.vectors(1, cout)
+        taps = weight.reshape(*weight.shape[:2], -1).sum(2)
+        bias = self.summed(taps * self.on_inputs(shift_in, weight.shape, groups), groups)
+        bias = bias if old is None else bias + old
+        write_bias(node, 2, scale * bias + shift, facts, editor)
+        write_weight(node, 1, self.factor(node, folds, facts), facts, editor)
 
 
 class Conv(Convolution):
@@ -72,21 +110,19 @@ class Conv(Convolution):
         """Implicit zeros at the border do not get the shift."""
         return reasons.PADDING(node=label(node)) if _pads(node, kernel) else None
 
-    def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
-        """Compute both constants in float64."""
-        weight, old = facts.operand(node, 1), facts.operand(node, 2)
-        assert weight is not None, "planned on a constant weight"
-        groups = integer(node, "group", 1)
-        cout, per_group = weight.shape[:2]
-        scale, shift = folds.outward.vectors(1, cout)
-        scale_in, shift_in = (
-            v.reshape(groups, 1, per_group) for v in folds.inward.vectors(1, groups * per_group)
-        )
-        grouped = weight.reshape(groups, cout // groups, per_group, -1)
-        bias = (grouped.sum(3) * shift_in).sum(2).reshape(cout) + (0.0 if old is None else old)
-        grouped = grouped * scale_in[..., None] * scale.reshape(groups, -1, 1, 1)
-        write_bias(node, 2, scale * bias + shift, facts, editor)
-        write_weight(node, 1, grouped.reshape(weight.shape), facts, editor)
+    def on_inputs(self, vector: Array, weight: tuple[int, ...], groups: int) -> Array:
+        """Every output channel reads the input channels of its group."""
+        return np.repeat(vector.reshape(groups, weight[1]), weight[0] // groups, axis=0)
+
+    def on_outputs(self, vector: Array, weight: tuple[int, ...], groups: int) -> Array:
+        """Output channels are the rows."""
+        del weight, groups
+        return vector[:, None]
+
+    def summed(self, matrix: Array, groups: int) -> Array:
+        """Output channels are the rows."""
+        del groups
+        return np.asarray(matrix.sum(1))
 
 
 class ConvTranspose(Convolution):
@@ -105,23 +141,21 @@ class ConvTranspose(Convolution):
         """Outputs near the border, and between strides, see other taps."""
         if _sees_same_taps(node, kernel):
             return None
-        return reasons.SETTING(
-            node=label(node), operator=node.op_type, setting="outputs that see different taps"
-        )
+        setting = "outputs that see different taps"
+        return reasons.SETTING(node=label(node), operator=node.op_type, setting=setting)
 
-    def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
-        """Compute both constants in float64."""
-        weight, old = facts.operand(node, 1), facts.operand(node, 2)
-        assert weight is not None, "planned on a constant weight"
-        groups = integer(node, "group", 1)
-        cin, per_group = weight.shape[:2]
-        scale, shift = folds.outward.vectors(1, groups * per_group)
-        scale_in, shift_in = (v.reshape(groups, -1, 1) for v in folds.inward.vectors(1, cin))
-        grouped = weight.reshape(groups, cin // groups, per_group, -1)
-        bias = (grouped.sum(3) * shift_in).sum(1).reshape(-1) + (0.0 if old is None else old)
-        grouped = grouped * scale_in[..., None] * scale.reshape(groups, 1, per_group, 1)
-        write_bias(node, 2, scale * bias + shift, facts, editor)
-        write_weight(node, 1, grouped.reshape(weight.shape), facts, editor)
+    def on_inputs(self, vector: Array, weight: tuple[int, ...], groups: int) -> Array:
+        """Input channels are the rows."""
+        del weight, groups
+        return vector[:, None]
+
+    def on_outputs(self, vector: Array, weight: tuple[int, ...], groups: int) -> Array:
+        """Every input channel feeds the output channels of its group."""
+        return np.repeat(vector.reshape(groups, weight[1]), weight[0] // groups, axis=0)
+
+    def summed(self, matrix: Array, groups: int) -> Array:
+        """A group's rows add up to its output channels."""
+        return np.asarray(matrix.reshape(groups, -1, matrix.shape[1]).sum(1)).reshape(-1)
 
 
 def _problem(node: ir.Node, facts: Facts) -> Reason | None:

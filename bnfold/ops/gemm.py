@@ -8,11 +8,10 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
-from bnfold.graph import Facts
+from bnfold.graph import Facts, Folds
 from bnfold.ops.base import Absorb, Answer, integer, label, name_of, real
 from bnfold.ops.linear import (
-    Folds,
-    Linear,
+    Weighted,
     bias_problem,
     channel_problem,
     constant_problem,
@@ -22,7 +21,7 @@ from bnfold.ops.linear import (
 from bnfold.reasons import Reason
 
 
-class Gemm(Linear):
+class Gemm(Weighted):
     """Gemm, `Y = α·A'·B' + β·C`, with B (the usual weight) or A constant.
 
     Output: `s·Y + t = α·A'·(B'·s) + (s·β·C + t)`, s along the free axis of the constant.
@@ -39,7 +38,7 @@ class Gemm(Linear):
             free, _ = _axes(node, weight)
             # B's free axis gives the columns of Y, A's the rows
             problem = channel_problem(node, affine, weight, _size(node, weight, free, facts))
-        return problem if problem is not None else [(Absorb("output", affine),)]
+        return problem or self.absorb(node, weight, Absorb("output", affine), facts)
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Scale the constant's contracted axis, add what the shift gives to C."""
@@ -51,26 +50,32 @@ class Gemm(Linear):
             _, contracted = _axes(node, weight)
             _, axis = _axes(node, index)
             problem = channel_problem(node, affine, axis, _size(node, weight, contracted, facts))
-        return problem if problem is not None else [(Absorb("input", affine),)]
+        return problem or self.absorb(node, weight, Absorb("input", affine), facts)
 
     def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
         """Compute both constants in float64."""
         index = _weight_index(node, facts)
         matrix = facts.operand(node, index)
         assert matrix is not None, "planned on a constant weight"
-        free, contracted = _axes(node, index)
+        _, contracted = _axes(node, index)
         _, axis = _axes(node, 1 - index)
         alpha, beta = real(node, "alpha", 1.0), real(node, "beta", 1.0)
         old = facts.operand(node, 2)
         scale, shift = folds.outward.padded(2)
-        scale_in, shift_in = folds.inward.vectors(axis, matrix.shape[contracted])
+        _, shift_in = folds.inward.vectors(axis, matrix.shape[contracted])
         from_input = alpha * np.tensordot(shift_in, matrix, axes=(0, contracted))
         bias = _as_row_or_column(from_input, index) + (0.0 if old is None or beta == 0 else beta * old)
-        factors = [np.ones(1), np.ones(1)]
-        factors[free] = folds.outward.vectors(index, matrix.shape[free])[0]
-        factors[contracted] = scale_in
         self._write_c(node, scale * bias + shift, old, facts, editor)
-        write_weight(node, index, matrix * factors[0][:, None] * factors[1][None, :], facts, editor)
+        write_weight(node, index, self.factor(node, folds, facts), facts, editor)
+
+    def factor(self, node: ir.Node, folds: Folds, facts: Facts) -> Array:
+        """The outer product of the scales on the free and on the contracted axis."""
+        index = _weight_index(node, facts)
+        free, contracted = _axes(node, index)
+        _, axis = _axes(node, 1 - index)
+        outward, _ = folds.outward.vectors(index, _size(node, index, free, facts))
+        inward, _ = folds.inward.vectors(axis, _size(node, index, contracted, facts))
+        return np.outer(outward, inward) if free == 0 else np.outer(inward, outward)
 
     def _write_c(self, node: ir.Node, bias: Array, old: Array | None, facts: Facts, editor: Editor) -> None:
         if old is None and not np.any(bias):

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
-from bnfold.graph import FLOATS, Facts
-from bnfold.ops.base import Operator, label, name_of, wrong_axis
+from bnfold.graph import FLOATS, NO_FOLDS, Facts, Folds
+from bnfold.ops import quantized
+from bnfold.ops.base import Absorb, Answer, Operator, label, name_of, wrong_axis
 from bnfold.reasons import Reason
-
-
-@dataclass(frozen=True)
-class Folds:
-    """All that the pass has let one node absorb: it is to compute `outward(node(inward(x)))`."""
-
-    inward: Affine
-    outward: Affine
 
 
 class Linear(Operator):
     """An operator `y = W·x + b` with constants that can take an affine on either side."""
 
     def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
-        """Give the node the weight and bias of `outward ∘ node ∘ inward`, each rounded once."""
+        """Give the node the constants of `outward ∘ node ∘ inward`, each rounded once."""
         raise NotImplementedError
+
+
+class Weighted(Linear):
+    """A linear operator whose weight is multiplied, element by element, by what it absorbs."""
+
+    def factor(self, node: ir.Node, folds: Folds, facts: Facts) -> Array:
+        """What the weight is multiplied by: an array that broadcasts against the weight as it is stored."""
+        raise NotImplementedError
+
+    def absorb(self, node: ir.Node, index: int, step: Absorb, facts: Facts) -> Answer:
+        """Let the weight at input `index` take an affine, if it is not quantised in a way that cannot."""
+        folds = facts.folds.get(node, NO_FOLDS).absorbing(step.side, step.affine)
+        if quantized.source(node, index) is None:
+            return [(step,)]
+        return quantized.problem(node, index, self.factor(node, folds, facts), facts) or [(step,)]
 
 
 def constant_problem(node: ir.Node, index: int, facts: Facts) -> Reason | None:
@@ -85,9 +91,13 @@ def write_bias(node: ir.Node, index: int, bias: Array, facts: Facts, editor: Edi
     editor.set_input(node, index, bias, dtype, f"{stem}.bias")
 
 
-def write_weight(node: ir.Node, index: int, weight: Array, facts: Facts, editor: Editor) -> None:
-    """Write a weight in the type of the one that it replaces."""
-    old = node.inputs[index]
+def write_weight(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor) -> None:
+    """Multiply a weight; a quantised one keeps its integers and gets other scales."""
+    if quantized.source(node, index) is not None:
+        quantized.write(node, index, factor, facts, editor)
+        return
+    old, weight = node.inputs[index], facts.operand(node, index)
     dtype = facts.dtype(old) if old is not None else None
+    assert weight is not None, "planned on a constant weight"
     assert dtype is not None, "the type of a constant is known"
-    editor.set_input(node, index, weight, dtype, f"{label(node)}.weight")
+    editor.set_input(node, index, weight * factor, dtype, f"{label(node)}.weight")

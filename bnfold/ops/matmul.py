@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
-from bnfold.graph import FLOATS, ONNX_DOMAINS, Facts
+from bnfold.graph import ONNX_DOMAINS, Facts, Folds
 from bnfold.ops.base import Absorb, Answer, ToInput, ToOutput, integer, label, name_of, wrong_axis
-from bnfold.ops.linear import Folds, Linear, channel_problem, constant_problem, weight_shape, write_weight
+from bnfold.ops.linear import Weighted, channel_problem, constant_problem, weight_shape, write_weight
 from bnfold.reasons import Reason
-
 
 _BROADCASTS = 7  # since this version a bias Add broadcasts by itself
 
 
-class MatMul(Linear):
+class MatMul(Weighted):
     """MatMul, `Y = A·B`, either operand constant or neither; any rank from 2.
 
     With a constant:
@@ -45,7 +42,7 @@ class MatMul(Linear):
         shape = _shape(node, weight, facts)
         axis, size = (rank - 1, shape[-1]) if weight == 1 else (rank - 2, shape[-2])
         problem = channel_problem(node, affine.only_scale, axis, size)
-        return problem or _absorb(node, "output", affine, affine.has_shift, facts)
+        return problem or self.absorb(node, weight, Absorb("output", affine, affine.has_shift), facts)
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Into the constant, or on to what reads the product."""
@@ -62,7 +59,14 @@ class MatMul(Linear):
         axis, size = (rank - 1, shape[-2]) if index == 0 else (rank - 2, shape[-1])
         problem = channel_problem(node, affine, axis, size)
         inserts = affine.has_shift and bias_add(node, facts) is None
-        return problem or _absorb(node, "input", affine, inserts, facts)
+        return problem or self.absorb(node, 1 - index, Absorb("input", affine, inserts), facts)
+
+    def absorb(self, node: ir.Node, index: int, step: Absorb, facts: Facts) -> Answer:
+        """As every weight does, where the shift can be added."""
+        if step.inserts and facts.version(node) < _BROADCASTS:
+            setting = "no bias, in a version of ONNX that cannot add one"
+            return reasons.SETTING(node=label(node), operator="MatMul", setting=setting)
+        return super().absorb(node, index, step, facts)
 
     def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
         """Compute the weight in float64; the shift goes into the bias Add, made where there is none."""
@@ -73,13 +77,24 @@ class MatMul(Linear):
         matrix = facts.operand(node, index)
         assert matrix is not None, "planned on a constant weight"
         scale, shift = folds.outward.padded(rank)
-        (scale_in, shift_in), other = _contracted(node, index, matrix, folds.inward, facts), 1 - index
-        from_input = shift_in @ matrix if other == 0 else matrix @ shift_in
+        _, shift_in = _contracted(node, index, matrix.shape, folds.inward, facts)
+        from_input = shift_in @ matrix if index == 1 else matrix @ shift_in
         total = scale * _fit(from_input, rank) + shift
-        matrix = matrix * np.swapaxes(scale_in, -1, -2) * _fit(scale, matrix.ndim)
-        write_weight(node, index, matrix, facts, editor)
+        write_weight(node, index, self.factor(node, folds, facts), facts, editor)
         if np.any(total):
             _write_bias(node, total, facts, editor)
+
+    def factor(self, node: ir.Node, folds: Folds, facts: Facts) -> Array:
+        """The scale of the output on the free axis times that of the input on the contracted one."""
+        index, rank = _weight_index(node, facts), facts.rank(node.outputs[0])
+        assert index is not None, "planned on a constant weight"
+        assert rank is not None, "planned on a known rank"
+        shape = _shape(node, index, facts)
+        inward, _ = _contracted(node, index, shape, folds.inward, facts)
+        outward, _ = folds.outward.padded(rank)
+        # the rows that an input is multiplied by are the columns of what multiplies the weight
+        both = np.swapaxes(inward, -1, -2) * _fit(outward, len(shape))
+        return both.reshape((1,) * (len(shape) - both.ndim) + both.shape)
 
 
 def bias_add(node: ir.Node, facts: Facts) -> tuple[ir.Node, int] | None:
@@ -101,11 +116,7 @@ def bias_add(node: ir.Node, facts: Facts) -> tuple[ir.Node, int] | None:
 
 def _write_bias(node: ir.Node, shift: Array, facts: Facts, editor: Editor) -> None:
     slot = bias_add(node, facts)
-    dtype = facts.dtype(node.outputs[0])
-    if dtype not in FLOATS:
-        weight = _weight_index(node, facts)
-        source = node.inputs[weight] if weight is not None else None
-        dtype = facts.dtype(source) if source is not None else None
+    dtype = facts.dtype(_value(node, _weight_index(node, facts) or 0))
     assert dtype is not None, "the type of a constant is known"
     # a vector along the last axis needs no leading axes of size 1
     while shift.ndim > 1 and shift.shape[0] == 1:
@@ -121,15 +132,6 @@ def _write_bias(node: ir.Node, shift: Array, facts: Facts, editor: Editor) -> No
 
 def _weight_index(node: ir.Node, facts: Facts) -> int | None:
     return next((index for index in (1, 0) if facts.has_constant(node, index)), None)
-
-
-def _absorb(
-    node: ir.Node, side: Literal["input", "output"], affine: Affine, inserts: bool, facts: Facts
-) -> Answer:
-    if inserts and facts.version(node) < _BROADCASTS:
-        setting = "no bias, in a version of ONNX that cannot add one"
-        return reasons.SETTING(node=label(node), operator="MatMul", setting=setting)
-    return [(Absorb(side, affine, inserts=inserts),)]
 
 
 def _problem(node: ir.Node, weight: int, facts: Facts) -> Reason | None:
@@ -155,15 +157,15 @@ def _value(node: ir.Node, index: int) -> ir.Value:
 
 
 def _contracted(
-    node: ir.Node, weight: int, matrix: Array, affine: Affine, facts: Facts
+    node: ir.Node, weight: int, shape: tuple[int, ...], affine: Affine, facts: Facts
 ) -> tuple[Array, Array]:
     """The input's affine as rows (before a constant B) or columns (behind a constant A)."""
     rank = facts.rank(_value(node, 1 - weight))
     assert rank is not None, "planned on a known rank"
     if weight == 1:
-        scale, shift = affine.vectors(rank - 1, matrix.shape[-2])
+        scale, shift = affine.vectors(rank - 1, shape[-2])
         return scale[None, :], shift[None, :]
-    scale, shift = affine.vectors(rank - 2, matrix.shape[-1])
+    scale, shift = affine.vectors(rank - 2, shape[-1])
     return scale[:, None], shift[:, None]
 
 

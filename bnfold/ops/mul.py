@@ -103,6 +103,8 @@ def _times_constant(node: ir.Node, index: int, affine: Affine, facts: Facts) -> 
     if constant is None or rank is None:
         return reasons.UNKNOWN_SHAPE(value=name_of(node.outputs[0]), node=label(node))
     factor = constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
+    if node.op_type == "Div" and not np.all(factor):
+        return reasons.BAD_NUMBERS(node=label(node), what="a division by zero")
     _, shift = affine.padded(rank)
     return Affine(1.0, shift / factor if node.op_type == "Div" else shift * factor)
 

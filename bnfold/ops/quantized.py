@@ -1,0 +1,109 @@
+"""Weights behind DequantizeLinear: the integers stay, the fold goes into their scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.affine import Affine, Array
+from bnfold.edit import Editor
+from bnfold.graph import ONNX_DOMAINS, Facts
+from bnfold.ops.base import integer, label, name_of
+from bnfold.reasons import Reason
+
+_LIMITS = {np.dtype(kind): np.iinfo(kind) for kind in (np.int8, np.uint8, np.int16, np.uint16, np.int32)}
+
+
+def source(node: ir.Node, index: int) -> ir.Node | None:
+    """The DequantizeLinear that gives an input of a node; None where there is none."""
+    value = node.inputs[index] if index < len(node.inputs) else None
+    maker = value.producer() if value is not None else None
+    is_one = maker is not None and maker.op_type == "DequantizeLinear" and maker.domain in ONNX_DOMAINS
+    return maker if is_one else None
+
+
+def problem(node: ir.Node, index: int, factor: Array, facts: Facts) -> Reason | None:
+    """Why a quantised weight cannot be multiplied by `factor`; None where it can.
+
+    `(q − z)·(s·f)` keeps q where f varies along one axis at most, which then is the axis of the scales; where
+    f < 0, `(q − z)·(−s) = ((2z − q) − z)·s` needs every `2z − q` to be one of the type's integers.
+    """
+    maker = source(node, index)
+    assert maker is not None, "asked about a quantised weight"
+    value = maker.outputs[0]
+    if sum(1 for _ in value.uses()) > 1 or value.is_graph_output():
+        return reasons.OTHER_READERS(value=name_of(value), count=len(value.uses()) - 1, node=label(node))
+    axes = sorted(Affine(factor).axes)
+    scale = facts.operand(maker, 1)
+    if scale is None or integer(maker, "block_size", 0):
+        return _setting(maker, "scales in blocks")
+    own = _axis(maker, facts) if scale.size > 1 else None
+    if len(axes) > 1 or (axes and own is not None and axes != [own]):
+        return _setting(maker, "scales along another axis than the channels")
+    if axes and facts.version(maker) < 13:
+        return _setting(maker, "one scale for all channels, as before version 13")
+    if np.any(factor < 0) and _flipped(maker, factor, facts) is None:
+        return _setting(maker, "integers that a negative scale would take out of their range")
+    return None
+
+
+def write(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor) -> None:
+    """Multiply the scales, one a channel where the factor varies, and flip integers where it is negative."""
+    maker = source(node, index)
+    assert maker is not None, "planned on a quantised weight"
+    integers, scale = facts.constants.array(maker.inputs[0]), facts.operand(maker, 1)
+    assert integers is not None, "planned on a constant weight"
+    assert scale is not None, "planned on a constant scale"
+    if np.any(factor < 0):
+        flipped = _flipped(maker, factor, facts)
+        assert flipped is not None, "planned on integers that can be flipped"
+        editor.set_tensor(maker, 0, flipped)
+    scale_value = maker.inputs[1]
+    dtype = facts.dtype(scale_value) if scale_value is not None else None
+    assert dtype is not None, "the type of a constant is known"
+    along = Affine(factor)  # in its smallest form, one axis at most
+    if along.axes:
+        [axis] = along.axes
+        size = integers.shape[axis]
+        scale = np.broadcast_to(scale.reshape(-1), (size,)) * np.abs(along.scale.reshape(-1))
+        maker.attributes["axis"] = ir.AttrInt64("axis", axis)
+        zero = facts.constants.array(maker.inputs[2]) if len(maker.inputs) > 2 else None
+        if zero is not None and zero.size != size:
+            editor.set_tensor(maker, 2, np.broadcast_to(zero.reshape(-1), (size,)).copy())
+    else:
+        scale = scale * np.abs(along.scale)
+    editor.set_input(maker, 1, scale, dtype, f"{label(maker)}.scale")
+
+
+def _flipped(maker: ir.Node, factor: Array, facts: Facts) -> npt.NDArray[np.generic] | None:
+    """The integers with `2z − q` wherever the factor is negative, or None where one would leave its type."""
+    integers = facts.constants.array(maker.inputs[0])
+    zero = facts.constants.array(maker.inputs[2]) if len(maker.inputs) > 2 else None
+    if integers is None or integers.dtype not in _LIMITS:
+        return None
+    wide = np.asarray(integers, np.int64)
+    if zero is None:
+        center = np.zeros((), np.int64)
+    else:
+        axis = _axis(maker, facts)
+        shape = [1] * wide.ndim
+        if zero.size > 1:
+            shape[axis] = zero.size
+        center = np.asarray(zero, np.int64).reshape(shape)
+    mirrored = np.where(np.broadcast_to(factor < 0, wide.shape), 2 * center - wide, wide)
+    limits = _LIMITS[integers.dtype]
+    fits = mirrored.min(initial=0) >= limits.min and mirrored.max(initial=0) <= limits.max
+    return mirrored.astype(integers.dtype) if fits else None
+
+
+def _axis(maker: ir.Node, facts: Facts) -> int:
+    value = maker.inputs[0]
+    rank = facts.rank(value) if value is not None else None
+    assert rank is not None, "the rank of a constant is known"
+    return integer(maker, "axis", 1) % max(rank, 1)
+
+
+def _setting(maker: ir.Node, setting: str) -> Reason:
+    return reasons.SETTING(node=label(maker), operator="DequantizeLinear", setting=setting)

@@ -85,6 +85,29 @@ class Editor:
         rounded = _round(node, shift, dtype)
         add.replace_input_with(1, self._constant(add, rounded, dtype, f"{node.name or name}.bias"))
 
+    def insert(
+        self, before: ir.Node, op_type: str, inputs: list[ir.Value], like: ir.Node | None = None
+    ) -> ir.Node:
+        """Insert a new node with one output.
+
+        Args:
+            before: The node before which it stands.
+            op_type: One of ONNX's operators.
+            inputs: Its inputs.
+            like: A node that goes, whose name and metadata, as the PyTorch module's path, it takes over.
+        """
+        graph = before.graph
+        assert graph is not None, "the node stands in a graph"
+        node = ir.Node("", op_type, inputs, num_outputs=1)
+        node.name = (like.name if like is not None else None) or self._names.fresh(
+            f"{before.name or op_type}.{op_type.lower()}"
+        )
+        node.outputs[0].name = self._names.fresh(f"{node.name}.output")
+        if like is not None:
+            node.metadata_props.update(like.metadata_props)
+        graph.insert_before(before, node)
+        return node
+
     def release(self, node: ir.Node) -> None:
         """Remove a node whose outputs nobody reads; its constants go too when nothing else reads them."""
         assert node.graph is not None, "the node stands in a graph"

@@ -17,16 +17,18 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from bnfold import reasons
+from bnfold.branches import merge_branches
+from bnfold.branches import refusals as branch_refusals
 from bnfold.edit import Editor, OutOfRangeError, rename
 from bnfold.files.storage import load_onnx
 from bnfold.graph import NO_FOLDS, Facts, count_nodes, scopes
 from bnfold.ledger import Ledger
 from bnfold.ops import operator
-from bnfold.ops.base import Operand, ToInput, ToOutput, label
+from bnfold.ops.base import Operand, ToInput, ToOutput, label, name_of
 from bnfold.ops.linear import Linear
 from bnfold.push import Plan, search
 from bnfold.reasons import Reason
-from bnfold.result import FoldResult, Site
+from bnfold.result import FoldResult, Merge, Site
 from bnfold.sites import Chain, chains, data_norm, is_batchnorm, link_of
 
 Progress = Callable[[int, int], None]
@@ -34,7 +36,11 @@ Progress = Callable[[int, int], None]
 
 @overload
 def fold(
-    model: onnx.ModelProto, *, inline_functions: bool = ..., on_progress: Progress | None = ...
+    model: onnx.ModelProto,
+    *,
+    merge: bool = ...,
+    inline_functions: bool = ...,
+    on_progress: Progress | None = ...,
 ) -> FoldResult[onnx.ModelProto]: ...
 @overload
 def fold(
@@ -46,6 +52,7 @@ def fold(
 def fold(
     model: str | os.PathLike[str] | onnx.ModelProto | ir.Model,
     *,
+    merge: bool = True,
     inline_functions: bool = False,
     on_progress: Progress | None = None,
 ) -> FoldResult[onnx.ModelProto] | FoldResult[ir.Model]:
@@ -56,6 +63,7 @@ def fold(
 
     Args:
         model: A path, an `onnx.ModelProto` or an `onnx_ir.Model`. It is not modified.
+        merge: Whether parallel linear branches become one convolution where that does not cost more.
         inline_functions: Whether to inline model-local functions first, so that their weights, which callers
             pass in, are constants.
         on_progress: Called with the number of chains done and found, once a chain.
@@ -68,36 +76,46 @@ def fold(
         ModelError: The file cannot be read as a model.
     """
     if isinstance(model, onnx.ModelProto):
-        result = _fold(ir.from_proto(model), inline_functions, on_progress)
-        return FoldResult(ir.to_proto(result.model), result.sites, result.nodes_before, result.nodes_after)
-    return _fold(model if isinstance(model, ir.Model) else load_onnx(model), inline_functions, on_progress)
+        result = _fold(ir.from_proto(model), merge, inline_functions, on_progress)
+        proto = ir.to_proto(result.model)
+        return FoldResult(proto, result.sites, result.nodes_before, result.nodes_after, result.merges)
+    opened = model if isinstance(model, ir.Model) else load_onnx(model)
+    return _fold(opened, merge, inline_functions, on_progress)
 
 
-def _fold(original: ir.Model, inline: bool, on_progress: Progress | None) -> FoldResult[ir.Model]:
+def _fold(
+    original: ir.Model, merge: bool, inline: bool, on_progress: Progress | None
+) -> FoldResult[ir.Model]:
     if inline and original.functions:
         original = original.clone()
         InlinePass()(original)
     before = count_nodes(original)
     barred: dict[int, Reason] = {}
     while True:
-        folding = _Pass(original.clone(), barred, on_progress)
+        folding = _Pass(original.clone(), barred, merge, on_progress)
         try:
             sites = folding.run()
         except OutOfRangeError as error:
             # the folds that led to numbers too large for their type are taken back: all begins anew without
             blamed = folding.blame(error)
             if blamed.keys() <= barred.keys():
-                raise
+                if not merge:
+                    raise
+                merge = False
             barred |= blamed
             continue
-        return FoldResult(folding.model, sites, before, count_nodes(folding.model))
+        return FoldResult(folding.model, sites, before, count_nodes(folding.model), folding.merges)
 
 
 class _Pass:
     """One run over a model that is ours to change."""
 
-    def __init__(self, model: ir.Model, barred: dict[int, Reason], on_progress: Progress | None) -> None:
+    def __init__(
+        self, model: ir.Model, barred: dict[int, Reason], merging: bool, on_progress: Progress | None
+    ) -> None:
         self.model = model
+        self.merges: tuple[Merge, ...] = ()
+        self._merging = merging
         self._facts = Facts(model)
         self._editor = Editor(self._facts)
         position = {node: i for i, node in enumerate(n for scope in scopes(model) for n in scope.graph)}
@@ -109,10 +127,34 @@ class _Pass:
     def run(self) -> tuple[Site, ...]:
         """Sweep until nothing changes, then write every constant once."""
         self._note_refusals()
-        while self._sweep():
-            pass
+        changed = True
+        while changed:
+            changed = self._sweep(rebalance=False)
+            if not changed and self._merging:
+                changed = self._merge()
+            if not changed:
+                changed = self._sweep(rebalance=True)
+        self._note_branches()
         self._write()
         return self._ledger.sites()
+
+    def _merge(self) -> bool:
+        found = [
+            merged
+            for scope in scopes(self.model)
+            for merged in merge_branches(scope, self._facts, self._editor, self._barred)
+        ]
+        for merged in found:
+            self._ledger.merged(merged)
+        self.merges += tuple(merged.merge for merged in found)
+        return bool(found)
+
+    def _note_branches(self) -> None:
+        """Say of a BatchNorm that stayed a branch beside others why it is not one with them."""
+        if self._merging:
+            for scope in scopes(self.model):
+                for node, reason in branch_refusals(scope, self._facts):
+                    self._ledger.beside(node, reason)
 
     def blame(self, error: OutOfRangeError) -> dict[int, Reason]:
         """The nodes to leave alone after numbers were too large for their type, and why."""
@@ -128,35 +170,37 @@ class _Pass:
             if reason is not None and (is_batchnorm(node) or node not in self._barred):
                 self._ledger.refused(node, reason)
 
-    def _sweep(self) -> bool:
+    def _sweep(self, *, rebalance: bool) -> bool:
         changed = False
         for scope in scopes(self.model):
             found = list(chains(scope, self._facts, self._barred))
             for done, chain in enumerate(found, start=1):
-                changed |= self._fold(chain)
+                changed |= self._fold(chain, rebalance)
                 self._progress(done, len(found))
         return changed
 
-    def _fold(self, chain: Chain) -> bool:
+    def _fold(self, chain: Chain, rebalance: bool) -> bool:
         """Fold one chain if there is a way; otherwise note why not."""
         first, last = chain.links[0], chain.links[-1]
         refusals: list[Reason] = []
-        for rebalance in (False, True):
-            for node, step in (
-                (first.node, ToInput(first.data, chain.affine)),
-                (last.node, ToOutput(0, chain.affine)),
-            ):
-                found = search(node, step, self._facts, leaving=chain.nodes, rebalance=rebalance)
-                plan = self._affordable(chain, found)
-                if isinstance(plan, Plan):
-                    self._apply(chain, plan)
-                    return True
-                refusals.append(plan)
-                # A number that is the same everywhere, and a plain bias, are part of patterns that runtimes
-                # know by sight (GELU, attention): they go into weights before them, and nowhere else.
-                if not chain.normalises:
-                    return False
-        self._ledger.kept(chain, refusals[0], refusals[1])
+        for node, step in (
+            (first.node, ToInput(first.data, chain.affine)),
+            (last.node, ToOutput(0, chain.affine)),
+        ):
+            found = search(node, step, self._facts, leaving=chain.nodes, rebalance=rebalance)
+            plan = self._affordable(chain, found)
+            if chain.affine.is_identity and not _can_stand_for(chain.source, chain.result):
+                plan = reasons.GRAPH_OUTPUT(value=name_of(chain.result))
+            if isinstance(plan, Plan):
+                self._apply(chain, plan)
+                return True
+            refusals.append(plan)
+            # A number that is the same everywhere, and a plain bias, are part of patterns that runtimes
+            # know by sight (GELU, attention): they go into weights before them, and nowhere else.
+            if not chain.normalises:
+                return False
+        if not rebalance:
+            self._ledger.kept(chain, refusals[0], refusals[1])
         return False
 
     def _affordable(self, chain: Chain, plan: Plan | Reason) -> Plan | Reason:
@@ -202,6 +246,13 @@ class _Pass:
             assert dtype is not None, "the type of a constant is known"
             self._editor.set_input(node, index, array, dtype, f"{label(node)}.constant")
         self._editor.sweep()
+
+
+def _can_stand_for(source: ir.Value, result: ir.Value) -> bool:
+    """Whether a value can take the place and the name of another that is an output of its graph."""
+    producer, maker = source.producer(), result.producer()
+    own = producer is not None and maker is not None and producer.graph is maker.graph
+    return not result.is_graph_output() or (own and not source.is_graph_output())
 
 
 def _silent(done: int, total: int) -> None:

@@ -144,6 +144,11 @@ class Facts:
         assert node.graph is not None, "a node that was removed is asked about"
         return self._scopes[node.graph]
 
+    def composed(self, node: ir.Node, own: Affine) -> Affine:
+        """The map that an affine node is, with all that it has absorbed."""
+        folds = self.folds.get(node, NO_FOLDS)
+        return folds.inward.then(own).then(folds.outward)
+
     def forget(self, node: ir.Node) -> None:
         """Drop what was to be written into a node that goes."""
         self.folds.pop(node, None)

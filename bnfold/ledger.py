@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from bnfold.branches import Merged
 from bnfold.graph import Facts
 from bnfold.ops.base import label
 from bnfold.reasons import Reason
-from bnfold.result import Site
-from bnfold.sites import Chain, module_name
+from bnfold.result import Site, Status
+from bnfold.sites import Chain, is_batchnorm, module_name
 
 
 @dataclass
@@ -25,7 +26,7 @@ class _Entry:
     members: tuple[ir.Node, ...]
     reasons: tuple[Reason | None, Reason | None] = (None, None)
     touched: dict[ir.Node, None] = field(default_factory=dict)
-    gone: bool = False
+    status: Status = "kept"
 
 
 class Ledger:
@@ -50,9 +51,28 @@ class Ledger:
                     del earlier.touched[node]
                     earlier.touched.update(dict.fromkeys(nodes))
         for entry in self._open(chain):
-            entry.gone = True
+            entry.status = "folded"
             entry.reasons = (None, None)
             entry.touched.update(dict.fromkeys(nodes))
+
+    def merged(self, merged: Merged) -> None:
+        """Note that nodes, BatchNorms and what others had folded into, have become one convolution."""
+        for node in merged.gone:
+            for earlier in self._entries.values():
+                if node in earlier.touched:
+                    del earlier.touched[node]
+                    earlier.touched[merged.node] = None
+            if is_batchnorm(node):
+                entry = self._entry(node, (node,))
+                entry.status = "merged"
+                entry.reasons = (None, None)
+                entry.touched = {merged.node: None}
+
+    def beside(self, node: ir.Node, reason: Reason) -> None:
+        """Note that a node, if it is a site that stays, is a branch beside others that it cannot join."""
+        entry = self._entries.get(node)
+        if entry is not None and entry.status == "kept":
+            entry.reasons = (entry.reasons[0], reason)
 
     def kept(self, chain: Chain, before: Reason, after: Reason | None) -> None:
         """Note why a chain stays, for now; plain arithmetic is not worth a line."""
@@ -75,6 +95,7 @@ class Ledger:
             for entry in self._entries.values()
             if holders & entry.touched.keys()
             for member in entry.members
+            if member in self._position
         }
 
     def sites(self) -> tuple[Site, ...]:
@@ -86,19 +107,21 @@ class Ledger:
                 node=entry.node,
                 op_type=entry.op_type,
                 graph=entry.graph,
-                status="folded" if entry.gone else "kept",
-                into=tuple(module_name(node) for node in entry.touched) if entry.gone else (),
+                status=entry.status,
+                into=tuple(module_name(node) for node in entry.touched),
                 reason=entry.reasons[0],
                 reason_after=entry.reasons[1],
             )
             for _, entry in ordered
-            if entry.gone or entry.reasons[0] is not None
+            if entry.status != "kept" or entry.reasons[0] is not None
         )
 
     def _open(self, chain: Chain) -> list[_Entry]:
         """One entry for each BatchNorm of the chain, or one for all of it."""
         if chain.batchnorms:
             return [self._entry(node, chain.nodes) for node in chain.batchnorms]
+        if chain.nodes[-1] not in self._position:
+            return []  # made by a merge: not the user's
         return [self._entry(chain.nodes[-1], chain.nodes)]
 
     def _entry(self, node: ir.Node, members: tuple[ir.Node, ...]) -> _Entry:

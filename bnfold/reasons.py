@@ -222,6 +222,19 @@ TOO_FAR = Rule(
     "after {steps} operators no end was found for the affine of {node}.",
     "Report the model: this limit is meant never to be met.",
 )
+BRANCHES_DIFFER = Rule(
+    "BN307",
+    "a parallel branch that does not match the others",
+    "{branch} runs beside {others} into {node}, but {difference}.",
+    "Give parallel branches the same stride and padding that keeps their outputs aligned.",
+)
+BRANCHES_COST = Rule(
+    "BN308",
+    "merging parallel branches would cost more",
+    "{branch} and {others}, which meet in {node}, would need {after} multiply-adds a position in place of "
+    "{before}.",
+    "Nothing to mend: apart they are faster than as one convolution.",
+)
 
 OVERFLOW = Rule(
     "BN401",

@@ -41,6 +41,23 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Merge:
+    """Parallel branches that became one convolution.
+
+    Attributes:
+        into: Name of the convolution.
+        branches: Names of the branches; `"identity"` for a source that was added as it is.
+        multiply_adds_before: Multiply-adds of all branches for one position of the output.
+        multiply_adds_after: The same for the one convolution.
+    """
+
+    into: str
+    branches: tuple[str, ...]
+    multiply_adds_before: int
+    multiply_adds_after: int
+
+
+@dataclass(frozen=True)
 class FoldResult(Generic[ModelT]):
     """The outcome of [`bnfold.fold`][bnfold.fold].
 
@@ -49,12 +66,14 @@ class FoldResult(Generic[ModelT]):
         sites: One entry an affine of the original, in graph order.
         nodes_before: Number of nodes in the original, `Constant` nodes left out.
         nodes_after: The same for the folded model.
+        merges: The convolutions that were made of parallel branches.
     """
 
     model: ModelT
     sites: tuple[Site, ...]
     nodes_before: int
     nodes_after: int
+    merges: tuple[Merge, ...] = ()
 
     @property
     def folded(self) -> tuple[Site, ...]:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.affine import Affine, Array
-from bnfold.graph import FLOATS, NO_FOLDS, ONNX_DOMAINS, Facts, Scope
+from bnfold.graph import FLOATS, ONNX_DOMAINS, Facts, Scope
 from bnfold.ops import batchnorm
 from bnfold.ops.base import label
 from bnfold.reasons import Reason
@@ -97,8 +97,7 @@ def chains(scope: Scope, facts: Facts, barred: Collection[ir.Node]) -> Iterator[
         if links:
             affine = Affine()
             for part in links:
-                own = facts.folds.get(part.node, NO_FOLDS)
-                affine = affine.then(own.inward).then(part.affine).then(own.outward)
+                affine = affine.then(facts.composed(part.node, part.affine))
             yield Chain(tuple(links), affine)
 
 

@@ -65,8 +65,11 @@ def exact_error(choices: list[int], seed: int) -> float:
     """The error of the same graph grown and folded in float64, evaluated by ONNX's reference."""
     replay: Iterator[int] = iter(choices)
     model = random_model(lambda _: next(replay), np.float64)
+    # the reference's BatchNormalization before version 14 trains; nothing else differs between 13 and 15
+    model.opset_import[0].version = max(15, model.opset_import[0].version)
     feeds = random_feeds(model, seed)
-    outputs = [ReferenceEvaluator(m).run(None, feeds) for m in (model, bnfold.fold(model).model)]
+    with np.errstate(over="ignore"):  # in its Sigmoid
+        outputs = [ReferenceEvaluator(m).run(None, feeds) for m in (model, bnfold.fold(model).model)]
     return worst(*outputs)
 
 

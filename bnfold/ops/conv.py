@@ -8,7 +8,9 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
-from bnfold.graph import Facts, Folds
+from bnfold.graph import NO_FOLDS, Facts, Folds
+from bnfold.kernels import Kernel
+from bnfold.ops import quantized
 from bnfold.ops.base import Absorb, Answer, integer, integers, label, name_of, text
 from bnfold.ops.linear import (
     Weighted,
@@ -79,18 +81,23 @@ class Convolution(Weighted):
         both = self.on_inputs(inward, shape, groups) * self.on_outputs(outward, shape, groups)
         return both.reshape(both.shape + (1,) * (len(shape) - 2))
 
-    def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
-        """Compute both constants in float64: `s·(b + Σ W·t_in) + t`, and W times its factor."""
+    def bias(self, node: ir.Node, folds: Folds, facts: Facts) -> Array:
+        """`s·(b + Σ W·t_in) + t`, shape `(Cout,)`, in float64."""
         weight, old = facts.operand(node, 1), facts.operand(node, 2)
-        assert weight is not None, "planned on a constant weight"
+        assert weight is not None, "asked about a constant weight"
         groups = integer(node, "group", 1)
         cin, cout = self.channels(weight.shape, groups)
         _, shift_in = folds.inward.vectors(1, cin)
         scale, shift = folds.outward.vectors(1, cout)
-        taps = weight.reshape(*weight.shape[:2], -1).sum(2)
-        bias = self.summed(taps * self.on_inputs(shift_in, weight.shape, groups), groups)
-        bias = bias if old is None else bias + old
-        write_bias(node, 2, scale * bias + shift, facts, editor)
+        bias = np.zeros(cout) if old is None else old
+        if folds.inward.has_shift:  # 0·∞ is no number: without a shift, weights are not asked
+            taps = weight.reshape(*weight.shape[:2], -1).sum(2)
+            bias = bias + self.summed(taps * self.on_inputs(shift_in, weight.shape, groups), groups)
+        return scale * bias + shift
+
+    def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
+        """Write the bias, and the weight times its factor."""
+        write_bias(node, 2, self.bias(node, folds, facts), facts, editor)
         write_weight(node, 1, self.factor(node, folds, facts), facts, editor)
 
 
@@ -109,6 +116,28 @@ class Conv(Convolution):
     def shift_problem(self, node: ir.Node, kernel: tuple[int, ...]) -> Reason | None:
         """Implicit zeros at the border do not get the shift."""
         return reasons.PADDING(node=label(node)) if _pads(node, kernel) else None
+
+    def kernel(self, node: ir.Node, facts: Facts) -> Kernel | None:
+        """The form that the node has with all that it has absorbed; None where something is not known."""
+        shape = weight_shape(node, 1, facts) if len(node.inputs) > 1 else None
+        pads = None if shape is None else _explicit_pads(node, shape[2:], facts)
+        if pads is None or shape is None or _problem(node, facts) or quantized.source(node, 1):
+            return None
+        folds, weight = facts.folds.get(node, NO_FOLDS), facts.operand(node, 1)
+        assert weight is not None, "the weight is constant"
+        ones, spatial = (1,) * len(shape[2:]), len(shape[2:])
+        dilation = integers(node, "dilations") or ones
+        reach = [step * (size - 1) for step, size in zip(dilation, shape[2:], strict=True)]
+        margin = (pads[axis] + pads[axis + spatial] - reach[axis] for axis in range(spatial))
+        return Kernel(
+            weight=weight * self.factor(node, folds, facts),
+            bias=self.bias(node, folds, facts),
+            groups=integer(node, "group", 1),
+            stride=integers(node, "strides") or ones,
+            dilation=dilation,
+            offset=tuple(-pad for pad in pads[:spatial]),
+            margin=tuple(margin),
+        )
 
     def on_inputs(self, vector: Array, weight: tuple[int, ...], groups: int) -> Array:
         """Every output channel reads the input channels of its group."""
@@ -174,6 +203,27 @@ def _pads(node: ir.Node, kernel: tuple[int, ...]) -> bool:
     if mode.startswith("SAME"):
         return any(size != 1 for size in kernel)
     return mode == "NOTSET" and any(integers(node, "pads"))
+
+
+def _explicit_pads(node: ir.Node, kernel: tuple[int, ...], facts: Facts) -> tuple[int, ...] | None:
+    """What `pads` would say where `auto_pad` says it in words; None where that depends on unknown sizes."""
+    mode = text(node, "auto_pad", "NOTSET")
+    none = (0,) * (2 * len(kernel))
+    if mode in ("NOTSET", "VALID"):
+        return none if mode == "VALID" else integers(node, "pads") or none
+    source = node.inputs[0]
+    begins, ends = [], []
+    for axis, size in enumerate(kernel):
+        stride = (integers(node, "strides") or none)[axis] or 1
+        reach = (integers(node, "dilations") or (1,) * len(kernel))[axis] * (size - 1)
+        length = facts.size(source, axis + 2) if source is not None else None
+        if stride != 1 and length is None:
+            return None
+        total = max((-(-(length or 0) // stride) - 1) * stride + reach + 1 - (length or 0), 0)
+        total = reach if stride == 1 else total
+        begins.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
+        ends.append(total - begins[-1])
+    return (*begins, *ends)
 
 
 def _sees_same_taps(node: ir.Node, kernel: tuple[int, ...]) -> bool:

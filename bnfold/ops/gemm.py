@@ -57,13 +57,15 @@ class Gemm(Weighted):
         index = _weight_index(node, facts)
         matrix = facts.operand(node, index)
         assert matrix is not None, "planned on a constant weight"
-        _, contracted = _axes(node, index)
+        free, contracted = _axes(node, index)
         _, axis = _axes(node, 1 - index)
         alpha, beta = real(node, "alpha", 1.0), real(node, "beta", 1.0)
         old = facts.operand(node, 2)
         scale, shift = folds.outward.padded(2)
         _, shift_in = folds.inward.vectors(axis, matrix.shape[contracted])
-        from_input = alpha * np.tensordot(shift_in, matrix, axes=(0, contracted))
+        from_input = np.zeros(matrix.shape[free])
+        if folds.inward.has_shift:  # 0·∞ is no number: without a shift, the weight is not asked
+            from_input = alpha * np.tensordot(shift_in, matrix, axes=(0, contracted))
         bias = _as_row_or_column(from_input, index) + (0.0 if old is None or beta == 0 else beta * old)
         self._write_c(node, scale * bias + shift, old, facts, editor)
         write_weight(node, index, self.factor(node, folds, facts), facts, editor)

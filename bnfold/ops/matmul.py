@@ -77,9 +77,10 @@ class MatMul(Weighted):
         matrix = facts.operand(node, index)
         assert matrix is not None, "planned on a constant weight"
         scale, shift = folds.outward.padded(rank)
-        _, shift_in = _contracted(node, index, matrix.shape, folds.inward, facts)
-        from_input = shift_in @ matrix if index == 1 else matrix @ shift_in
-        total = scale * _fit(from_input, rank) + shift
+        total = shift
+        if folds.inward.has_shift:  # 0·∞ is no number: without a shift, the weight is not asked
+            _, shift_in = _contracted(node, index, matrix.shape, folds.inward, facts)
+            total = scale * _fit(shift_in @ matrix if index == 1 else matrix @ shift_in, rank) + shift
         write_weight(node, index, self.factor(node, folds, facts), facts, editor)
         if np.any(total):
             _write_bias(node, total, facts, editor)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.affine import Affine
 from bnfold.graph import Facts
+from bnfold.kernels import Kernel
 from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, integers, label, name_of, text
 from bnfold.reasons import Reason
 
@@ -108,10 +110,34 @@ def _sums_to_one(node: ir.Node) -> bool:
     strides = integers(node, "strides") or (1,) * len(kernel)
     padded = text(node, "auto_pad", "NOTSET").startswith("SAME") or any(integers(node, "pads"))
     counts_zeros = integer(node, "count_include_pad", 0) == 1
+    if padded and any(dilation != 1 for dilation in integers(node, "dilations")):
+        return False  # a window may meet nothing but padding, and its mean of nothing takes no shift
     if integer(node, "ceil_mode", 0):
         # the last window may hang over: it must hold an element, and must not count what is not there
         return not padded and not counts_zeros and all(s <= k for s, k in zip(strides, kernel, strict=True))
     return not padded or not counts_zeros
+
+
+def mean_kernel(node: ir.Node, facts: Facts) -> Kernel | None:
+    """An AveragePool as a depthwise kernel; None where its windows do not all count alike."""
+    size, source = integers(node, "kernel_shape"), node.inputs[0]
+    channels = facts.size(source, 1) if source is not None else None
+    spatial, ones = len(size), (1,) * len(size)
+    pads = integers(node, "pads") or (0,) * (2 * spatial)
+    plain = text(node, "auto_pad", "NOTSET") == "NOTSET" and not integer(node, "ceil_mode", 0)
+    if channels is None or not plain or (any(pads) and not integer(node, "count_include_pad", 0)):
+        return None
+    dilation = integers(node, "dilations") or ones
+    reach = [step * (count - 1) for step, count in zip(dilation, size, strict=True)]
+    return Kernel(
+        weight=np.full((channels, 1, *size), 1 / np.prod(size)),
+        bias=np.zeros(channels),
+        groups=channels,
+        stride=integers(node, "strides") or ones,
+        dilation=dilation,
+        offset=tuple(-pad for pad in pads[:spatial]),
+        margin=tuple(pads[axis] + pads[axis + spatial] - reach[axis] for axis in range(spatial)),
+    )
 
 
 def _order_problem(node: ir.Node, affine: Affine) -> Reason | None:

@@ -1,0 +1,325 @@
+"""Parallel linear branches over one source become one convolution.
+
+A sum is looked at with all the sums that it alone reads. Its terms that are convolutions, per-channel affine
+maps, means over windows or the source itself, all over one source, are added up kernel by kernel, as long as
+one kernel needs no more multiply-adds than the two that it replaces. What a scale or another sum follows is
+handled by turns with folding: the scale goes into the merged convolution, which is a term of the next sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.edit import Editor, rename
+from bnfold.graph import FLOATS, ONNX_DOMAINS, Facts, Scope
+from bnfold.kernels import Kernel
+from bnfold.ops.base import label
+from bnfold.ops.conv import Conv
+from bnfold.ops.pool import mean_kernel
+from bnfold.reasons import Reason
+from bnfold.result import Merge
+from bnfold.sites import Link, link_of, module_name
+
+_SUMS = frozenset({"Add", "Sub", "Sum"})
+_CONV = Conv()
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """One term of a sum, or several that have become one.
+
+    Attributes:
+        sign: How it enters the sum, 1 or -1.
+        value: What enters the sum; None once it is made of several.
+        source: What the kernel reads.
+        kernel: Its linear form, the sign included; None where it has none.
+        nodes: The nodes that compute it from the source.
+        parts: The branches that it is made of, itself if it is one.
+    """
+
+    sign: float
+    value: ir.Value | None
+    source: ir.Value
+    kernel: Kernel | None = None
+    nodes: tuple[ir.Node, ...] = ()
+    parts: tuple[Branch, ...] = ()
+
+    @property
+    def has_conv(self) -> bool:
+        """Whether a convolution is among its nodes: only such a branch can take others in."""
+        return any(node.op_type == "Conv" for node in self.nodes)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds for one position; the source as it is costs none."""
+        return self.kernel.multiply_adds if self.kernel is not None and self.nodes else 0
+
+    @property
+    def name(self) -> str:
+        """How a report calls it: by its convolution or BatchNorm."""
+        return module_name(self.nodes[-1]) if self.nodes else "identity"
+
+
+@dataclass
+class Sum:
+    """A sum with the sums that it alone reads: its branches, and the nodes that add them up."""
+
+    node: ir.Node
+    branches: list[Branch] = field(default_factory=list)
+    nodes: list[ir.Node] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What merging the branches of one sum has done.
+
+    Attributes:
+        merge: For the report.
+        node: The new convolution.
+        gone: The nodes that it replaces.
+    """
+
+    merge: Merge
+    node: ir.Node
+    gone: tuple[ir.Node, ...]
+
+
+def merge_branches(
+    scope: Scope, facts: Facts, editor: Editor, barred: Collection[ir.Node] = ()
+) -> Iterator[Merged]:
+    """Merge the branches of every sum of a scope where that does not cost more.
+
+    Args:
+        scope: Where to look.
+        facts: What is known of the model.
+        editor: Writes the new nodes.
+        barred: Nodes that take no part.
+    """
+    for node in tuple(scope.graph):
+        if node.graph is not None and _is_sum(node) and not _is_inner(node.outputs[0]):
+            found = _sum(node, facts, barred)
+            branches = _merged(found, facts)
+            if len(branches) < len(found.branches):
+                yield from _rewrite(found, branches, facts, editor)
+
+
+def refusals(scope: Scope, facts: Facts) -> Iterator[tuple[ir.Node, Reason]]:
+    """For every node of a branch that stays beside others over its source: why it does."""
+    for node in scope.graph:
+        if _is_sum(node) and not _is_inner(node.outputs[0]):
+            found = _sum(node, facts, ())
+            for first, second in combinations(found.branches, 2):
+                reason = _refusal(found.node, first, second, facts)
+                if reason is not None:
+                    yield from ((member, reason) for member in (*first.nodes, *second.nodes))
+
+
+def _is_sum(node: ir.Node) -> bool:
+    return node.op_type in _SUMS and node.domain in ONNX_DOMAINS and "broadcast" not in node.attributes
+
+
+def _is_inner(value: ir.Value) -> bool:
+    """Whether a value is read by one sum of its own graph and nothing else."""
+    reader = _only_reader(value)
+    return reader is not None and _is_sum(reader)
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    uses = tuple(value.uses())
+    producer = value.producer()
+    if value.is_graph_output() or len(uses) != 1 or producer is None:
+        return None
+    reader = uses[0].node
+    return reader if reader.graph is producer.graph else None
+
+
+def _sum(node: ir.Node, facts: Facts, barred: Collection[ir.Node]) -> Sum:
+    found = Sum(node)
+    pending = [(1.0, node)]
+    while pending:
+        sign, current = pending.pop()
+        found.nodes.append(current)
+        for index, value in enumerate(current.inputs):
+            if value is None:
+                continue
+            own = -sign if current.op_type == "Sub" and index == 1 else sign
+            producer = value.producer()
+            if producer is not None and _is_sum(producer) and _only_reader(value) is current:
+                pending.append((own, producer))
+            else:
+                found.branches.append(_branch(own, value, facts, barred))
+    return found
+
+
+def _branch(sign: float, value: ir.Value, facts: Facts, barred: Collection[ir.Node]) -> Branch:
+    """The linear form of a term, from the nearest value that others read too or that no kernel gives."""
+    links: list[Link] = []
+    source = value
+    while _only_reader(source) is not None:
+        producer = source.producer()
+        link = link_of(producer, facts) if producer is not None else None
+        if not isinstance(link, Link) or producer in barred or link.affine.axes - {1}:
+            break
+        links.insert(0, link)
+        data = link.node.inputs[link.data]
+        assert data is not None, "an affine node has a data input"
+        source = data
+    nodes = tuple(link.node for link in links)
+    kernel, base, maker = _window(source, facts)
+    if kernel is None:
+        kernel, base, maker = _identity(source, facts), source, ()
+    if kernel is None or facts.dtype(value) not in FLOATS:
+        return Branch(sign, value, source)
+    for link in links:
+        composed = facts.composed(link.node, link.affine)
+        kernel = kernel.scaled(*composed.vectors(1, len(kernel.bias)))
+    signed = kernel.scaled(np.asarray(sign), np.zeros(()))
+    branch = Branch(sign, value, base, signed, maker + nodes)
+    return replace(branch, parts=(branch,))
+
+
+def _window(value: ir.Value, facts: Facts) -> tuple[Kernel | None, ir.Value, tuple[ir.Node, ...]]:
+    """The kernel of a Conv or a mean that alone is read here, its source, and its node."""
+    node = value.producer()
+    if node is None or _only_reader(value) is None or node.domain not in ONNX_DOMAINS or not node.inputs:
+        return None, value, ()
+    source = node.inputs[0]
+    kernel = None
+    if node.op_type == "Conv":
+        kernel = _CONV.kernel(node, facts)
+    elif node.op_type == "AveragePool":
+        kernel = mean_kernel(node, facts)
+    return (kernel, source, (node,)) if kernel is not None and source is not None else (None, value, ())
+
+
+def _identity(value: ir.Value, facts: Facts) -> Kernel | None:
+    rank, channels = facts.rank(value), facts.size(value, 1)
+    if rank is None or rank < 3 or channels is None:
+        return None
+    return Kernel.diagonal(np.ones(channels), np.zeros(channels), rank - 2)
+
+
+def _merged(found: Sum, facts: Facts) -> list[Branch]:
+    """Merge pairs, the first that pays, until none does; what stays keeps its place."""
+    branches = list(found.branches)
+    pairs = True
+    while pairs:
+        pairs = False
+        for i, j in combinations(range(len(branches)), 2):
+            together = _together(branches[i], branches[j], facts)
+            if together is not None and together.multiply_adds <= sum(
+                b.multiply_adds for b in (branches[i], branches[j])
+            ):
+                branches[i] = together
+                del branches[j]
+                pairs = True
+                break
+    return branches
+
+
+def _together(first: Branch, second: Branch, facts: Facts) -> Branch | None:
+    if first.source is not second.source or not (first.has_conv or second.has_conv):
+        return None
+    if first.kernel is None or second.kernel is None or not _same_size(first, second, facts):
+        return None
+    kernel = first.kernel.plus(second.kernel)
+    if kernel is None:
+        return None
+    return Branch(1.0, None, first.source, kernel, first.nodes + second.nodes, first.parts + second.parts)
+
+
+def _same_size(first: Branch, second: Branch, facts: Facts) -> bool:
+    """Whether outputs are provably of one size, so that adding them does not broadcast."""
+    a, b = first.kernel, second.kernel
+    assert a is not None, "compared by their kernels"
+    assert b is not None, "compared by their kernels"
+    if a.stride == b.stride and a.margin == b.margin:
+        return True
+    shapes = [
+        facts.shape(part.value) for part in first.parts[:1] + second.parts[:1] if part.value is not None
+    ]
+    known = all(shape is not None and all(isinstance(dim, int) for dim in shape[2:]) for shape in shapes)
+    return known and shapes[0] is not None and shapes[1] is not None and shapes[0][2:] == shapes[1][2:]
+
+
+def _refusal(node: ir.Node, first: Branch, second: Branch, facts: Facts) -> Reason | None:
+    if first.source is not second.source or not (first.has_conv or second.has_conv):
+        return None
+    facts_of = {"branch": second.name, "others": first.name, "node": label(node)}
+    together = _together(first, second, facts)
+    if together is None:
+        return reasons.BRANCHES_DIFFER(**facts_of, difference="their strides, sizes or channels differ")
+    before, after = first.multiply_adds + second.multiply_adds, together.multiply_adds
+    return reasons.BRANCHES_COST(**facts_of, before=before, after=after) if after > before else None
+
+
+def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -> Iterator[Merged]:
+    """Put one Conv for each merged branch, and a sum of what is left."""
+    terms: list[tuple[float, ir.Value]] = []
+    merged: list[Merged] = []
+    for branch in branches:
+        if branch.value is not None:
+            terms.append((branch.sign, branch.value))
+            continue
+        conv = _convolution(found.node, branch, facts, editor)
+        before = sum(part.multiply_adds for part in branch.parts)
+        names = tuple(part.name for part in branch.parts)
+        merge = Merge(module_name(conv), names, before, branch.multiply_adds)
+        merged.append(Merged(merge, conv, branch.nodes))
+        terms.insert(0, (1.0, conv.outputs[0]))
+    total = terms[0][1]
+    for sign, value in terms[1:]:
+        total = editor.insert(found.node, "Add" if sign > 0 else "Sub", [total, value]).outputs[0]
+        facts.learn(total, None, facts.dtype(value))
+    result = found.node.outputs[0]
+    facts.learn(total, facts.shape(result), facts.dtype(result))
+    if result.is_graph_output():
+        rename(total, like=result)
+    result.replace_all_uses_with(total, replace_graph_outputs=True)
+    for node in found.nodes:
+        facts.forget(node)
+        editor.release(node)
+    for one in merged:
+        for node in reversed(one.gone):
+            facts.forget(node)
+            editor.release(node)
+    yield from merged
+
+
+def _convolution(before: ir.Node, branch: Branch, facts: Facts, editor: Editor) -> ir.Node:
+    """A Conv of the branch's kernel, in the name of its largest convolution."""
+    kernel = branch.kernel
+    assert kernel is not None, "merged branches have a kernel"
+    largest = max(
+        (node for node in branch.nodes if node.op_type == "Conv"), key=lambda node: _taps(node, facts)
+    )
+    weight = largest.inputs[1]
+    dtype = facts.dtype(weight) if weight is not None else None
+    assert dtype is not None, "the type of a constant is known"
+    attributes = {
+        "kernel_shape": kernel.size,
+        "strides": kernel.stride,
+        "dilations": kernel.dilation,
+        "pads": kernel.pads,
+    }
+    node = editor.insert(before, "Conv", [branch.source], like=largest)
+    node.attributes.update({name: ir.AttrInt64s(name, value) for name, value in attributes.items()})
+    node.attributes["group"] = ir.AttrInt64("group", kernel.groups)
+    stem = weight.name if weight is not None and weight.name else label(node)
+    for index, array, name in ((1, kernel.weight, f"{stem}.merged"), (2, kernel.bias, f"{stem}.merged.bias")):
+        editor.set_input(node, index, array, dtype, name)
+        facts.edited[node, index] = array  # unrounded, for the folds to come
+    value = branch.parts[0].value
+    facts.learn(node.outputs[0], facts.shape(value) if value is not None else None, dtype)
+    return node
+
+
+def _taps(node: ir.Node, facts: Facts) -> int:
+    shape = facts.shape(node.inputs[1]) if node.inputs[1] is not None else None
+    return int(np.prod([dim for dim in shape or () if isinstance(dim, int)]))

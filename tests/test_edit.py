@@ -1,0 +1,101 @@
+"""Constants are rounded once, to their own type, and nothing is written that does not fit it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import bnfold
+from tests.graphs import assert_same, build, kept_codes, operators, statistics, weight
+
+NORM = "BatchNormalization({0}, scale, bias, mean, var)"
+PLAIN = f"g (float[N,3,6,6] x) => (float[N,4,4,4] y) {{ c = Conv(x, w) y = {NORM.format('c')} }}"
+
+
+def arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def test_a_half_precision_weight_is_the_exact_product_rounded_once():
+    given = {"w": weight(64, 16, 3, 3, dtype=np.float16), **statistics(64, 2, dtype=np.float16)}
+    text = f"g (float16[2,16,6,6] x) => (float16[2,64,4,4] y) {{ c = Conv(x, w) y = {NORM.format('c')} }}"
+    folded = arrays(bnfold.fold(build(text, given)).model)
+    [kernel] = [array for array in folded.values() if array.ndim == 4]
+    [offset] = [array for array in folded.values() if array.ndim == 1]
+    wide = {name: array.astype(np.float64) for name, array in given.items()}
+    factor = wide["scale"] / np.sqrt(wide["var"] + float(np.float32(1e-5)))
+    exact = wide["w"] * factor[:, None, None, None]
+    # what folding in half precision, as is done elsewhere, would give
+    narrow = given["scale"] / np.sqrt(given["var"] + np.float16(1e-5))
+    rounded = given["w"] * narrow[:, None, None, None]
+    ours, theirs = (
+        (np.abs(array.astype(np.float64) - exact) / np.spacing(np.abs(exact).astype(np.float16))).max()
+        for array in (kernel, rounded)
+    )
+    print(f"largest error in units in the last place: {ours:.3f} folded in float64, {theirs:.3f} in float16")
+    assert kernel.dtype == np.float16
+    assert ours <= 0.5
+    assert theirs > 1
+    shift = wide["bias"] - wide["mean"] * factor
+    assert np.array_equal(offset, shift.astype(np.float16))
+
+
+def test_a_weight_that_would_overflow_is_kept_and_all_others_are_folded():
+    large = np.full((4, 4, 1, 1), 300, np.float16)
+    arrays_in = {
+        "w": weight(4, 3, 3, 3, dtype=np.float16),
+        "v": large,
+        **statistics(4, 2, dtype=np.float16),
+        **statistics(4, 2, "e", dtype=np.float16),
+    } | {"escale": np.full(4, 300, np.float16), "evar": np.ones(4, np.float16)}
+    model = build(
+        "g (float16[2,3,6,6] x) => (float16[2,4,4,4] y, float16[2,4,4,4] z) { c = Conv(x, w) "
+        f"y = {NORM.format('c')} r = Mul(y, tiny) d = Conv(r, v) "
+        "z = BatchNormalization(d, escale, ebias, emean, evar) }",
+        {**arrays_in, "tiny": np.float16(1e-3)},
+    )
+    result = bnfold.fold(model)
+    assert [site.status for site in result.sites] == ["folded", "kept"]
+    assert result.kept[0].reason.code == "BN401"
+    assert "FLOAT16" in result.kept[0].reason.sentence
+    assert operators(result.model).count("BatchNormalization") == 1
+    assert np.array_equal(arrays(result.model)["v"], large)
+    assert_same(model, result.model, 2e-2)
+
+
+def test_a_shift_that_would_overflow_the_bias_add_behind_a_product():
+    given = {name: array.astype(np.float16) for name, array in statistics(4, 2).items()}
+    model = build(
+        "g (float16[2,4] x) => (float16[2,4] y) { r = Relu(x) "
+        f"n = {NORM.format('r')} m = MatMul(n, w) y = Add(m, b) }}",
+        given
+        | {
+            "bias": np.full(4, 60000, np.float16),
+            "w": np.full((4, 4), 0.9, np.float16),
+            "b": weight(4, dtype=np.float16),
+        },
+    )
+    result = bnfold.fold(model)
+    assert operators(result.model) == ["Relu", "BatchNormalization", "MatMul", "Add"]
+    assert kept_codes(result) == {"BN401"}
+
+
+def test_infinite_weights_are_no_overflow_of_ours():
+    w = weight(4, 3, 3, 3)
+    w[0, 0, 0, 0] = np.inf
+    folded = bnfold.fold(build(PLAIN, {"w": w, **statistics(4, 2)})).model
+    assert operators(folded) == ["Conv"]
+    assert np.isinf(next(array for array in arrays(folded).values() if array.ndim == 4)[0, 0, 0, 0])
+    assert all(np.isfinite(array).all() for array in arrays(folded).values() if array.ndim == 1)
+
+
+@pytest.mark.parametrize("layer", ["Gemm(x, w)", "MatMul(x, w)"])
+def test_infinite_weights_make_no_bias(layer):
+    w = weight(4, 4)
+    w[0, 0] = np.inf
+    text = f"g (float[N,4] x) => (float[N,4] y) {{ c = {layer} y = Mul(c, k) }}"
+    result = bnfold.fold(build(text, {"w": w, "k": weight(4)}))
+    assert operators(result.model) == [layer[: layer.index("(")]]
+    assert len(arrays(result.model)) == 1

@@ -17,13 +17,14 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.edit import Editor, rename
-from bnfold.graph import FLOATS, ONNX_DOMAINS, Facts, Scope
+from bnfold.graph import FLOATS, ONNX_DOMAINS, Facts
 from bnfold.kernels import Kernel
 from bnfold.ops.base import label
 from bnfold.ops.conv import Conv
 from bnfold.ops.pool import mean_kernel
 from bnfold.reasons import Reason
 from bnfold.result import Merge
+from bnfold.scopes import Scope
 from bnfold.sites import Link, link_of, module_name
 
 _SUMS = frozenset({"Add", "Sub", "Sum"})

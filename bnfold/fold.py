@@ -20,8 +20,8 @@ from bnfold import reasons
 from bnfold.branches import merge_branches
 from bnfold.branches import refusals as branch_refusals
 from bnfold.edit import Editor, OutOfRangeError, rename
-from bnfold.files.storage import load_onnx
-from bnfold.graph import NO_FOLDS, Facts, count_nodes, scopes
+from bnfold.files.storage import from_proto, load_onnx
+from bnfold.graph import NO_FOLDS, Facts, count_nodes
 from bnfold.ledger import Ledger
 from bnfold.ops import operator
 from bnfold.ops.base import Operand, ToInput, ToOutput, label, name_of
@@ -29,6 +29,8 @@ from bnfold.ops.linear import Linear
 from bnfold.push import Plan, search
 from bnfold.reasons import Reason
 from bnfold.result import FoldResult, Merge, Site
+from bnfold.scopes import scopes
+from bnfold.shorten import shorter
 from bnfold.sites import Chain, chains, data_norm, is_batchnorm, link_of
 
 Progress = Callable[[int, int], None]
@@ -76,7 +78,7 @@ def fold(
         ModelError: The file cannot be read as a model.
     """
     if isinstance(model, onnx.ModelProto):
-        result = _fold(ir.from_proto(model), merge, inline_functions, on_progress)
+        result = _fold(from_proto(model), merge, inline_functions, on_progress)
         proto = ir.to_proto(result.model)
         return FoldResult(proto, result.sites, result.nodes_before, result.nodes_after, result.merges)
     opened = model if isinstance(model, ir.Model) else load_onnx(model)
@@ -201,7 +203,30 @@ class _Pass:
                 return False
         if not rebalance:
             self._ledger.kept(chain, refusals[0], refusals[1])
-        return False
+        return self._shorten(chain)
+
+    def _shorten(self, chain: Chain) -> bool:
+        """Say what stays in as few nodes as it can be said in."""
+        short = shorter(chain, self._facts)
+        if short is None:
+            return False
+        for step in short.absorb:
+            node = short.stay[0].node
+            self._facts.folds[node] = self._facts.folds.get(node, NO_FOLDS).absorbing(step.side, step.affine)
+        for link, array in short.constants:
+            self._facts.edited[link.node, 1 - link.data] = array
+        gone = [link for link in chain.links if link not in short.stay]
+        if chain.batchnorms:
+            self._ledger.folded(Chain(tuple(gone), chain.affine), (link.node for link in short.stay))
+        value, result = chain.source, chain.result
+        for link in short.stay:
+            link.node.replace_input_with(link.data, value)
+            value = link.node.outputs[0]
+        if value is not result:
+            self._replace(result, value)
+        for link in reversed(gone):
+            self._discard(link.node)
+        return True
 
     def _affordable(self, chain: Chain, plan: Plan | Reason) -> Plan | Reason:
         """Refuse a plan whose new bias Adds outnumber what goes; plain arithmetic must get strictly fewer."""
@@ -227,13 +252,19 @@ class _Pass:
         self._remove(chain)
 
     def _remove(self, chain: Chain) -> None:
-        source, result = chain.source, chain.result
-        if result.is_graph_output():
-            rename(source, like=result)
-        result.replace_all_uses_with(source, replace_graph_outputs=True)
+        self._replace(chain.result, chain.source)
         for node in reversed(chain.nodes):
-            self._facts.forget(node)
-            self._editor.release(node)
+            self._discard(node)
+
+    def _replace(self, old: ir.Value, new: ir.Value) -> None:
+        """Let all readers of a value read another, under the name that callers know."""
+        if old.is_graph_output():
+            rename(new, like=old)
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+    def _discard(self, node: ir.Node) -> None:
+        self._facts.forget(node)
+        self._editor.release(node)
 
     def _write(self) -> None:
         for node, folds in self._facts.folds.items():

@@ -1,72 +1,20 @@
-"""What onnx_ir lacks: the scopes of a model, shapes that can be relied on, readers, fresh names."""
+"""What is proved about a graph while affines move through it: shapes, constants, readers, fresh names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from bnfold.affine import Affine, Array
 from bnfold.constants import Constants
-
-Dim = int | str | None
-Dims = tuple[Dim, ...]
+from bnfold.scopes import Scope, scopes
+from bnfold.shapes import Dims, infer
 
 ONNX_DOMAINS = ("", "ai.onnx")
 FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
-
-
-@dataclass(frozen=True)
-class Scope:
-    """One list of nodes: the main graph, a subgraph of a control-flow node, or a function's body.
-
-    Attributes:
-        graph: Where the nodes stand.
-        label: `""` for the main graph; otherwise words for a report, as `function pkg::Norm`.
-        opset: Version of ONNX's operator set that its nodes are written for.
-        is_function: Whether this is (inside) a function, whose constants must be `Constant` nodes.
-    """
-
-    graph: ir.Graph
-    label: str
-    opset: int
-    is_function: bool
-
-
-def scopes(model: ir.Model) -> Iterator[Scope]:
-    """Every scope of a model: the main graph, then the functions, each followed by its subgraphs."""
-    opset = _opset(model.graph.opset_imports)
-    yield from _with_subgraphs(Scope(model.graph, "", opset, is_function=False))
-    for function in model.functions.values():
-        own = _opset(function.opset_imports, default=opset)
-        label = f"function {function.domain}::{function.name}"
-        yield from _with_subgraphs(Scope(function.graph, label, own, is_function=True))
-
-
-def _with_subgraphs(scope: Scope) -> Iterator[Scope]:
-    yield scope
-    for node in scope.graph:
-        for attribute in node.attributes.values():
-            for graph in _graphs(attribute):
-                label = f"{attribute.name} of {node.op_type} {node.name or ''}".rstrip()
-                label = f"{scope.label}, {label}" if scope.label else label
-                yield from _with_subgraphs(Scope(graph, label, scope.opset, scope.is_function))
-
-
-def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
-    if attribute.is_ref():
-        return []
-    if attribute.type == ir.AttributeType.GRAPH:
-        return [attribute.as_graph()]
-    return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
-
-
-def _opset(imports: dict[str, int], default: int = 1) -> int:
-    return imports.get("", imports.get("ai.onnx", default))
 
 
 def count_nodes(model: ir.Model) -> int:
@@ -136,7 +84,7 @@ class Facts:
 
     def __post_init__(self) -> None:
         self._scopes = {scope.graph: scope for scope in scopes(self.model)}
-        self._shapes, self._dtypes = _inferred(self.model)
+        self._shapes, self._dtypes = infer(self.model)
         self.constants = Constants(self.model.ir_version, self.shape, self.version)
 
     def scope(self, node: ir.Node) -> Scope:
@@ -206,33 +154,3 @@ class Facts:
             return list(node.attributes[attribute].as_ints())
         array = self.constants.array(node.inputs[index]) if self.has_constant(node, index) else None
         return None if array is None else [int(element) for element in np.asarray(array).reshape(-1)]
-
-
-def _inferred(model: ir.Model) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.DataType]]:
-    """Infer shapes on a copy, since what is recorded in the user's file is not ours to change."""
-    copy = model.clone()
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
-    shapes: dict[ir.Value, Dims] = {}
-    dtypes: dict[ir.Value, ir.DataType] = {}
-    for scope, twin in zip(scopes(model), scopes(copy), strict=True):
-        for value, inferred in zip(_values(scope.graph), _values(twin.graph), strict=True):
-            if inferred.shape is not None:
-                shapes[value] = tuple(_dim(dim) for dim in inferred.shape)
-            tensor = value.const_value if value.is_initializer() else None
-            dtype = tensor.dtype if tensor is not None else inferred.dtype
-            if dtype is not None:
-                dtypes[value] = dtype
-            if tensor is not None:
-                shapes[value] = tuple(_dim(dim) for dim in tensor.shape)
-    return shapes, dtypes
-
-
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs
-
-
-def _dim(dim: int | ir.SymbolicDimProtocol) -> Dim:
-    return dim if isinstance(dim, int) else dim.value

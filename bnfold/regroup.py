@@ -16,7 +16,7 @@ from collections import Counter
 import numpy as np
 
 from bnfold.affine import Affine, Array
-from bnfold.graph import Dim, Dims
+from bnfold.shapes import Dim, Dims
 
 _Border = tuple[int, int]
 _LIMIT = 1 << 26  # elements; a coefficient that would grow beyond this is not worth a fold

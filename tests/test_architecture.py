@@ -17,11 +17,11 @@ SOURCES = sorted((ROOT / "bnfold").rglob("*.py"))
 # A module may import from its own layer and from those above it.
 LAYERS = (
     ("_version", "affine", "errors", "reasons", "kernels"),
-    ("constants", "graph", "regroup", "result", "files"),
+    ("scopes", "constants", "shapes", "graph", "regroup", "result", "files"),
     ("edit",),
     ("ops",),
     ("sites",),
-    ("ledger", "push"),
+    ("ledger", "push", "shorten"),
     ("fold", "branches"),
     ("runtime",),
     ("validate", "bench", "reference", "torch"),

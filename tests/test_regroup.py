@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bnfold.affine import Affine
-from bnfold.graph import Dims
 from bnfold.regroup import regroup
+from bnfold.shapes import Dims
 
 
 def vector(axis: int, size: int) -> Affine:

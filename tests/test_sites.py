@@ -8,8 +8,9 @@ import pytest
 
 import bnfold
 from bnfold.affine import Affine
-from bnfold.graph import Facts, scopes
+from bnfold.graph import Facts
 from bnfold.reasons import Reason
+from bnfold.scopes import scopes
 from bnfold.sites import Chain, chains, data_norm, is_batchnorm, link_of, module_name
 from tests.graphs import build, fold_and_compare, kept_codes, operators, statistics, weight
 

@@ -39,14 +39,35 @@ def load_onnx(path: str | os.PathLike[str]) -> ir.Model:
     """
     head = head_of(path)
     proto = _parse(Path(path), head)
-    try:
-        model = ir.from_proto(proto)
-    except Exception as error:  # onnx_ir raises whatever the malformed part leads it to
-        raise ModelError(
-            f"{path} is damaged: {reason(error)}.", "Run onnx.checker.check_model on it, or export it again."
-        ) from error
+    model = from_proto(proto, str(path))
     external.locate(model, Path(path))
     return model
+
+
+def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
+    """Convert a `ModelProto`; its weights stay where they are until they are read.
+
+    Args:
+        proto: Of any origin.
+        name: What a message calls it.
+
+    Raises:
+        ModelError: It is inconsistent, or holds what onnx_ir does not keep: types such as maps, and sparse
+            initializers, which it would drop without a word.
+    """
+    if proto.graph.sparse_initializer:
+        raise ModelError(
+            f"{name} has sparse initializers, which bnfold does not read.",
+            "Store them as dense initializers, or as Constant nodes.",
+        )
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:  # onnx_ir raises whatever the malformed part leads it to
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise ModelError(
+            f"{name} cannot be read as an ONNX graph: {reason(cause)}.",
+            "onnx.checker.check_model says more about what is wrong with it.",
+        ) from error
 
 
 def _parse(path: Path, head: bytes) -> onnx.ModelProto:

@@ -7,10 +7,11 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.affine import Affine
-from bnfold.graph import Dims, Facts
+from bnfold.graph import Facts
 from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, integers, label, name_of
 from bnfold.reasons import Reason
 from bnfold.regroup import regroup
+from bnfold.shapes import Dims
 
 
 class Layout(Operator):

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from bnfold.files.storage import load_onnx
-from bnfold.runtime.sessions import ModelLike, from_proto
+from bnfold.files.storage import from_proto, load_onnx
+from bnfold.runtime.sessions import ModelLike
 
 Shape: TypeAlias = tuple[int | str | None, ...]
 

@@ -28,6 +28,7 @@ import onnx
 import onnx_ir as ir
 
 from bnfold.errors import InputError, MissingExtraError, ModelError, ProviderError
+from bnfold.files.storage import from_proto
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -99,22 +100,6 @@ def run(session: ort.InferenceSession, feeds: Feeds) -> list[Any]:
         return list(session.run(None, dict(feeds)))
     except _failures() as error:
         raise ModelError(f"ONNX Runtime could not run the model: {_one_line(error)}") from error
-
-
-def from_proto(proto: onnx.ModelProto) -> ir.Model:
-    """Convert a `ModelProto`; its weights stay where they are until they are read.
-
-    Raises:
-        ModelError: The proto is inconsistent, or holds types that onnx_ir does not have, such as maps.
-    """
-    try:
-        return ir.from_proto(proto)
-    except (RuntimeError, ValueError) as error:
-        cause = error.__cause__ or error
-        raise ModelError(
-            f"The model cannot be read as an ONNX graph: {_one_line(cause)}",
-            "onnx.checker.check_model says more about what is wrong with it.",
-        ) from error
 
 
 def usable_cpus() -> int:

@@ -60,9 +60,6 @@ STALE = pytest.mark.xfail(
     reason="_Pass._sweep lists all chains before it folds the first, so a chain whose numbers an earlier "
     "fold of the same sweep has changed is pushed on with its old ones",
 )
-DOES_NOTHING = pytest.mark.xfail(
-    strict=True, reason="_Pass._remove renames the source of an affine that is the identity, whatever it is"
-)
 
 
 @STALE
@@ -79,7 +76,6 @@ def test_an_affine_that_a_passthrough_separates_from_its_batchnorm() -> None:
     gone(below("t = Identity(a)\n b = Add(t, k)", {"k": weight(4, 1, 1)}))
 
 
-@DOES_NOTHING
 @pytest.mark.parametrize(
     ("signature", "lines"),
     [

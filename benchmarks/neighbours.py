@@ -28,9 +28,10 @@ from rich.table import Table
 
 from benchmarks.tools import TOOLS, Tool
 from bnfold.errors import BnfoldError
-from bnfold.graph import Facts, count_nodes, scopes
+from bnfold.graph import Facts, count_nodes
 from bnfold.runtime import agreement, samples, sessions
 from bnfold.runtime.interface import interface
+from bnfold.scopes import scopes
 from bnfold.sites import chains, is_batchnorm
 
 ROOT = Path(__file__).parent.parent

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from functools import reduce
+from itertools import combinations, zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.edit import Editor, rename
-from bnfold.graph import FLOATS, ONNX_DOMAINS, Facts
+from bnfold.graph import ONNX_DOMAINS, Facts
 from bnfold.kernels import Kernel
 from bnfold.ops.base import label
 from bnfold.ops.conv import Conv
@@ -25,10 +27,20 @@ from bnfold.ops.pool import mean_kernel
 from bnfold.reasons import Reason
 from bnfold.result import Merge
 from bnfold.scopes import Scope
+from bnfold.shapes import Dims
 from bnfold.sites import Link, link_of, module_name
 
 _SUMS = frozenset({"Add", "Sub", "Sum"})
-_CONV = Conv()
+_KERNELS = {"Conv": Conv().kernel, "AveragePool": mean_kernel}
+
+
+class Form(NamedTuple):
+    """A linear form of a source: its kernel, the nodes that compute it, what they cost for one position."""
+
+    kernel: Kernel
+    source: ir.Value
+    nodes: tuple[ir.Node, ...] = ()
+    multiply_adds: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +53,7 @@ class Branch:
         source: What the kernel reads.
         kernel: Its linear form, the sign included; None where it has none.
         nodes: The nodes that compute it from the source.
+        multiply_adds: Multiply-adds for one position; the source as it is costs none.
         parts: The branches that it is made of, itself if it is one.
     """
 
@@ -49,17 +62,13 @@ class Branch:
     source: ir.Value
     kernel: Kernel | None = None
     nodes: tuple[ir.Node, ...] = ()
+    multiply_adds: int = 0
     parts: tuple[Branch, ...] = ()
 
     @property
     def has_conv(self) -> bool:
         """Whether a convolution is among its nodes: only such a branch can take others in."""
         return any(node.op_type == "Conv" for node in self.nodes)
-
-    @property
-    def multiply_adds(self) -> int:
-        """Multiply-adds for one position; the source as it is costs none."""
-        return self.kernel.multiply_adds if self.kernel is not None and self.nodes else 0
 
     @property
     def name(self) -> str:
@@ -171,39 +180,50 @@ def _branch(sign: float, value: ir.Value, facts: Facts, barred: Collection[ir.No
         data = link.node.inputs[link.data]
         assert data is not None, "an affine node has a data input"
         source = data
-    nodes = tuple(link.node for link in links)
-    kernel, base, maker = _window(source, facts)
-    if kernel is None:
-        kernel, base, maker = _identity(source, facts), source, ()
-    if kernel is None or facts.dtype(value) not in FLOATS:
+    form = _window(source, facts) or _identity(source, facts)
+    if form is None:
         return Branch(sign, value, source)
+    kernel = form.kernel
     for link in links:
         composed = facts.composed(link.node, link.affine)
         kernel = kernel.scaled(*composed.vectors(1, len(kernel.bias)))
-    signed = kernel.scaled(np.asarray(sign), np.zeros(()))
-    branch = Branch(sign, value, base, signed, maker + nodes)
+    nodes = form.nodes + tuple(link.node for link in links)
+    cost = form.multiply_adds or (kernel.multiply_adds if nodes else 0)
+    branch = Branch(sign, value, form.source, kernel.scaled(np.asarray(sign), np.zeros(())), nodes, cost)
     return replace(branch, parts=(branch,))
 
 
-def _window(value: ir.Value, facts: Facts) -> tuple[Kernel | None, ir.Value, tuple[ir.Node, ...]]:
-    """The kernel of a Conv or a mean that alone is read here, its source, and its node."""
+def _window(value: ir.Value, facts: Facts) -> Form | None:
+    """What a Conv or a mean gives that is read here alone, together with pointwise Convs before it."""
     node = value.producer()
-    if node is None or _only_reader(value) is None or node.domain not in ONNX_DOMAINS or not node.inputs:
-        return None, value, ()
+    if node is None or _only_reader(value) is None or node.op_type not in _KERNELS or not node.inputs:
+        return None
     source = node.inputs[0]
-    kernel = None
-    if node.op_type == "Conv":
-        kernel = _CONV.kernel(node, facts)
-    elif node.op_type == "AveragePool":
-        kernel = mean_kernel(node, facts)
-    return (kernel, source, (node,)) if kernel is not None and source is not None else (None, value, ())
+    before = _window(source, facts) if source is not None else None
+    if source is None or (before is None and len(tuple(source.uses())) < 2):
+        return None  # nothing else reads the source, so there is nothing to merge with
+    kernel = _kernel(node, facts)
+    if kernel is None or before is None:
+        return None if kernel is None else Form(kernel, source, (node,), kernel.multiply_adds)
+    together = kernel.after(before.kernel)
+    if together is None:
+        return None
+    return Form(together, before.source, (*before.nodes, node), before.multiply_adds + kernel.multiply_adds)
 
 
-def _identity(value: ir.Value, facts: Facts) -> Kernel | None:
+def _kernel(node: ir.Node, facts: Facts) -> Kernel | None:
+    """The kernel of a Conv or a mean, if its settings stand in the node and its numbers are numbers."""
+    if node.domain not in ONNX_DOMAINS or any(attribute.is_ref() for attribute in node.attributes.values()):
+        return None
+    kernel = _KERNELS[node.op_type](node, facts)
+    return kernel if kernel is not None and kernel.is_finite else None
+
+
+def _identity(value: ir.Value, facts: Facts) -> Form | None:
     rank, channels = facts.rank(value), facts.size(value, 1)
     if rank is None or rank < 3 or channels is None:
         return None
-    return Kernel.diagonal(np.ones(channels), np.zeros(channels), rank - 2)
+    return Form(Kernel.diagonal(np.ones(channels), np.zeros(channels), rank - 2), value)
 
 
 def _merged(found: Sum, facts: Facts) -> list[Branch]:
@@ -214,9 +234,8 @@ def _merged(found: Sum, facts: Facts) -> list[Branch]:
         pairs = False
         for i, j in combinations(range(len(branches)), 2):
             together = _together(branches[i], branches[j], facts)
-            if together is not None and together.multiply_adds <= sum(
-                b.multiply_adds for b in (branches[i], branches[j])
-            ):
+            apart = branches[i].multiply_adds + branches[j].multiply_adds
+            if together is not None and together.multiply_adds <= apart:
                 branches[i] = together
                 del branches[j]
                 pairs = True
@@ -232,7 +251,8 @@ def _together(first: Branch, second: Branch, facts: Facts) -> Branch | None:
     kernel = first.kernel.plus(second.kernel)
     if kernel is None:
         return None
-    return Branch(1.0, None, first.source, kernel, first.nodes + second.nodes, first.parts + second.parts)
+    nodes, parts = first.nodes + second.nodes, first.parts + second.parts
+    return Branch(1.0, None, first.source, kernel, nodes, kernel.multiply_adds, parts)
 
 
 def _same_size(first: Branch, second: Branch, facts: Facts) -> bool:
@@ -274,10 +294,7 @@ def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -
         merge = Merge(module_name(conv), names, before, branch.multiply_adds)
         merged.append(Merged(merge, conv, branch.nodes))
         terms.insert(0, (1.0, conv.outputs[0]))
-    total = terms[0][1]
-    for sign, value in terms[1:]:
-        total = editor.insert(found.node, "Add" if sign > 0 else "Sub", [total, value]).outputs[0]
-        facts.learn(total, None, facts.dtype(value))
+    total = _added_up(found, terms, facts, editor)
     result = found.node.outputs[0]
     facts.learn(total, facts.shape(result), facts.dtype(result))
     if result.is_graph_output():
@@ -291,6 +308,33 @@ def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -
             facts.forget(node)
             editor.release(node)
     yield from merged
+
+
+def _added_up(found: Sum, terms: list[tuple[float, ir.Value]], facts: Facts, editor: Editor) -> ir.Value:
+    """What is added minus what is subtracted; a Sum stays one, so that nodes do not become more."""
+    several = any(node.op_type == "Sum" for node in found.nodes)
+
+    def joined(op_type: str, values: list[ir.Value]) -> ir.Value:
+        shapes = [facts.shape(value) for value in values]
+        total = editor.insert(found.node, op_type, values).outputs[0]
+        facts.learn(total, reduce(_broadcast, shapes), facts.dtype(values[0]))
+        return total
+
+    def total(values: list[ir.Value]) -> ir.Value:
+        if several and len(values) > 2:
+            return joined("Sum", values)
+        return reduce(lambda a, b: joined("Add", [a, b]), values)
+
+    added, subtracted = ([value for sign, value in terms if sign == which] for which in (1, -1))
+    return joined("Sub", [total(added), total(subtracted)]) if subtracted else total(added)
+
+
+def _broadcast(first: Dims | None, second: Dims | None) -> Dims | None:
+    """The shape of an elementwise result, as far as it is known."""
+    if first is None or second is None:
+        return None
+    pairs = zip_longest(reversed(first), reversed(second), fillvalue=1)
+    return tuple(b if a in (1, b) else a if b == 1 else None for a, b in pairs)[::-1]
 
 
 def _convolution(before: ir.Node, branch: Branch, facts: Facts, editor: Editor) -> ir.Node:
@@ -314,6 +358,8 @@ def _convolution(before: ir.Node, branch: Branch, facts: Facts, editor: Editor) 
     node.attributes["group"] = ir.AttrInt64("group", kernel.groups)
     stem = weight.name if weight is not None and weight.name else label(node)
     for index, array, name in ((1, kernel.weight, f"{stem}.merged"), (2, kernel.bias, f"{stem}.merged.bias")):
+        if index == 2 and not np.any(array):
+            continue
         editor.set_input(node, index, array, dtype, name)
         facts.edited[node, index] = array  # unrounded, for the folds to come
     value = branch.parts[0].value

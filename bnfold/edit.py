@@ -8,17 +8,36 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from bnfold import reasons
 from bnfold.affine import Array
 from bnfold.graph import Facts, Names
+from bnfold.reasons import Rule
+from bnfold.scopes import scopes
+
+# twice the distance of 1 from its neighbour: what rounding may cost, relative to the largest element
+_COARSE = {
+    ir.DataType.FLOAT16: 2.0**-9,
+    ir.DataType.BFLOAT16: 2.0**-6,
+    ir.DataType.FLOAT: 2.0**-22,
+    ir.DataType.DOUBLE: 2.0**-51,
+}
+_ANNOTATION = "quant_parameter_tensor_names"  # under which onnx_ir keeps a value's quantization annotation
 
 
 class OutOfRangeError(Exception):
-    """Folded constants do not fit their type; the fold that made them is taken back by the pass."""
+    """Folded constants do not fit their type; the fold that made them is taken back by the pass.
 
-    def __init__(self, node: ir.Node, dtype: ir.DataType) -> None:
-        super().__init__(f"constants of {node.name} exceed {dtype}")
+    Args:
+        node: The node that was to read them.
+        dtype: Their type.
+        rule: Whether they are too large or too small for it.
+    """
+
+    def __init__(self, node: ir.Node, dtype: ir.DataType, rule: Rule = reasons.OVERFLOW) -> None:
+        super().__init__(f"constants of {node.name} do not fit {dtype}")
         self.node = node
         self.dtype = dtype
+        self.rule = rule
 
 
 class Editor:
@@ -30,6 +49,7 @@ class Editor:
         self._names = Names(facts.model)
         self._made: dict[tuple[object, ...], ir.Value] = {}
         self._orphans: list[ir.Value] = []
+        self._annotated = _annotated(facts.model)
 
     def set_input(self, node: ir.Node, index: int, array: Array, dtype: ir.DataType, name: str) -> None:
         """Let an input of a node be a new constant.
@@ -42,6 +62,7 @@ class Editor:
             name: The name wanted for it when there was no constant before.
         """
         rounded = _round(node, array, dtype)
+        self._facts.edited.pop((node, index), None)  # this is what it was waiting for
         old = node.inputs[index] if index < len(node.inputs) else None
         if index >= len(node.inputs):
             node.resize_inputs(index + 1)
@@ -125,7 +146,7 @@ class Editor:
                 unread = not any(output.uses() or output.is_graph_output() for output in producer.outputs)
                 if unread and producer.graph is not None and self._facts.constants.has(value):
                     self.release(producer)
-            elif value.is_initializer():
+            elif value.is_initializer() and value.name not in self._annotated:
                 self._drop(value)
 
     def _drop(self, value: ir.Value) -> None:
@@ -185,11 +206,26 @@ def rename(value: ir.Value, like: ir.Value) -> None:
     value.name, value.type, value.shape = like.name, like.type, like.shape
     value.doc_string = like.doc_string
     value.metadata_props.update(like.metadata_props)
+    value.meta.pop(_ANNOTATION, None)
+    if _ANNOTATION in like.meta:
+        value.meta[_ANNOTATION] = like.meta[_ANNOTATION]
+
+
+def _annotated(model: ir.Model) -> set[str]:
+    """The initializers that quantization annotations name."""
+    values = (value for scope in scopes(model) for node in scope.graph for value in node.outputs)
+    return {name for value in values for name in (value.meta.get(_ANNOTATION) or {}).values()}
 
 
 def _round(node: ir.Node, array: Array, dtype: ir.DataType) -> npt.NDArray[np.generic]:
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = np.asarray(array).astype(dtype.numpy())
-    if not np.array_equal(np.isfinite(np.asarray(rounded, np.float64)), np.isfinite(array)):
+    wide = np.asarray(rounded, np.float64)
+    if not np.array_equal(np.isfinite(wide), np.isfinite(array)):
         raise OutOfRangeError(node, dtype)
+    finite = np.where(np.isfinite(array), array, 0.0)
+    error = np.abs(np.where(np.isfinite(array), wide, 0.0) - finite).max(initial=0)
+    # even the largest number keeps less than half of the type's digits: all are near the end of its range
+    if error > _COARSE.get(dtype, 0.0) * np.abs(finite).max(initial=0):
+        raise OutOfRangeError(node, dtype, reasons.UNDERFLOW)
     return rounded

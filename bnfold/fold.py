@@ -48,6 +48,7 @@ def fold(
 def fold(
     model: str | os.PathLike[str] | ir.Model,
     *,
+    merge: bool = ...,
     inline_functions: bool = ...,
     on_progress: Progress | None = ...,
 ) -> FoldResult[ir.Model]: ...
@@ -68,7 +69,7 @@ def fold(
         merge: Whether parallel linear branches become one convolution where that does not cost more.
         inline_functions: Whether to inline model-local functions first, so that their weights, which callers
             pass in, are constants.
-        on_progress: Called with the number of chains done and found, once a chain.
+        on_progress: Called with the number of BatchNorms looked at and found, in every sweep.
 
     Returns:
         The folded model, a `ModelProto` for a `ModelProto` and otherwise an `onnx_ir.Model`, with the fate of
@@ -160,7 +161,7 @@ class _Pass:
 
     def blame(self, error: OutOfRangeError) -> dict[int, Reason]:
         """The nodes to leave alone after numbers were too large for their type, and why."""
-        reason = reasons.OVERFLOW(node=label(error.node), dtype=error.dtype)
+        reason = error.rule(node=label(error.node), dtype=error.dtype)
         return self._ledger.blame(error.node, reason)
 
     def _note_refusals(self) -> None:
@@ -173,12 +174,14 @@ class _Pass:
                 self._ledger.refused(node, reason)
 
     def _sweep(self, *, rebalance: bool) -> bool:
-        changed = False
+        changed, done = False, 0
+        total = sum(is_batchnorm(node) for scope in scopes(self.model) for node in scope.graph)
         for scope in scopes(self.model):
-            found = list(chains(scope, self._facts, self._barred))
-            for done, chain in enumerate(found, start=1):
+            # each chain is composed when its turn comes, since the fold before it may have changed its nodes
+            for chain in chains(scope, self._facts, self._barred):
                 changed |= self._fold(chain, rebalance)
-                self._progress(done, len(found))
+                done += len(chain.batchnorms)
+                self._progress(done, max(total, done))
         return changed
 
     def _fold(self, chain: Chain, rebalance: bool) -> bool:
@@ -218,6 +221,8 @@ class _Pass:
         gone = [link for link in chain.links if link not in short.stay]
         if chain.batchnorms:
             self._ledger.folded(Chain(tuple(gone), chain.affine), (link.node for link in short.stay))
+        else:
+            self._ledger.shortened(chain, short.stay[-1].node)
         value, result = chain.source, chain.result
         for link in short.stay:
             link.node.replace_input_with(link.data, value)
@@ -271,7 +276,7 @@ class _Pass:
             family = operator(node)
             assert isinstance(family, Linear), "only linear operators absorb"
             family.write(node, folds, self._facts, self._editor)
-        for (node, index), array in self._facts.edited.items():
+        for (node, index), array in tuple(self._facts.edited.items()):
             value = node.inputs[index]
             dtype = self._facts.dtype(value) if value is not None else None
             assert dtype is not None, "the type of a constant is known"

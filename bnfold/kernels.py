@@ -1,4 +1,4 @@
-"""Convolution kernels as linear forms of one source: align, add, widen, identity. NumPy float64, no ONNX.
+"""Convolution kernels as linear forms of one source: align, add, widen, compose. NumPy float64, no ONNX.
 
 A kernel reads its source as if zeros went on beyond the borders, which is what zero padding means. So two
 kernels with the same stride over the same source add up tap by tap, wherever their taps stand, and the sum is
@@ -75,6 +75,11 @@ class Kernel:
         ]
         return (*(-start for start in self.offset), *ends)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all its numbers are numbers."""
+        return bool(np.all(np.isfinite(self.weight)) and np.all(np.isfinite(self.bias)))
+
     def scaled(self, scale: Array, shift: Array) -> Kernel:
         """This kernel followed by a per-channel affine map; both vectors broadcast to `(Cout,)`."""
         factor = np.broadcast_to(scale, self.bias.shape)
@@ -98,6 +103,25 @@ class Kernel:
         # where sizes agree for other reasons than equal margins, the larger leaves room for every tap
         margin = tuple(map(max, self.margin, other.margin))
         return Kernel(weight, self.bias + other.bias, groups, self.stride, step, offset, margin)
+
+    def after(self, first: Kernel) -> Kernel | None:
+        """This kernel over what a pointwise one gives, or None where that is not one kernel.
+
+        Zeros around what `first` gives are no zeros around its source where it adds a bias: then only a
+        kernel without padding will do (Ding et al., "Diverse Branch Block", 2021, transform III).
+        """
+        pointwise = {*first.size, *first.stride} == {1} and not any((*first.offset, *first.margin))
+        if not pointwise or first.channels[1] != self.channels[0]:
+            return None
+        if any(self.pads) and np.any(first.bias):
+            return None
+        groups = math.gcd(self.groups, first.groups)
+        outer, inner = self._widened(groups).weight, first._widened(groups).weight
+        taps = outer.reshape(groups, len(outer) // groups, outer.shape[1], -1)
+        mixing = inner.reshape(groups, 1, len(inner) // groups, -1)
+        weight = (taps.swapaxes(2, 3) @ mixing).swapaxes(2, 3).reshape(len(outer), -1, *self.size)
+        passed = (taps.sum(3) @ first.bias.reshape(groups, -1, 1)).reshape(-1)
+        return replace(self, weight=weight, bias=self.bias + passed, groups=groups)
 
     def _widened(self, groups: int) -> Kernel:
         """The same form with fewer groups: the blocks stand on the diagonal of larger ones."""

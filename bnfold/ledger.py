@@ -55,6 +55,12 @@ class Ledger:
             entry.reasons = (None, None)
             entry.touched.update(dict.fromkeys(nodes))
 
+    def shortened(self, chain: Chain, last: ir.Node) -> None:
+        """Note that a chain of arithmetic now ends in another of its nodes."""
+        entry = self._entries.pop(chain.nodes[-1], None)
+        if entry is not None:
+            self._entries[last] = entry
+
     def merged(self, merged: Merged) -> None:
         """Note that nodes, BatchNorms and what others had folded into, have become one convolution."""
         for node in merged.gone:
@@ -87,16 +93,20 @@ class Ledger:
     def blame(self, node: ir.Node, reason: Reason) -> dict[int, Reason]:
         """The original positions of all members of the sites whose numbers are in `node`.
 
-        What a MatMul's input takes may end in the bias Add behind it, so its producers are looked at as well.
+        What a MatMul's input takes may end in the bias Add behind it, and what a quantised weight takes in
+        the node before: where nothing is in `node` itself, its neighbours are asked.
         """
-        holders = {node, *node.predecessors()}
-        return {
-            self._position[member]: reason
-            for entry in self._entries.values()
-            if holders & entry.touched.keys()
-            for member in entry.members
-            if member in self._position
-        }
+        for holders in ({node, *node.predecessors()}, set(node.successors())):
+            found = {
+                self._position[member]: reason
+                for entry in self._entries.values()
+                if holders & entry.touched.keys()
+                for member in entry.members
+                if member in self._position
+            }
+            if found:
+                return found
+        return {}
 
     def sites(self) -> tuple[Site, ...]:
         """Every site in graph order."""

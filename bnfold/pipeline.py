@@ -68,6 +68,7 @@ def export(
     allow: Sequence[str] = (),
     opset: int | None = None,
     dynamic_batch: bool = False,
+    merge: bool = True,
     inline_functions: bool = False,
     providers: Sequence[str] = ("cpu",),
     inputs: Feeds | None = None,
@@ -92,6 +93,7 @@ def export(
         allow: Classes that a pickle may use.
         opset: ONNX opset of a PyTorch model's export.
         dynamic_batch: Whether to leave the batch size of a PyTorch model open.
+        merge: Whether parallel linear branches become one convolution where that does not cost more.
         inline_functions: Whether to inline model-local functions before the fold.
         providers: Where to validate and to time: `"cpu"`, `"cuda"`.
         inputs: Real data by input name, for the validation and the timing; seeded random data when None.
@@ -120,7 +122,12 @@ def export(
         progress=progress,
     )
     progress("fold", 0, 0)
-    folded = fold(original.model, inline_functions=inline_functions, on_progress=_within("fold", progress))
+    folded = fold(
+        original.model,
+        merge=merge,
+        inline_functions=inline_functions,
+        on_progress=_within("fold", progress),
+    )
     validation = None
     if validate:
         from bnfold.validate import validate as compare
@@ -160,6 +167,7 @@ def fold_file(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],
     *,
+    merge: bool = True,
     inline_functions: bool = False,
     progress: Progress = silent,
 ) -> Export:
@@ -168,6 +176,7 @@ def fold_file(
     Args:
         source: The ONNX model.
         destination: The file to write; one that is there is replaced.
+        merge: Whether parallel linear branches become one convolution where that does not cost more.
         inline_functions: Whether to inline model-local functions before the fold.
         progress: Told each stage and how far it is.
 
@@ -178,7 +187,12 @@ def fold_file(
     check_destination(target, Path(source))
     original = read_onnx(source)
     progress("fold", 0, 0)
-    folded = fold(original.model, inline_functions=inline_functions, on_progress=_within("fold", progress))
+    folded = fold(
+        original.model,
+        merge=merge,
+        inline_functions=inline_functions,
+        on_progress=_within("fold", progress),
+    )
     progress("save", 0, 0)
     save_onnx(folded.model, target)
     return Export(original, target, folded)

@@ -166,7 +166,7 @@ class _Search:
         if not count:
             return ()
         if not self._rebalance or not self._is_movable(value, step.affine):
-            return reasons.OTHER_READERS(value=name_of(value), count=count, node=label(node))
+            return _read_elsewhere(value, count, node)
         others = [(user, i) for user, i in value.uses() if user is not node or i not in indices]
         if any(user.graph is not node.graph for user, _ in others):
             return reasons.OTHER_GRAPH(value=name_of(value), node=label(node))
@@ -199,7 +199,7 @@ class _Search:
         value could meet in the wrong order, so each value changes at most once.
         """
         if self._rebalance and value in self._touched:
-            return reasons.OTHER_READERS(value=name_of(value), count=1, node=label(node))
+            return _read_elsewhere(value, 1, node)
         self._touched[value] = None
         return None
 
@@ -213,7 +213,12 @@ def _into_constant(node: ir.Node, step: ToInput, value: ir.Value, facts: Facts) 
 
 def _own_reader(node: ir.Node, index: int) -> Reason:
     """A search that goes both ways has come back to the nodes that it started from."""
-    return reasons.OTHER_READERS(value=name_of(node.inputs[index]), count=1, node=label(node))
+    return _read_elsewhere(node.inputs[index], 1, node)
+
+
+def _read_elsewhere(value: ir.Value | None, count: int, node: ir.Node) -> Reason:
+    others = "another node" if count == 1 else f"{count} other nodes"
+    return reasons.OTHER_READERS(value=name_of(value), others=others, node=label(node))
 
 
 def _caller_attribute(node: ir.Node) -> Reason | None:

@@ -185,12 +185,18 @@ BROADCAST = Rule(
     "{value}, which {node} reads, is one and the same for all channels, so it cannot take a scale for each.",
     "Where the architecture is yours: put the BatchNorm on the operand that has channels.",
 )
+TERMS = Rule(
+    "BN214",
+    "the other terms of a sum would have to change too",
+    "{node} adds further terms, which would have to be divided by the scale.",
+    "Nothing to mend where they come from an activation; parallel convolutions are merged instead.",
+)
 
 OTHER_READERS = Rule(
     "BN301",
     "the value is read elsewhere too",
-    "{value} has {count} further reader(s) beside {node}, and they need it as it is.",
-    "Nothing exact: every reader would have to take the change. A residual or dense connection does this.",
+    "{value} is read by {others} beside {node}, which cannot take the change.",
+    "Nothing to mend in a residual or dense connection: every other reader would have to undo the shift.",
 )
 GRAPH_OUTPUT = Rule(
     "BN302",
@@ -241,6 +247,12 @@ OVERFLOW = Rule(
     "folded weights would overflow",
     "the folded constants of {node} exceed the range of {dtype}.",
     "Export in a wider type, or look at the statistics: a variance near 0 makes a huge scale.",
+)
+UNDERFLOW = Rule(
+    "BN402",
+    "folded weights would lose their digits",
+    "the folded constants of {node} are so small that {dtype} rounds them coarsely.",
+    "Export in a wider type: the original keeps these digits only because it scales in a second step.",
 )
 
 RULES = {rule.code: rule for rule in list(vars().values()) if isinstance(rule, Rule)}

@@ -78,7 +78,7 @@ def is_batchnorm(node: ir.Node) -> bool:
 
 
 def chains(scope: Scope, facts: Facts, barred: Collection[ir.Node]) -> Iterator[Chain]:
-    """The maximal chains of a scope, in graph order.
+    """The maximal chains of a scope, in graph order, each composed only when it is asked for.
 
     Args:
         scope: Where to look.
@@ -91,14 +91,16 @@ def chains(scope: Scope, facts: Facts, barred: Collection[ir.Node]) -> Iterator[
             continue
         links: list[Link] = []
         link = link_of(node, facts)
+        affine = Affine()
         while isinstance(link, Link):
+            longer = affine.then(facts.composed(link.node, link.affine))
+            if links and len(longer.axes) > 1:
+                break  # no operator takes one that varies along two axes; each of its parts may still go
+            affine = longer
             links.append(link)
             seen.add(link.node)
             link = _next(link, facts, barred)
         if links:
-            affine = Affine()
-            for part in links:
-                affine = affine.then(facts.composed(part.node, part.affine))
             yield Chain(tuple(links), affine)
 
 

@@ -37,11 +37,21 @@ output_options = _together(
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
 )
 
-inline_option = click.option(
-    "--inline",
-    "inline_functions",
-    is_flag=True,
-    help="Inline model-local functions first, so that weights that are passed to them can be folded.",
+fold_options = _together(
+    click.option(
+        "--no-merge",
+        "merge",
+        is_flag=True,
+        default=True,
+        flag_value=False,
+        help="Leave parallel branches apart that could be one convolution.",
+    ),
+    click.option(
+        "--inline",
+        "inline_functions",
+        is_flag=True,
+        help="Inline model-local functions first, so that weights that are passed to them can be folded.",
+    ),
 )
 
 torch_options = _together(

@@ -20,7 +20,7 @@ from . import _options, _terminal
     help="The file to write; replaced if it is there. MODEL.folded.onnx beside the model otherwise.",
 )
 @_options.torch_options
-@_options.inline_option
+@_options.fold_options
 @_options.provider_option
 @_options.data_options
 @_options.validation_options

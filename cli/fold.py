@@ -19,9 +19,11 @@ from . import _options, _terminal
     metavar="OUT.onnx",
     help="The file to write; replaced if it is there.",
 )
-@_options.inline_option
+@_options.fold_options
 @_options.output_options
-def command(model: Path, output: Path, inline_functions: bool, json_path: Path | None, quiet: bool) -> None:
+def command(
+    model: Path, output: Path, merge: bool, inline_functions: bool, json_path: Path | None, quiet: bool
+) -> None:
     """Fold an ONNX model, the pass alone.
 
     Nothing is run, so this needs neither ONNX Runtime nor PyTorch. To compare the outputs as well, use
@@ -37,6 +39,6 @@ def command(model: Path, output: Path, inline_functions: bool, json_path: Path |
 
     _terminal.check_json(json_path, model, output)
     with _terminal.progress(quiet=quiet) as tell:
-        done = fold_file(model, output, inline_functions=inline_functions, progress=tell)
+        done = fold_file(model, output, merge=merge, inline_functions=inline_functions, progress=tell)
     _terminal.write_json(json.export_document("fold", done), json_path)
     _terminal.show(text.export_report(done), quiet=quiet, json_path=json_path)

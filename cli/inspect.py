@@ -13,9 +13,11 @@ from . import _options, _terminal
 @click.command("inspect")
 @click.argument("model", type=_options.FILE)
 @_options.torch_options
-@_options.inline_option
+@_options.fold_options
 @_options.output_options
-def command(model: Path, inline_functions: bool, json_path: Path | None, quiet: bool, **options: Any) -> None:
+def command(
+    model: Path, merge: bool, inline_functions: bool, json_path: Path | None, quiet: bool, **options: Any
+) -> None:
     """Show every BatchNorm: where it would go, or why it stays.
 
     Nothing is written. The fold is made in memory, so what is shown is what `bnfold fold` and `bnfold export`
@@ -37,6 +39,7 @@ def command(model: Path, inline_functions: bool, json_path: Path | None, quiet: 
         tell("fold", 0, 0)
         result = fold(
             source.model,
+            merge=merge,
             inline_functions=inline_functions,
             on_progress=lambda done, total: tell("fold", done, total),
         )

@@ -1,12 +1,13 @@
 """The reference networks: small models, each of which exercises another side of folding.
 
-Two of them are trained and kept here as files: see `README.md`, `train.py` and `accuracy.py`. This folder is
+Four of them are trained and kept here as files: see `README.md`, `train.py` and `accuracy.py`. This folder is
 not installed with bnfold; its scripts are run from the project's root, as in `python -m models.train`.
 """
 
 from __future__ import annotations
 
 from models.batchnorms import batchnorms, seeded_statistics
+from models.branches import MobileOneNet, RepVGGNet
 from models.generator import Generator
 from models.inverted_residual import InvertedResidualNet
 from models.plain import CNNWithBatchNorm, ConvNet
@@ -18,6 +19,8 @@ __all__ = [
     "ConvNet",
     "Generator",
     "InvertedResidualNet",
+    "MobileOneNet",
+    "RepVGGNet",
     "SequenceNet",
     "SmallResNet",
     "batchnorms",

@@ -1,6 +1,6 @@
 """Trains the reference classifiers on the digits.
 
-python -m models.train            the two networks whose files are kept in models/
+python -m models.train            the networks whose files are kept in models/
 python -m models.train --all      every classifier
 python -m models.train ConvNet    the networks named
 """
@@ -32,9 +32,16 @@ Classifier = (
     | models.SmallResNet
     | models.InvertedResidualNet
     | models.SequenceNet
+    | models.RepVGGNet
+    | models.MobileOneNet
 )
 CLASSIFIERS: dict[str, type[Classifier]] = {network.__name__: network for network in get_args(Classifier)}
-KEPT = {"ConvNet": "convnet.pt", "CNNWithBatchNorm": "cnn_with_batchnorm.pt"}
+KEPT = {
+    "ConvNet": "convnet.pt",
+    "CNNWithBatchNorm": "cnn_with_batchnorm.pt",
+    "RepVGGNet": "repvgg.pt2",
+    "MobileOneNet": "mobileone.pt2",
+}
 
 
 def train(
@@ -105,9 +112,12 @@ def train_and_keep(name: str, folder: Path = files.FOLDER) -> float:
     print(
         f"{name}: {accuracy:.2%} of {len(data.test_labels)} held-out digits, in {seconds:.0f} s", flush=True
     )
-    if name in KEPT and accuracy >= TARGET and isinstance(network, nn.Sequential):
+    if name in KEPT and accuracy >= TARGET:
         path = folder / KEPT[name]
-        files.save(network, path)
+        if isinstance(network, nn.Sequential):
+            files.save(network, path)
+        else:
+            files.save_program(network, network.input_shape, path)
         print(f"{name}: saved to {path} ({path.stat().st_size:,} bytes)", flush=True)
     return accuracy
 

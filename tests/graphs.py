@@ -39,14 +39,16 @@ def build(
 def statistics(
     channels: int, seed: int = 0, prefix: str = "", dtype: type = np.float32
 ) -> dict[str, np.ndarray]:
-    """Random scale, bias, mean and variance of a BatchNormalization, with scales of both signs.
+    """Random scale, bias, mean and variance of a BatchNormalization, with at least one negative scale.
 
     Returns:
         Arrays of shape `(channels,)` named `scale`, `bias`, `mean` and `var` behind the prefix.
     """
     rng = np.random.default_rng(seed)
+    signs = np.where(rng.random(channels) < 0.4, -1, 1)
+    signs[rng.integers(channels)] = -1
     arrays = {
-        "scale": rng.uniform(0.5, 1.8, channels) * np.where(rng.random(channels) < 0.4, -1, 1),
+        "scale": rng.uniform(0.5, 1.8, channels) * signs,
         "bias": rng.normal(0, 0.7, channels),
         "mean": rng.normal(0, 0.8, channels),
         "var": rng.uniform(0.2, 2.5, channels),

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from hypothesis import HealthCheck, given, settings
+import onnx.printer
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
@@ -24,6 +26,7 @@ figures = {"graphs": 0, "sites": 0, "folded": 0, "second opinions": 0}
 
 @settings(
     max_examples=EXAMPLES, derandomize=EXAMPLES == 200, deadline=None, database=None,
+    phases=[Phase.generate],  # shrinking such a graph takes minutes; its text is in the message
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )  # fmt: skip
 @given(data=st.data())
@@ -58,7 +61,8 @@ def check(model: onnx.ModelProto, choices: list[int]) -> None:
         if error > TOLERANCE:
             # numbers may cancel; in float64, where they cannot so easily, there is no excuse
             figures["second opinions"] += 1
-            assert exact_error(choices, seed) < EXACT, f"relative error {error:.1e}"
+            text = onnx.printer.to_text(model)
+            assert exact_error(choices, seed) < EXACT, f"relative error {error:.1e} of\n{text}"
 
 
 def exact_error(choices: list[int], seed: int) -> float:
@@ -95,6 +99,7 @@ def affines(graph: onnx.GraphProto) -> int:
 
 def test_the_random_graphs_are_worth_it() -> None:
     """Runs behind the property: a generator whose affines mostly stay would prove nothing."""
-    assert figures["graphs"] >= 100
+    if figures["graphs"] < 100:
+        pytest.skip("the property has not run, or stopped at its first failure")
     assert figures["folded"] >= 1.5 * figures["graphs"], figures
     print(figures)

@@ -18,6 +18,8 @@ NORM = "BatchNormalization(c, scale, bias, mean, var)"
 POOL = {
     "w": weight(4, 4, 3, 3),
     "one": weight(1, 4, 3, 3, seed=5),
+    "narrow": weight(1, 4, 1, 1, seed=8),
+    "apart": weight(4, 4, 2, 2, seed=9),
     "m": weight(4, 4, seed=6),
     "n": weight(4, 4, seed=7),
     "b": weight(4, seed=2),
@@ -67,6 +69,7 @@ CASES: dict[str, str] = {
     "BN211": graph(f"{X}, float[4] b", Y, f"c = Conv(x, w, b) y = {NORM}"),
     "BN212": graph(X, Y, f"d = Conv(x, w) e = Cast<to=11>(d) c = Cast<to=1>(e) y = {NORM}"),
     "BN213": graph(X, Y, f"d = Conv(x, one) e = Conv(x, w) c = Add(d, e) y = {NORM}"),
+    "BN214": graph(X, SAME, f"c = Sigmoid(x) e = {NORM} d = Tanh(x) y = Add(e, d)"),
     "BN301": graph(X, f"{Y}, float[2,4,4,4] z", f"c = Conv(x, w) y = {NORM} z = Sigmoid(c)"),
     "BN302": graph(X, f"{Y}, float[2,4,4,4] c", f"c = Conv(x, w) y = {NORM}"),
     "BN303": graph(
@@ -82,6 +85,13 @@ CASES: dict[str, str] = {
         f"c = Relu(x) e = {NORM} y = MatMul(e, m) z = MatMul(e, n)",
     ),
     "BN306": graph(X, Y, f"d = Conv(x, w) e = Identity(d) c = Identity(e) y = {NORM}"),
+    "BN307": graph(X, SAME, f"c = Identity(x) d = Conv(c, narrow) e = {NORM} y = Add(d, e)"),
+    "BN308": graph(
+        X,
+        SAME,
+        f"c = Identity(x) d = Conv<pads=[1,1,1,1], dilations=[2,2]>(c, apart) e = {NORM} y = Add(d, e)",
+    ),
+    "BN402": graph("float16[2,4,6,6] x", "float16[2,4,4,4] y", f"c = Conv(x, w) y = {NORM}"),
     "BN401": graph("float16[2,4,6,6] x", "float16[2,4,4,4] y", f"c = Conv(x, w) y = {NORM}"),
 }
 CONSTANTS: dict[str, dict[str, np.ndarray]] = {
@@ -94,9 +104,14 @@ CONSTANTS: dict[str, dict[str, np.ndarray]] = {
         "scale": np.full(4, 200, np.float16),
     },
 }
+CONSTANTS["BN402"] = {
+    **CONSTANTS["BN401"],
+    "w": np.full((4, 4, 3, 3), 1e-4, np.float16),
+    "scale": np.full(4, 3e-3, np.float16),
+}
 OVERRIDABLE = {"BN103": "scale", "BN203": "w"}
 # nothing to compare: NaN and infinity, types that ONNX Runtime refuses, a shape that is fed
-CANNOT_RUN = {"BN104", "BN105", "BN208", "BN401"}
+CANNOT_RUN = {"BN104", "BN105", "BN208", "BN401", "BN402"}
 
 
 def model_for(code: str) -> onnx.ModelProto:

@@ -60,6 +60,11 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
             f"{name} has sparse initializers, which bnfold does not read.",
             "Store them as dense initializers, or as Constant nodes.",
         )
+    if any(function.domain in ("", "ai.onnx") for function in proto.functions):
+        raise ModelError(
+            f"{name} redefines operators of ONNX in functions of its own.",
+            "Give its functions a domain of their own.",
+        )
     try:
         return ir.from_proto(proto)
     except Exception as error:  # onnx_ir raises whatever the malformed part leads it to

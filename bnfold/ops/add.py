@@ -35,7 +35,7 @@ class Addition(Operator):
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Pass a shift on; a scale would have to reach the other terms as well."""
         if not affine.has_unit_scale:
-            return reasons.OPERATOR(operator=f"{node.op_type} of several terms", node=label(node))
+            return reasons.TERMS(node=label(node))
         onward = from_operand(node, index, Affine(1.0, affine.shift * _sign(node, index)), facts)
         if isinstance(onward, Reason):
             return onward

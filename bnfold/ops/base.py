@@ -101,7 +101,7 @@ class Operator:
 
 
 def label(node: ir.Node) -> str:
-    """How a report names a node: its name, or the first output that it has."""
+    """How a report names a node: by its name, or by the first output that it has."""
     return node.name or (node.outputs[0].name if node.outputs else None) or node.op_type
 
 

@@ -15,6 +15,7 @@ from bnfold.ops.linear import (
     bias_problem,
     channel_problem,
     constant_problem,
+    demand_finite,
     weight_shape,
     write_weight,
 )
@@ -67,6 +68,7 @@ class Gemm(Weighted):
         if folds.inward.has_shift:  # 0·∞ is no number: without a shift, the weight is not asked
             from_input = alpha * np.tensordot(shift_in, matrix, axes=(0, contracted))
         bias = _as_row_or_column(from_input, index) + (0.0 if old is None or beta == 0 else beta * old)
+        demand_finite(node, scale * bias + shift, facts)
         self._write_c(node, scale * bias + shift, old, facts, editor)
         write_weight(node, index, self.factor(node, folds, facts), facts, editor)
 

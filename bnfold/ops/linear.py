@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.affine import Affine, Array
-from bnfold.edit import Editor
+from bnfold.edit import Editor, OutOfRangeError
 from bnfold.graph import FLOATS, NO_FOLDS, Facts, Folds
 from bnfold.ops import quantized
 from bnfold.ops.base import Absorb, Answer, Operator, label, name_of, wrong_axis
@@ -79,6 +79,7 @@ def weight_shape(node: ir.Node, index: int, facts: Facts) -> tuple[int, ...] | N
 
 def write_bias(node: ir.Node, index: int, bias: Array, facts: Facts, editor: Editor) -> None:
     """Write a bias where there was one or where it says something."""
+    demand_finite(node, bias, facts)
     present = index < len(node.inputs) and node.inputs[index] is not None
     if not present and not np.any(bias):
         return
@@ -89,6 +90,18 @@ def write_bias(node: ir.Node, index: int, bias: Array, facts: Facts, editor: Edi
     assert dtype is not None, "the type of a constant is known"
     stem = (weight.name or label(node)).removesuffix(".weight")
     editor.set_input(node, index, bias, dtype, f"{stem}.bias")
+
+
+def demand_finite(node: ir.Node, bias: Array, facts: Facts) -> None:
+    """Refuse a bias that is no number: an infinite weight has met the shift of its input.
+
+    Raises:
+        OutOfRangeError: Some element is NaN or infinite.
+    """
+    weight = node.inputs[1]
+    dtype = facts.dtype(weight) if weight is not None else None
+    if not np.all(np.isfinite(bias)):
+        raise OutOfRangeError(node, dtype or ir.DataType.FLOAT)
 
 
 def write_weight(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor) -> None:

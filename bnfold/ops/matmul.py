@@ -10,7 +10,14 @@ from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
 from bnfold.graph import ONNX_DOMAINS, Facts, Folds
 from bnfold.ops.base import Absorb, Answer, ToInput, ToOutput, integer, label, name_of, wrong_axis
-from bnfold.ops.linear import Weighted, channel_problem, constant_problem, weight_shape, write_weight
+from bnfold.ops.linear import (
+    Weighted,
+    channel_problem,
+    constant_problem,
+    demand_finite,
+    weight_shape,
+    write_weight,
+)
 from bnfold.reasons import Reason
 
 _BROADCASTS = 7  # since this version a bias Add broadcasts by itself
@@ -82,6 +89,7 @@ class MatMul(Weighted):
             _, shift_in = _contracted(node, index, matrix.shape, folds.inward, facts)
             total = scale * _fit(shift_in @ matrix if index == 1 else matrix @ shift_in, rank) + shift
         write_weight(node, index, self.factor(node, folds, facts), facts, editor)
+        demand_finite(node, total, facts)
         if np.any(total):
             _write_bias(node, total, facts, editor)
 

@@ -57,6 +57,9 @@ class Maximum(Window):
 
     def problem(self, node: ir.Node, affine: Affine) -> Reason | None:
         """A negative scale makes the maximum a minimum."""
+        if _may_be_empty(node):
+            setting = "dilated windows that may see nothing but padding"
+            return reasons.SETTING(node=label(node), operator=node.op_type, setting=setting)
         return _order_problem(node, affine)
 
 
@@ -102,16 +105,25 @@ class Reduction(Operator):
         return [(ToOutput(0, affine.mapped(rank, lambda c: c.squeeze(tuple(axes)))),)]
 
 
+def _may_be_empty(node: ir.Node) -> bool:
+    """Whether a window may meet nothing but padding: its taps stand apart and reach over the border."""
+    return _padded(node) and any(dilation != 1 for dilation in integers(node, "dilations"))
+
+
+def _padded(node: ir.Node) -> bool:
+    return text(node, "auto_pad", "NOTSET").startswith("SAME") or any(integers(node, "pads"))
+
+
 def _sums_to_one(node: ir.Node) -> bool:
     """Whether every window of an AveragePool weighs its elements by numbers that sum to one."""
     if node.op_type == "GlobalAveragePool":
         return True
     kernel = integers(node, "kernel_shape")
     strides = integers(node, "strides") or (1,) * len(kernel)
-    padded = text(node, "auto_pad", "NOTSET").startswith("SAME") or any(integers(node, "pads"))
+    padded = _padded(node)
     counts_zeros = integer(node, "count_include_pad", 0) == 1
-    if padded and any(dilation != 1 for dilation in integers(node, "dilations")):
-        return False  # a window may meet nothing but padding, and its mean of nothing takes no shift
+    if _may_be_empty(node):
+        return False  # the mean of nothing takes no shift
     if integer(node, "ceil_mode", 0):
         # the last window may hang over: it must hold an element, and must not count what is not there
         return not padded and not counts_zeros and all(s <= k for s, k in zip(strides, kernel, strict=True))

@@ -34,7 +34,7 @@ def problem(node: ir.Node, index: int, factor: Array, facts: Facts) -> Reason | 
     assert maker is not None, "asked about a quantised weight"
     value = maker.outputs[0]
     if sum(1 for _ in value.uses()) > 1 or value.is_graph_output():
-        return reasons.OTHER_READERS(value=name_of(value), count=len(value.uses()) - 1, node=label(node))
+        return reasons.OTHER_READERS(value=name_of(value), others="another node", node=label(node))
     axes = sorted(Affine(factor).axes)
     scale = facts.operand(maker, 1)
     if scale is None or integer(maker, "block_size", 0):

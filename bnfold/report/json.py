@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bnfold.bench import Benchmark, Row
     from bnfold.pipeline import Export
     from bnfold.reasons import Reason, Rule
-    from bnfold.result import FoldResult, Site
+    from bnfold.result import FoldResult, Merge, Site
     from bnfold.sources import Source
     from bnfold.validate import Check, Validation
 
@@ -141,6 +141,7 @@ def fold_record(result: FoldResult[Any]) -> Json:
         "nodes_before": result.nodes_before,
         "nodes_after": result.nodes_after,
         "sites": [_site_record(site) for site in result.sites],
+        "merges": [_merge_record(merge) for merge in result.merges],
     }
 
 
@@ -154,6 +155,15 @@ def _site_record(site: Site) -> Json:
         "into": list(site.into),
         "reason": site.reason and _reason_record(site.reason),
         "reason_after": site.reason_after and _reason_record(site.reason_after),
+    }
+
+
+def _merge_record(merge: Merge) -> Json:
+    return {
+        "into": merge.into,
+        "branches": list(merge.branches),
+        "multiply_adds_before": merge.multiply_adds_before,
+        "multiply_adds_after": merge.multiply_adds_after,
     }
 
 

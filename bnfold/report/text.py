@@ -71,12 +71,26 @@ def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
     for site in result.sites:
         place = f"{site.name}\n(in {site.graph})" if site.graph else site.name
         table.add_row(Text(place), site.op_type, Text(site.status, style=_STYLES[site.status]), _fate(site))
-    return Group(table, "", fold_summary(result, foreseen=foreseen))
+    parts: list[RenderableType] = [table, ""]
+    if result.merges:
+        parts += [merges(result), ""]
+    return Group(*parts, fold_summary(result, foreseen=foreseen))
+
+
+def merges(result: FoldResult[Any]) -> Table:
+    """Show every convolution that parallel branches became, with the multiply-adds for one position."""
+    table = _table("parallel branches", "became", "multiply-adds", "now")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for one in result.merges:
+        before, after = f"{one.multiply_adds_before:,}", f"{one.multiply_adds_after:,}"
+        table.add_row(Text(", ".join(one.branches)), Text(one.into), before, after)
+    return table
 
 
 def _fate(site: Site) -> Text:
     if site.reason is None:
-        return Text(", ".join(site.into))
+        return Text(", ".join(site.into) or "nothing: it changes no number")
     if site.reason_after is None:
         return Text.assemble(*_words(site.reason))
     before, after = _words(site.reason), _words(site.reason_after)

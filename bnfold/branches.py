@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
+from bnfold.affine import Array
 from bnfold.edit import Editor, rename
 from bnfold.graph import ONNX_DOMAINS, Facts
 from bnfold.kernels import Kernel
@@ -43,6 +44,9 @@ class Form(NamedTuple):
     multiply_adds: int = 0
 
 
+_Term = tuple[float, ir.Value, Array | None]  # sign, value, and what a constant has become
+
+
 @dataclass(frozen=True, eq=False)
 class Branch:
     """One term of a sum, or several that have become one.
@@ -55,6 +59,7 @@ class Branch:
         nodes: The nodes that compute it from the source.
         multiply_adds: Multiply-adds for one position; the source as it is costs none.
         parts: The branches that it is made of, itself if it is one.
+        edited: What a constant term has become by folds that are not written yet.
     """
 
     sign: float
@@ -64,6 +69,7 @@ class Branch:
     nodes: tuple[ir.Node, ...] = ()
     multiply_adds: int = 0
     parts: tuple[Branch, ...] = ()
+    edited: Array | None = None
 
     @property
     def has_conv(self) -> bool:
@@ -163,7 +169,9 @@ def _sum(node: ir.Node, facts: Facts, barred: Collection[ir.Node]) -> Sum:
             if producer is not None and _is_sum(producer) and _only_reader(value) is current:
                 pending.append((own, producer))
             else:
-                found.branches.append(_branch(own, value, facts, barred))
+                branch = _branch(own, value, facts, barred)
+                # a constant that earlier folds have changed, and that is not written yet
+                found.branches.append(replace(branch, edited=facts.edited.get((current, index))))
     return found
 
 
@@ -282,18 +290,18 @@ def _refusal(node: ir.Node, first: Branch, second: Branch, facts: Facts) -> Reas
 
 def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -> Iterator[Merged]:
     """Put one Conv for each merged branch, and a sum of what is left."""
-    terms: list[tuple[float, ir.Value]] = []
+    terms: list[_Term] = []
     merged: list[Merged] = []
     for branch in branches:
         if branch.value is not None:
-            terms.append((branch.sign, branch.value))
+            terms.append((branch.sign, branch.value, branch.edited))
             continue
         conv = _convolution(found.node, branch, facts, editor)
         before = sum(part.multiply_adds for part in branch.parts)
         names = tuple(part.name for part in branch.parts)
         merge = Merge(module_name(conv), names, before, branch.multiply_adds)
         merged.append(Merged(merge, conv, branch.nodes))
-        terms.insert(0, (1.0, conv.outputs[0]))
+        terms.insert(0, (1.0, conv.outputs[0], None))
     total = _added_up(found, terms, facts, editor)
     result = found.node.outputs[0]
     facts.learn(total, facts.shape(result), facts.dtype(result))
@@ -310,23 +318,27 @@ def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -
     yield from merged
 
 
-def _added_up(found: Sum, terms: list[tuple[float, ir.Value]], facts: Facts, editor: Editor) -> ir.Value:
+def _added_up(found: Sum, terms: list[_Term], facts: Facts, editor: Editor) -> ir.Value:
     """What is added minus what is subtracted; a Sum stays one, so that nodes do not become more."""
     several = any(node.op_type == "Sum" for node in found.nodes)
 
-    def joined(op_type: str, values: list[ir.Value]) -> ir.Value:
-        shapes = [facts.shape(value) for value in values]
-        total = editor.insert(found.node, op_type, values).outputs[0]
-        facts.learn(total, reduce(_broadcast, shapes), facts.dtype(values[0]))
-        return total
+    def joined(op_type: str, *parts: _Term) -> _Term:
+        values = [value for _, value, _ in parts]
+        node = editor.insert(found.node, op_type, values)
+        for index, (_, _, edited) in enumerate(parts):
+            if edited is not None:
+                facts.edited[node, index] = edited
+        shape = reduce(_broadcast, (facts.shape(value) for value in values))
+        facts.learn(node.outputs[0], shape, facts.dtype(values[0]))
+        return 1.0, node.outputs[0], None
 
-    def total(values: list[ir.Value]) -> ir.Value:
-        if several and len(values) > 2:
-            return joined("Sum", values)
-        return reduce(lambda a, b: joined("Add", [a, b]), values)
+    def total(parts: list[_Term]) -> _Term:
+        if several and len(parts) > 2:
+            return joined("Sum", *parts)
+        return reduce(lambda a, b: joined("Add", a, b), parts)
 
-    added, subtracted = ([value for sign, value in terms if sign == which] for which in (1, -1))
-    return joined("Sub", [total(added), total(subtracted)]) if subtracted else total(added)
+    added, subtracted = ([term for term in terms if term[0] == sign] for sign in (1, -1))
+    return (joined("Sub", total(added), total(subtracted)) if subtracted else total(added))[1]
 
 
 def _broadcast(first: Dims | None, second: Dims | None) -> Dims | None:

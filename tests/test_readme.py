@@ -1,0 +1,51 @@
+"""What README.md shows can be typed as it stands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bnfold_cli import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^\$ bnfold (.+)$", README, re.MULTILINE)
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the trained models, and one of them as `model.onnx`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "out").mkdir()
+    shutil.copy(ROOT / "models" / "convnet.pt", "models")
+    arguments = ["export", "models/convnet.pt", "--input-shape", "1x1x32x32", "-o", "model.onnx"]
+    done = CliRunner().invoke(main, [*arguments, "--no-bench", "--no-validate", "--quiet"])
+    assert done.exit_code == 0, done.output
+    return tmp_path
+
+
+def test_it_shows_something() -> None:
+    assert len(COMMANDS) >= 2
+    assert PROGRAMS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.usefixtures("workplace")
+def test_a_command_runs(command: str) -> None:
+    arguments = shlex.split(command)
+    timed = [] if "--no-bench" in arguments else ["--seconds", "0.5"]
+    done = CliRunner().invoke(main, [*arguments, *timed])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.usefixtures("workplace")
+def test_a_program_runs(program: str) -> None:
+    exec(compile(program, "README.md", "exec"), {})

@@ -332,13 +332,13 @@ def _added_up(found: Sum, terms: list[_Term], facts: Facts, editor: Editor) -> i
         facts.learn(node.outputs[0], shape, facts.dtype(values[0]))
         return 1.0, node.outputs[0], None
 
-    def total(parts: list[_Term]) -> _Term:
-        if several and len(parts) > 2:
-            return joined("Sum", *parts)
-        return reduce(lambda a, b: joined("Add", a, b), parts)
-
-    added, subtracted = ([term for term in terms if term[0] == sign] for sign in (1, -1))
-    return (joined("Sub", total(added), total(subtracted)) if subtracted else total(added))[1]
+    added, subtracted = (
+        [joined("Sum", *parts)] if several and len(parts) > 2 else parts
+        for parts in ([term for term in terms if term[0] == sign] for sign in (1, -1))
+    )
+    # one by one: a sum of constants alone would be a constant itself, made of what is not written yet
+    total = reduce(lambda sofar, term: joined("Add", sofar, term), added)
+    return reduce(lambda sofar, term: joined("Sub", sofar, term), subtracted, total)[1]
 
 
 def _broadcast(first: Dims | None, second: Dims | None) -> Dims | None:

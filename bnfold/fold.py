@@ -20,6 +20,7 @@ from bnfold import reasons
 from bnfold.branches import merge_branches
 from bnfold.branches import refusals as branch_refusals
 from bnfold.edit import Editor, OutOfRangeError, rename
+from bnfold.errors import ModelError
 from bnfold.files.storage import from_proto, load_onnx
 from bnfold.graph import NO_FOLDS, Facts, count_nodes
 from bnfold.ledger import Ledger
@@ -103,7 +104,10 @@ def _fold(
             blamed = folding.blame(error)
             if blamed.keys() <= barred.keys():
                 if not merge:
-                    raise
+                    raise ModelError(
+                        f"Folded constants of {label(error.node)} do not fit {error.dtype}.",
+                        "Please report this with the model; a wider type avoids it.",
+                    ) from error
                 merge = False
             barred |= blamed
             continue

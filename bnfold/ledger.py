@@ -68,8 +68,8 @@ class Ledger:
                 if node in earlier.touched:
                     del earlier.touched[node]
                     earlier.touched[merged.node] = None
-            if is_batchnorm(node):
-                entry = self._entry(node, (node,))
+            if is_batchnorm(node) or node in self._entries:
+                entry = self._entries.get(node) or self._entry(node, (node,))
                 entry.status = "merged"
                 entry.reasons = (None, None)
                 entry.touched = {merged.node: None}

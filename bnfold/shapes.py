@@ -35,6 +35,10 @@ _DECISIVE = {
 def infer(model: ir.Model) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.DataType]]:
     """Infer on a copy, since what is recorded in the user's file is not ours to change.
 
+    Recorded shapes can be stale, as when somebody has changed the batch size of the inputs alone, and
+    runtimes do not mind. So all are inferred anew from the inputs, and what is recorded only fills what
+    inference leaves open.
+
     Returns:
         The shape and the element type of every value for which they are known.
     """
@@ -44,6 +48,10 @@ def infer(model: ir.Model) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.Data
         for scope, twin in zip(scopes(model), scopes(copy), strict=True)
         for pair in zip(_values(scope.graph), _values(twin.graph), strict=True)
     ]
+    for _, twin in pairs:
+        producer = twin.producer()
+        if producer is not None and producer.domain in ("", "ai.onnx"):
+            twin.shape = None
     _settle_constants(copy)
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
     shapes: dict[ir.Value, Dims] = {}
@@ -51,17 +59,27 @@ def infer(model: ir.Model) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.Data
     for value, inferred in pairs:
         tensor = _stored(value)
         dtype = tensor.dtype if tensor is not None else inferred.dtype
-        shape = tensor.shape if tensor is not None else inferred.shape
         if dtype is not None:
             dtypes[value] = dtype
+        shape = _dims(tensor) if tensor is not None else _completed(_dims(inferred), _dims(value))
         if shape is not None:
-            shapes[value] = recorded(shape)
+            shapes[value] = shape
     return shapes, dtypes
 
 
-def recorded(shape: ir.Shape | ir.ShapeProtocol) -> Dims:
+def _dims(holder: ir.Value | ir.TensorProtocol) -> Dims | None:
     """A shape as sizes, symbols and None."""
-    return tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
+    shape = holder.shape
+    return None if shape is None else tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
+
+
+def _completed(inferred: Dims | None, recorded: Dims | None) -> Dims | None:
+    """What inference found, with what the file records where it found nothing."""
+    if inferred is None or recorded is None:
+        return recorded if inferred is None else inferred
+    if len(inferred) != len(recorded):
+        return inferred
+    return tuple(own if own is not None else other for own, other in zip(inferred, recorded, strict=True))
 
 
 def _settle_constants(model: ir.Model) -> None:
@@ -69,7 +87,7 @@ def _settle_constants(model: ir.Model) -> None:
     opsets = {scope.graph: scope.opset for scope in scopes(model)}
     constants = Constants(
         model.ir_version,
-        lambda value: None if value.shape is None else recorded(value.shape),
+        _dims,
         lambda node: opsets[node.graph] if node.graph is not None else 1,
     )
     for scope in tuple(scopes(model)):

@@ -37,6 +37,7 @@ POOL: dict[str, np.ndarray] = {
     "b": weight(4, seed=22),
     "b2": weight(4, seed=23),
     "gamma": weight(4, 1, 1, seed=24),
+    "col": weight(4, 1, 1, seed=26),
     "plane": weight(8, 8, seed=25),
     **statistics(4, 1, "n"),
     **statistics(4, 2, "m"),
@@ -396,6 +397,27 @@ def test_what_follows_a_merge_goes_into_it(behind, left):
     # the identity takes no scale, so nothing can fold before the branches are one
     model = region(f"c = Conv<{P1}>(x, k3, b) s = Add(c, x) {behind}")
     assert operators(fold_and_compare(model).model) == left
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        # the shift has gone into the constant of a term that stays
+        (
+            f"r = Relu(x) i = Sub(col, r) c = Conv<{P1}>(x, k3) d = Conv(x, k1) s = Add(c, d) t = Add(i, s) "
+            "y = Add(t, gamma)",
+            ["Relu", "Conv", "Sub"],
+        ),
+        # a scale has gone into two constants, which must not be added up as they were before
+        (
+            f"v = Conv(x, k1) e = Add(v, col) f = Add(e, gamma) p = Conv<{P1}>(v, k3) r = Relu(x) "
+            "q = Conv(r, k1) m = Sub(q, f) t = Mul(m, gamma) y = Add(p, t)",
+            ["Conv", "Relu", "Conv", "Conv", "Add"],
+        ),
+    ],
+)
+def test_constants_that_folds_have_changed_are_carried_over(body, left):
+    assert operators(fold_and_compare(region(body)).model) == left
 
 
 def test_an_output_keeps_its_name_and_its_module():

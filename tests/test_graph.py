@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+from onnx import helper
 
 import bnfold
+from bnfold.graph import Facts
 from tests.graphs import assert_same, build, fold_and_compare, kept_codes, operators, statistics, weight
 
 NORM = "BatchNormalization({0}, scale, bias, mean, var)"
@@ -156,3 +159,15 @@ def test_an_attribute_that_the_caller_sets():
     inlined = bnfold.fold(model, inline_functions=True)
     assert_same(model, inlined.model)
     assert operators(inlined.model) == ["Conv"]
+
+
+def test_a_stale_shape_proves_nothing():
+    """The inputs' batch was changed from 4 to 2, what the file records of the values between was not."""
+    model = build(
+        f"g (float[2,3,4,4] x) => (float[2,4,4,4] y) {{ c = Conv(x, k) r = Relu(c) y = {NORM.format('r')} }}",
+        {"k": weight(4, 3, 1, 1), **statistics(4, 2)},
+    )
+    model.graph.value_info.append(helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, [4, 4, 4, 4]))
+    facts = Facts(ir.from_proto(model))
+    [relu] = (node for node in facts.model.graph if node.op_type == "Relu")
+    assert facts.shape(relu.outputs[0]) == (2, 4, 4, 4)

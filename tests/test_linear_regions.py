@@ -50,10 +50,10 @@ def window(
     size, dilation, begins, ends, out = [], [], [], [], []
     for length in v.shape[2:]:
         size.append(g.pick((3, 1, 2, 3)))
-        dilation.append(g.pick((1, 1, 1, 2)))
+        dilation.append(2 if g.chance(6) else 1)
         reach = dilation[-1] * (size[-1] - 1)
-        total = g.pick((reach, reach, reach, 0))
-        begins.append(g.pick((total // 2, total // 2, 0, total)))
+        total = 0 if g.chance(8) else reach
+        begins.append(g.pick((0, total)) if g.chance(6) else total // 2)
         ends.append(total - begins[-1])
         out.append((length + total - reach - 1) // stride + 1)
     return (size, dilation, begins + ends, tuple(out)) if min(out) > 0 else None
@@ -142,7 +142,7 @@ def _together(first: Typed, second: Typed) -> tuple[int, ...] | None:
     if first == second or first.rank != second.rank:
         return None
     pairs = list(zip(first.shape, second.shape, strict=True))
-    return tuple(map(max, *zip(*pairs))) if all(a == b or 1 in (a, b) for a, b in pairs) else None
+    return tuple(max(pair) for pair in pairs) if all(a == b or 1 in (a, b) for a, b in pairs) else None
 
 
 def region(choose: Callable[[int], int], dtype: type = np.float32) -> onnx.ModelProto:
@@ -253,6 +253,6 @@ def exact_error(choices: list[int]) -> float:
 
 def test_the_random_regions_are_worth_it() -> None:
     """Runs behind the property: regions in which nothing merges would prove nothing."""
-    assert figures["regions"] >= 90
-    assert figures["with a merge"] >= 0.6 * figures["regions"], figures
+    assert figures["regions"] >= 0.9 * EXAMPLES
+    assert figures["with a merge"] >= 0.4 * figures["regions"], figures
     print(figures)

@@ -24,8 +24,6 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 import bnfold
@@ -52,15 +50,15 @@ HEADER = (
 )
 NOTE = (
     "Convs, BatchNorms and nodes are those of the network as trained, of the author's and of bnfold's; "
-    "Constant nodes do not count. The error is max|a − b| / max|a| of bnfold's outputs against the network as "
-    "trained, in ONNX Runtime with its optimizer off. Latencies are medians in milliseconds in ONNX Runtime's "
-    "default session on one thread, at {shape}. The two ratios, each with its 95 % interval, come from a run "
-    "each, in which two models take turns in random order (`bnfold bench`): below 1, bnfold's model is faster "
-    "than the author's; above 1, it is faster than the network as trained."
+    "Constant nodes do not count. The error is max|a − b| / max|a| of bnfold's outputs against those of the "
+    "network as trained, in ONNX Runtime with its optimizer off. Latencies are medians in milliseconds in "
+    "ONNX Runtime's default session on one thread, at {shape}. Each of the two ratios, with its 95 % "
+    "interval, comes from one run in which two models take turns in random order, as in `bnfold bench`: "
+    "below 1, bnfold's model is faster than the author's; above 1, it is faster than the network as trained."
 )
 
-Module = nn.Module
-Reparameterise = Callable[[Module], Module]
+Reparameterise = Callable[[nn.Module], nn.Module]
+_DECLARED: list[torch.library.Library] = []  # a library takes its schemas with it when it goes
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,10 @@ class Row:
         author, gain = self.author, self.gain
         return (
             self.name,
-            *(" / ".join(str(getattr(c, of)) for c in self.counts) for of in ("convs", "batchnorms", "nodes")),
+            *(
+                " / ".join(str(getattr(c, of)) for c in self.counts)
+                for of in ("convs", "batchnorms", "nodes")
+            ),
             f"{self.error:.0e}",
             *(f"{ms:.2f}" for ms in (gain.original_ms, author.original_ms, author.folded_ms)),
             f"{1 / author.ratio:.3f} ({1 / author.high:.3f} to {1 / author.low:.3f})",
@@ -114,23 +115,24 @@ def import_timm() -> Any:
     try:
         importlib.import_module("torchvision")
     except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import_timm.library = library  # type: ignore[attr-defined]  # its end would take the schemas away
+            schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(schema)  # type: ignore[no-untyped-call]
+        _DECLARED.append(library)
     return importlib.import_module("timm")
 
 
-def create(timm: Any, name: str) -> Module:
+def create(timm: Any, name: str) -> nn.Module:
     """Make one of timm's networks in eval mode, its weights and its statistics seeded."""
     torch.manual_seed(SEED)
-    network: Module = timm.create_model(name, pretrained=False)
+    network: nn.Module = timm.create_model(name, pretrained=False)
     return seeded_statistics(network, SEED).eval()
 
 
 def measure(
     name: str,
-    network: Module,
+    network: nn.Module,
     reparameterise: Reparameterise,
     shape: Sequence[int] = SHAPE,
     seconds: float = SECONDS,
@@ -172,20 +174,13 @@ def _default(first: ir.Model, second: ir.Model, seconds: float) -> bench.Row:
     return next(row for row in timed.rows if row.optimizer == "default")
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """The rows for a terminal."""
-    made = Table(*HEADER, box=None, pad_edge=False)
-    for row in rows:
-        made.add_row(*row.cells)
-    return made
-
-
 def markdown(rows: Sequence[Row], command: str) -> str:
     """The rows as a page section: the date, the command, the versions and the table."""
     versions = [f"bnfold {bnfold.__version__}"]
     versions += [f"{name} {metadata.version(name)}" for name in ("onnxruntime", "timm", "torch", "onnx")]
+    versions.append(f"Python {platform.python_version()}")
     lines = [
-        f"Measured on {date.today():%Y-%m-%d} with {', '.join(versions)}, Python {platform.python_version()}:",
+        f"Measured on {date.today():%Y-%m-%d} with {', '.join(versions)}:",
         "",
         f"```console\n$ {command}\n```",
         "",
@@ -222,14 +217,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name} …", file=sys.stderr, flush=True)
         network = create(timm, name)
         rows.append(measure(name, network, timm.utils.model.reparameterize_model, seconds=options.seconds))
-    console = Console()
-    console.print(table(rows))
+    command = shlex.join(["python", "-m", "benchmarks.branches", *(arguments or sys.argv[1:])])
+    page = markdown(rows, command)
+    print(page)
     failures = [f"{row.name}: {sentence}" for row in rows for sentence in row.failures]
     for line in failures:
-        console.print(line, markup=False)
+        print(line, file=sys.stderr)
     if options.markdown is not None:
-        command = shlex.join(["python", "-m", "benchmarks.branches", *(arguments or sys.argv[1:])])
-        options.markdown.write_text(markdown(rows, command), encoding="utf-8")
+        options.markdown.write_text(page, encoding="utf-8")
     return int(bool(failures))
 
 

@@ -81,8 +81,14 @@ def fold(
     """
     if isinstance(model, onnx.ModelProto):
         result = _fold(from_proto(model), merge, inline_functions, on_progress)
-        proto = ir.to_proto(result.model)
-        return FoldResult(proto, result.sites, result.nodes_before, result.nodes_after, result.merges)
+        return FoldResult(
+            ir.to_proto(result.model),
+            result.sites,
+            result.nodes_before,
+            result.nodes_after,
+            result.merges,
+            result.apart,
+        )
     opened = model if isinstance(model, ir.Model) else load_onnx(model)
     return _fold(opened, merge, inline_functions, on_progress)
 
@@ -111,7 +117,8 @@ def _fold(
                 merge = False
             barred |= blamed
             continue
-        return FoldResult(folding.model, sites, before, count_nodes(folding.model), folding.merges)
+        after = count_nodes(folding.model)
+        return FoldResult(folding.model, sites, before, after, folding.merges, tuple(folding.apart.values()))
 
 
 class _Pass:
@@ -122,6 +129,7 @@ class _Pass:
     ) -> None:
         self.model = model
         self.merges: tuple[Merge, ...] = ()
+        self.apart: dict[str, Reason] = {}
         self._merging = merging
         self._facts = Facts(model)
         self._editor = Editor(self._facts)
@@ -157,11 +165,12 @@ class _Pass:
         return bool(found)
 
     def _note_branches(self) -> None:
-        """Say of a BatchNorm that stayed a branch beside others why it is not one with them."""
+        """Say of branches that stayed beside others why they are not one."""
         if self._merging:
             for scope in scopes(self.model):
                 for node, reason in branch_refusals(scope, self._facts):
                     self._ledger.beside(node, reason)
+                    self.apart.setdefault(reason.sentence, reason)
 
     def blame(self, error: OutOfRangeError) -> dict[int, Reason]:
         """The nodes to leave alone after numbers were too large for their type, and why."""

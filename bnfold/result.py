@@ -67,6 +67,7 @@ class FoldResult(Generic[ModelT]):
         nodes_before: Number of nodes in the original, `Constant` nodes left out.
         nodes_after: The same for the folded model.
         merges: The convolutions that were made of parallel branches.
+        apart: Why parallel branches over one source stayed apart, once each pair.
     """
 
     model: ModelT
@@ -74,6 +75,7 @@ class FoldResult(Generic[ModelT]):
     nodes_before: int
     nodes_after: int
     merges: tuple[Merge, ...] = ()
+    apart: tuple[Reason, ...] = ()
 
     @property
     def folded(self) -> tuple[Site, ...]:

@@ -142,6 +142,7 @@ def fold_record(result: FoldResult[Any]) -> Json:
         "nodes_after": result.nodes_after,
         "sites": [_site_record(site) for site in result.sites],
         "merges": [_merge_record(merge) for merge in result.merges],
+        "apart": [_reason_record(reason) for reason in result.apart],
     }
 
 

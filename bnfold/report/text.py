@@ -74,6 +74,7 @@ def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
     parts: list[RenderableType] = [table, ""]
     if result.merges:
         parts += [merges(result), ""]
+    parts += [Text.assemble("apart: ", *_words(reason)) for reason in result.apart]
     return Group(*parts, fold_summary(result, foreseen=foreseen))
 
 

@@ -53,6 +53,18 @@ def test_same_predictions(
     assert lines[3] == "Predictions that differ: 0"
 
 
+def test_a_program_is_compared_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    grey = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 10))
+    files.save_program(grey, (1, 32, 32), tmp_path / "a.pt2")
+    write_onnx(grey, tmp_path / "a.onnx", batch="batch", channels=1)
+    assert main([str(tmp_path / "a.pt2"), str(tmp_path / "a.onnx")]) == 0
+    assert "Predictions that differ: 0" in capsys.readouterr().out
+    sequence = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 10))
+    files.save_program(sequence, (32, 32), tmp_path / "a.pt2")
+    assert "a.pt2 does not take (1, 32, 32)" in refused([tmp_path / "a.pt2", tmp_path / "a.onnx"], capsys)
+
+
 def test_different_predictions_exit_with_one(
     network: nn.Sequential, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import bnfold
 import models
+from bnfold.runtime import sessions
+from bnfold.sources import read_model
 from models import files
+from models.branches import Branches
 from models.digits import digits
 from models.train import CLASSIFIERS, KEPT, TARGET, held_out_accuracy
 
 TRAINED = [pytest.param(files.FOLDER / file, name, id=name) for name, file in KEPT.items()]
+LAYERS = [param for param in TRAINED if param.values[0].suffix == ".pt"]
+PROGRAMS = [param for param in TRAINED if param.values[0].suffix == ".pt2"]
 
 
-@pytest.mark.parametrize(("path", "name"), TRAINED)
+@pytest.mark.parametrize(("path", "name"), LAYERS)
 def test_holds_torchs_own_layers_only(path: Path, name: str) -> None:
     layers: list[type[nn.Module]] = [
         nn.Sequential,
@@ -38,6 +47,39 @@ def test_holds_torchs_own_layers_only(path: Path, name: str) -> None:
     assert path.stat().st_size < 2_000_000
 
 
+@pytest.mark.parametrize(("path", "name"), PROGRAMS)
+def test_a_program_needs_no_code_and_tells_nothing_of_where_it_was_made(path: Path, name: str) -> None:
+    content = path.read_bytes()
+    assert len(content) < 2_000_000
+    assert b".py" not in content
+    with zipfile.ZipFile(path) as archive:
+        assert not any(path.suffix == ".so" for path in map(Path, archive.namelist()))
+    weights, expected = files.load(path).state_dict(), CLASSIFIERS[name]().state_dict()
+    assert {key: value.shape for key, value in weights.items()} == {
+        key: value.shape for key, value in expected.items()
+    }
+
+
+@pytest.mark.parametrize(("path", "name"), PROGRAMS)
+def test_a_folded_program_has_one_convolution_a_block_and_predicts_the_same(path: Path, name: str) -> None:
+    original = read_model(path).model
+    result = bnfold.fold(original)
+    counts = [Counter(node.op_type for node in model.graph) for model in (original, result.model)]
+    network = CLASSIFIERS[name]()
+    blocks = sum(isinstance(layer, Branches) for layer in network.modules())
+    assert counts[0]["BatchNormalization"] == len(models.batchnorms(network))
+    assert counts[0]["Conv"] == sum(isinstance(layer, nn.Conv2d) for layer in network.modules())
+    assert (counts[1]["BatchNormalization"], counts[1]["Conv"], counts[1]["Add"]) == (0, blocks, 0)
+    assert len(result.merges) == blocks
+    images = digits(network.input_shape).test_images
+    session = sessions.session(result.model, optimized=False, threads=1)
+    with torch.no_grad():
+        expected = files.load(path)(images).numpy()
+    (actual,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    assert np.abs(actual - expected).max() < 5e-5 * np.abs(expected).max()
+    assert (actual.argmax(axis=1) == expected.argmax(axis=1)).all()
+
+
 @pytest.mark.parametrize(("path", "name"), TRAINED)
 def test_reaches_the_accuracy_that_the_readme_states(path: Path, name: str) -> None:
     accuracy = held_out_accuracy(files.load(path), digits(CLASSIFIERS[name].input_shape))
@@ -55,6 +97,19 @@ def test_saving_twice_gives_the_same_bytes_and_leaves_the_network_as_it_was(tmp_
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
     assert all(layer.training for layer in network.modules())
     assert torch.equal(files.load(tmp_path / "a.pt").state_dict()["conv.weight"], network.conv.weight)
+
+
+def test_a_program_takes_any_batch_and_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    network = models.seeded_statistics(models.RepVGGNet()).train()
+    files.save_program(network, network.input_shape, tmp_path / "a.pt2")
+    files.save_program(network, network.input_shape, tmp_path / "b.pt2")
+    assert (tmp_path / "a.pt2").read_bytes() == (tmp_path / "b.pt2").read_bytes()
+    assert all(layer.training for layer in network.modules())
+    program = files.load(tmp_path / "a.pt2")
+    network.eval()
+    for size in (1, 3):
+        images = torch.randn(size, 1, 32, 32)
+        torch.testing.assert_close(program(images), network(images))
 
 
 def test_a_failed_save_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,4 +149,12 @@ def test_what_is_no_trained_file_is_refused(tmp_path: Path) -> None:
         files.load(text)
     with pytest.raises(ValueError, match="holds a OrderedDict, not a module"):
         files.load(weights)
+    assert not (tmp_path / "written").exists()
+    for path in (evil, text, weights):
+        program = path.rename(path.with_suffix(".pt2"))
+        with pytest.raises(ValueError, match=rf"{path.stem}\.pt2 is no whole torch\.export\.save file"):
+            files.load(program)
+    torch.save(nn.Linear(2, 2), tmp_path / "layers.pt2")
+    with pytest.raises(ValueError, match="holds a Linear, not a program"):
+        files.load(tmp_path / "layers.pt2")
     assert not (tmp_path / "written").exists()

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import models
+from models.branches import Branches
 
 NETWORKS = [
     # network, shape of a batch's input and output, BatchNorms
@@ -15,6 +16,8 @@ NETWORKS = [
     (models.SmallResNet, (5, 1, 32, 32), (5, 10), 9),
     (models.InvertedResidualNet, (5, 1, 32, 32), (5, 10), 11),
     (models.SequenceNet, (5, 32, 32), (5, 10), 4),
+    (models.RepVGGNet, (5, 1, 32, 32), (5, 10), 15),
+    (models.MobileOneNet, (5, 1, 32, 32), (5, 10), 41),
     (models.Generator, (5, 16, 1, 1), (5, 1, 32, 32), 3),
 ]
 
@@ -92,6 +95,24 @@ def test_resnet_adds_its_shortcuts() -> None:
     nn.init.zeros_(block.bn2.bias)
     x = torch.rand(2, 16, 8, 8)
     assert torch.equal(block(x), x)
+
+
+def test_branches_are_added_and_joined_by_the_input_where_it_fits() -> None:
+    x = torch.randn(2, 4, 8, 8)
+    block = models.seeded_statistics(Branches(4, 4, (3, 1), groups=4)).eval()
+    assert [type(branch).__name__ for branch in block.branches] == ["Sequential", "Sequential", "BatchNorm2d"]
+    torch.testing.assert_close(block(x), torch.relu(sum(branch(x) for branch in block.branches)))
+    for other in (Branches(4, 4, (3, 1), stride=2), Branches(4, 6, (3, 1))):
+        assert len(other.branches) == 2
+
+
+def test_mobileone_alternates_depthwise_and_pointwise_blocks() -> None:
+    blocks = models.MobileOneNet().blocks
+    convolutions = [[layer for layer in block.modules() if isinstance(layer, nn.Conv2d)] for block in blocks]
+    assert [len(found) for found in convolutions] == [5, 4] * 4
+    for depthwise, pointwise in zip(convolutions[::2], convolutions[1::2], strict=True):
+        assert all(layer.groups == layer.in_channels for layer in depthwise)
+        assert all((layer.groups, layer.kernel_size) == (1, (1, 1)) for layer in pointwise)
 
 
 def test_public_names_are_the_documented_ones() -> None:

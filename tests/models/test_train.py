@@ -10,7 +10,7 @@ import torch
 import models
 from models import files
 from models.digits import digits
-from models.train import KEPT, held_out_accuracy, main, train, train_and_keep
+from models.train import CLASSIFIERS, KEPT, held_out_accuracy, main, train, train_and_keep
 
 
 def test_training_learns_and_repeats_itself() -> None:
@@ -27,14 +27,15 @@ def test_training_learns_and_repeats_itself() -> None:
     assert not torch.equal(first.state_dict()["0.weight"], other.state_dict()["0.weight"])
 
 
+@pytest.mark.parametrize("name", ["ConvNet", "RepVGGNet"])
 @pytest.mark.parametrize("target", [0.0, 1.1])
 def test_keeps_what_reached_the_target_only(
-    target: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: float, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.train.TARGET", target)
     monkeypatch.setattr("models.train.train", lambda network, _, **__: network().eval())
-    accuracy = train_and_keep("ConvNet", tmp_path)
-    kept = tmp_path / KEPT["ConvNet"]
+    accuracy = train_and_keep(name, tmp_path)
+    kept = tmp_path / KEPT[name]
     assert kept.exists() == (accuracy >= target)
     if kept.exists():
         assert held_out_accuracy(files.load(kept), digits((1, 32, 32))) == accuracy
@@ -43,9 +44,9 @@ def test_keeps_what_reached_the_target_only(
 @pytest.mark.parametrize(
     ("arguments", "trained"),
     [
-        ([], ["ConvNet", "CNNWithBatchNorm"]),
+        ([], ["ConvNet", "CNNWithBatchNorm", "RepVGGNet", "MobileOneNet"]),
         (["SmallResNet"], ["SmallResNet"]),
-        (["--all"], ["ConvNet", "CNNWithBatchNorm", "SmallResNet", "InvertedResidualNet", "SequenceNet"]),
+        (["--all"], list(CLASSIFIERS)),
     ],
 )
 def test_command_line_chooses_the_networks(

@@ -201,13 +201,13 @@ def _branch(sign: float, value: ir.Value, facts: Facts, barred: Collection[ir.No
     return replace(branch, parts=(branch,))
 
 
-def _window(value: ir.Value, facts: Facts) -> Form | None:
-    """What a Conv or a mean gives that is read here alone, together with pointwise Convs before it."""
+def _window(value: ir.Value, facts: Facts, *, composed: bool = True) -> Form | None:
+    """What a Conv or a mean gives that is read here alone, together with one pointwise Conv before it."""
     node = value.producer()
     if node is None or _only_reader(value) is None or node.op_type not in _KERNELS or not node.inputs:
         return None
     source = node.inputs[0]
-    before = _window(source, facts) if source is not None else None
+    before = _window(source, facts, composed=False) if composed and source is not None else None
     if source is None or (before is None and len(tuple(source.uses())) < 2):
         return None  # nothing else reads the source, so there is nothing to merge with
     kernel = _kernel(node, facts)
@@ -241,50 +241,62 @@ def _merged(found: Sum, facts: Facts) -> list[Branch]:
     while pairs:
         pairs = False
         for i, j in combinations(range(len(branches)), 2):
-            together = _together(branches[i], branches[j], facts)
-            apart = branches[i].multiply_adds + branches[j].multiply_adds
-            if together is not None and together.multiply_adds <= apart:
-                branches[i] = together
+            first, second = branches[i], branches[j]
+            if _meet(first, second) and _difference(first, second, facts) is None and _pays(first, second):
+                branches[i] = _together(first, second)
                 del branches[j]
                 pairs = True
                 break
     return branches
 
 
-def _together(first: Branch, second: Branch, facts: Facts) -> Branch | None:
-    if first.source is not second.source or not (first.has_conv or second.has_conv):
-        return None
-    if first.kernel is None or second.kernel is None or not _same_size(first, second, facts):
-        return None
+def _meet(first: Branch, second: Branch) -> bool:
+    """Whether two branches are worth a look: over one source, with a convolution among them."""
+    return first.source is second.source and (first.has_conv or second.has_conv)
+
+
+def _pays(first: Branch, second: Branch) -> bool:
+    assert first.kernel is not None, "compared by their kernels"
+    assert second.kernel is not None, "compared by their kernels"
+    return first.kernel.cost_with(second.kernel) <= first.multiply_adds + second.multiply_adds
+
+
+def _together(first: Branch, second: Branch) -> Branch:
+    assert first.kernel is not None, "merged by their kernels"
+    assert second.kernel is not None, "merged by their kernels"
     kernel = first.kernel.plus(second.kernel)
-    if kernel is None:
-        return None
     nodes, parts = first.nodes + second.nodes, first.parts + second.parts
     return Branch(1.0, None, first.source, kernel, nodes, kernel.multiply_adds, parts)
 
 
-def _same_size(first: Branch, second: Branch, facts: Facts) -> bool:
-    """Whether outputs are provably of one size, so that adding them does not broadcast."""
+def _difference(first: Branch, second: Branch, facts: Facts) -> str | None:
+    """Why two branches over one source cannot be one kernel; None where they can."""
     a, b = first.kernel, second.kernel
-    assert a is not None, "compared by their kernels"
-    assert b is not None, "compared by their kernels"
-    if a.stride == b.stride and a.margin == b.margin:
-        return True
-    shapes = [
-        facts.shape(part.value) for part in first.parts[:1] + second.parts[:1] if part.value is not None
-    ]
-    known = all(shape is not None and all(isinstance(dim, int) for dim in shape[2:]) for shape in shapes)
-    return known and shapes[0] is not None and shapes[1] is not None and shapes[0][2:] == shapes[1][2:]
+    if a is None or b is None:
+        return "one of them is no convolution that could be read"
+    if a.difference(b) is not None or (a.margin == b.margin and a.stride == b.stride):
+        return a.difference(b)
+    sizes = [_spatial_sizes(branch, facts) for branch in (first, second)]
+    # adding them must not broadcast
+    same = sizes[0] is not None and sizes[0] == sizes[1]
+    return None if same else "their outputs are not provably of one size"
+
+
+def _spatial_sizes(branch: Branch, facts: Facts) -> tuple[int, ...] | None:
+    value = branch.parts[0].value
+    shape = facts.shape(value) if value is not None else None
+    sizes = tuple(dim for dim in (shape or ())[2:] if isinstance(dim, int))
+    return sizes if shape is not None and len(sizes) == len(shape) - 2 else None
 
 
 def _refusal(node: ir.Node, first: Branch, second: Branch, facts: Facts) -> Reason | None:
-    if first.source is not second.source or not (first.has_conv or second.has_conv):
+    if not _meet(first, second):
         return None
     facts_of = {"branch": second.name, "others": first.name, "node": label(node)}
-    together = _together(first, second, facts)
-    if together is None:
-        return reasons.BRANCHES_DIFFER(**facts_of, difference="their strides, sizes or channels differ")
-    before, after = first.multiply_adds + second.multiply_adds, together.multiply_adds
+    difference = _difference(second, first, facts)
+    if difference is not None or first.kernel is None or second.kernel is None:
+        return reasons.BRANCHES_DIFFER(**facts_of, difference=difference)
+    before, after = first.multiply_adds + second.multiply_adds, first.kernel.cost_with(second.kernel)
     return reasons.BRANCHES_COST(**facts_of, before=before, after=after) if after > before else None
 
 

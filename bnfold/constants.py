@@ -24,6 +24,11 @@ _FOLDABLE = frozenset(
 )
 # Earlier versions meant something else: broadcasting told by attributes, types by name, shapes by attributes.
 _SINCE = {"Add": 7, "Sub": 7, "Mul": 7, "Div": 7, "Pow": 7, "Cast": 6, "Reshape": 5, "Split": 2}
+# What cannot fail on inputs of the right type. Others can, and where control flow never comes, valid models
+# may hold them: an index out of range in a branch that is not taken.
+_TOTAL = frozenset(
+    {"Abs", "Cast", "CastLike", "Constant", "DequantizeLinear", "Identity", "Neg", "Transpose"}
+)
 # The reference has no older implementation of these, and what the older ones do the newer do as well.
 _IMPLEMENTED = {"DequantizeLinear": 19}
 _LIMIT = 1 << 31  # bytes; a constant that a subgraph would blow up beyond this is left alone
@@ -67,7 +72,7 @@ class Constants:
         return self._overridable and value.is_initializer() and value.is_graph_input()
 
     def has(self, value: ir.Value | None) -> bool:
-        """Whether the value is constant, found without reading any weight."""
+        """Whether the value is constant; initializers, and what cannot fail over them, are not read."""
         if value is None:
             return False
         if value not in self._known:
@@ -100,9 +105,20 @@ class Constants:
             if unknown:
                 pending.extend(unknown)
                 continue
-            self._known[current] = needs is not None and all(self._known[need] for need in needs)
+            constant = needs is not None and all(self._known[need] for need in needs)
+            self._known[current] = constant and self._can_be_evaluated(current)
             pending.pop()
         return self._known[value]
+
+    def _can_be_evaluated(self, value: ir.Value) -> bool:
+        node = value.producer()
+        if node is None or node.op_type in _TOTAL:
+            return True
+        try:
+            self._evaluate(node, value)
+        except Exception:  # each operator of the reference fails in its own way; what fails is no constant
+            return False
+        return True
 
     def _needs(self, value: ir.Value) -> list[ir.Value] | None:
         """The values that must be constant for this one to be so; None where it cannot be."""
@@ -160,7 +176,8 @@ class Constants:
         version = max(self._version(node), _IMPLEMENTED.get(node.op_type, 1))
         opset = onnx.helper.make_opsetid("", version)
         model = onnx.helper.make_model(graph, opset_imports=[opset])
-        results = list(ReferenceEvaluator(model).run([name], feeds))
+        with np.errstate(all="ignore"):  # an infinity is a result like any other
+            results = list(ReferenceEvaluator(model).run([name], feeds))
         return np.asarray(results[0])
 
 

@@ -106,7 +106,7 @@ def _fold(
         try:
             sites = folding.run()
         except OutOfRangeError as error:
-            # the folds that led to numbers too large for their type are taken back: all begins anew without
+            # the folds that led to numbers that do not fit their type are taken back: all begins anew without
             blamed = folding.blame(error)
             if blamed.keys() <= barred.keys():
                 if not merge:
@@ -183,7 +183,7 @@ class _Pass:
             if reason is None and is_batchnorm(node):
                 link = link_of(node, self._facts)
                 reason = link if isinstance(link, Reason) else None
-            if reason is not None and (is_batchnorm(node) or node not in self._barred):
+            if reason is not None:
                 self._ledger.refused(node, reason)
 
     def _sweep(self, *, rebalance: bool) -> bool:

@@ -86,16 +86,28 @@ class Kernel:
         weight = self.weight * factor.reshape(-1, *(1,) * (self.weight.ndim - 1))
         return replace(self, weight=weight, bias=factor * self.bias + shift)
 
-    def plus(self, other: Kernel) -> Kernel | None:
-        """The sum of two kernels over one source, or None where it is not one kernel.
+    def difference(self, other: Kernel) -> str | None:
+        """Why two kernels over one source are not one, in words; None where they are."""
+        if self.channels != other.channels:
+            return "its channels are {} → {} and not {} → {}".format(*self.channels, *other.channels)
+        if self.stride != other.stride:
+            return f"its stride is {self.stride} and not {other.stride}"
+        return None
+
+    def cost_with(self, other: Kernel) -> int:
+        """Multiply-adds of [`plus`][bnfold.kernels.Kernel.plus], found without making it."""
+        cin, cout = self.channels
+        taps = math.prod(count for _, _, count in self._grid(other))
+        return cout * (cin // math.gcd(self.groups, other.groups)) * taps
+
+    def plus(self, other: Kernel) -> Kernel:
+        """The sum of two kernels over one source.
 
         Channels and strides must be the same; the outputs must be of one size, which the caller proves.
         """
-        if self.channels != other.channels or self.stride != other.stride:
-            return None
         groups = math.gcd(self.groups, other.groups)
         first, second = self._widened(groups), other._widened(groups)
-        grid = [_grid(first, second, axis) for axis in range(len(self.stride))]
+        grid = self._grid(other)
         offset = tuple(start for start, _, _ in grid)
         step = tuple(distance for _, distance, _ in grid)
         taps = tuple(count for _, _, count in grid)
@@ -103,6 +115,9 @@ class Kernel:
         # where sizes agree for other reasons than equal margins, the larger leaves room for every tap
         margin = tuple(map(max, self.margin, other.margin))
         return Kernel(weight, self.bias + other.bias, groups, self.stride, step, offset, margin)
+
+    def _grid(self, other: Kernel) -> list[tuple[int, int, int]]:
+        return [_grid(self, other, axis) for axis in range(len(self.stride))]
 
     def after(self, first: Kernel) -> Kernel | None:
         """This kernel over what a pointwise one gives, or None where that is not one kernel.

@@ -41,6 +41,8 @@ class Ledger:
         self._position = position
         self._facts = facts
         self._entries: dict[ir.Node, _Entry] = {}
+        # taken down at the start: a node without a name goes by its output's, which a fold may change
+        self._names = {node: module_name(node) for node in position}
 
     def folded(self, chain: Chain, into: Iterable[ir.Node]) -> None:
         """Note that a chain is gone and which nodes took it, together with all that it had taken itself."""
@@ -106,7 +108,8 @@ class Ledger:
             }
             if found:
                 return found
-        return {}
+        # no site has put anything there: a chain was only made shorter
+        return {self._position[node]: reason} if node in self._position else {}
 
     def sites(self) -> tuple[Site, ...]:
         """Every site in graph order."""
@@ -118,7 +121,7 @@ class Ledger:
                 op_type=entry.op_type,
                 graph=entry.graph,
                 status=entry.status,
-                into=tuple(module_name(node) for node in entry.touched),
+                into=tuple(self._names.get(node) or module_name(node) for node in entry.touched),
                 reason=entry.reasons[0],
                 reason_after=entry.reasons[1],
             )
@@ -139,6 +142,6 @@ class Ledger:
             is_chain = len(members) > 1 and node.op_type != "BatchNormalization"
             op_type = "+".join(member.op_type for member in members) if is_chain else node.op_type
             scope = self._facts.scope(node)
-            self._entries[node] = _Entry(module_name(node), label(node), op_type, scope.label, members)
+            self._entries[node] = _Entry(self._names[node], label(node), op_type, scope.label, members)
         self._entries[node].members = members
         return self._entries[node]

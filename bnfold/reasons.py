@@ -114,8 +114,8 @@ OPERATOR = Rule(
 )
 WEIGHT_NOT_CONSTANT = Rule(
     "BN202",
-    "the weight is not constant",
-    "{value}, the weight of {node}, is computed at run time.",
+    "a weight is not constant",
+    "{value}, a constant in other models, is given to {node} at run time.",
     "Export the model with constant weights; inside a function, inline it (`--inline`).",
 )
 WEIGHT_OVERRIDABLE = Rule(

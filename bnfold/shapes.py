@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
@@ -53,7 +55,8 @@ def infer(model: ir.Model) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.Data
         if producer is not None and producer.domain in ("", "ai.onnx"):
             twin.shape = None
     _settle_constants(copy)
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
+    with _quiet():
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
     shapes: dict[ir.Value, Dims] = {}
     dtypes: dict[ir.Value, ir.DataType] = {}
     for value, inferred in pairs:
@@ -65,6 +68,18 @@ def infer(model: ir.Model) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.Data
         if shape is not None:
             shapes[value] = shape
     return shapes, dtypes
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inference that fails leaves shapes unknown, which the result says; it need not be logged too."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _dims(holder: ir.Value | ir.TensorProtocol) -> Dims | None:

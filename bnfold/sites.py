@@ -154,8 +154,11 @@ def _next(link: Link, facts: Facts, barred: Collection[ir.Node]) -> Link | None:
 def _arithmetic(node: ir.Node, index: int, facts: Facts) -> Affine | None:
     """`x ∘ c` for a constant c that is one number, or varies along one axis that x provably has."""
     source, output = node.inputs[1 - index], node.outputs[0]
-    assert source is not None, "both operands are required"
-    if facts.dtype(source) not in FLOATS or any(attribute.is_ref() for attribute in node.attributes.values()):
+    if (
+        source is None
+        or facts.dtype(source) not in FLOATS
+        or any(attribute.is_ref() for attribute in node.attributes.values())
+    ):
         return None
     if "broadcast" in node.attributes or "axis" in node.attributes:
         return None  # before version 7 these meant a broadcasting of their own

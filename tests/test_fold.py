@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import bnfold
-from tests.graphs import build, feeds, fold_and_compare, kept_codes, operators, run, weight
+from tests.graphs import assert_same, build, feeds, fold_and_compare, kept_codes, operators, run, weight
 from tests.graphs import statistics as any_statistics
 
 NORM = "BatchNormalization({0}, scale, bias, mean, var)"
@@ -487,3 +487,44 @@ def test_a_network_of_all_the_usual_layers():
     result = fold_and_compare(model)
     assert operators(result.model) == ["Conv", "Relu", "MaxPool", "Flatten", "Gemm", "Relu", "MatMul"]
     assert len(result.folded) == 2
+
+
+@pytest.mark.parametrize(("factor", "code"), [(300, "BN401"), (1e-4, "BN402")])
+def test_a_chain_that_cannot_be_shorter_in_its_type_stays(factor, code):
+    k = np.array([1, 0.9, 0.8, 0.7], np.float16).reshape(4, 1, 1) * np.float16(factor)
+    model = build(
+        "g (float16[1,4,8,8] x) => (float16[1,4,8,8] y) "
+        "{ r = Relu(x) a = Mul(r, k) b = Mul(a, k) y = Relu(b) }",
+        {"k": k},
+    )
+    result = bnfold.fold(model)
+    assert operators(result.model) == ["Relu", "Mul", "Mul", "Relu"]
+    assert kept_codes(result) == {code}
+
+
+def test_a_node_without_a_name_is_reported_by_the_name_that_it_had():
+    model = build(
+        "g (float[1,3,6,6] x) => (float[1,4,4,4] y) "
+        "{ c = Conv(x, w) y = BatchNormalization(c, scale, bias, mean, var) }",
+        {"w": weight(4, 3, 3, 3), **statistics(4)},
+    )
+    assert [site.into for site in fold_and_compare(model).sites] == [("c",)]
+
+
+def test_a_constant_that_fails_in_a_branch_that_is_not_taken():
+    model = build(
+        "g (float[2,4] x) => (float[2,4] y) { y = If(yes) "
+        "<then_branch = t () => (float[2,4] p) { p = Relu(x) }, "
+        "else_branch = e () => (float[2,4] q) { w = Gather(m, beyond) q = Add(x, w) }> }",
+        {"m": weight(4, 4), "yes": np.array(True), "beyond": np.array([9])},
+    )
+    assert_same(model, bnfold.fold(model).model)
+
+
+def test_a_long_row_of_convolutions_beside_one():
+    row = " ".join(f"c{i} = Conv({f'c{i - 1}' if i else 'x'}, w)" for i in range(1200))
+    model = build(
+        f"g (float[1,4,2,2] x) => (float[1,4,2,2] y) {{ {row} d = Conv(x, w) y = Add(c1199, d) }}",
+        {"w": np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1)},
+    )
+    assert len(operators(bnfold.fold(model).model)) == 1202

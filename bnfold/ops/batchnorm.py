@@ -85,6 +85,7 @@ def affine_of(node: ir.Node, facts: Facts) -> Affine | Reason:
     for what, bad in (
         ("a NaN or an infinity among its parameters", not all(map(_finite, (gamma, beta, mean, variance)))),
         ("a variance that is not positive, even with ε added", bool(np.any(spread <= 0))),
+        ("parameters of different shapes", len({array.shape for array in arrays if array is not None}) > 1),
     ):
         if bad:
             return reasons.BAD_NUMBERS(node=label(node), what=what)

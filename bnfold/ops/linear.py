@@ -46,7 +46,7 @@ def constant_problem(node: ir.Node, index: int, facts: Facts) -> Reason | None:
         return reasons.WEIGHT_NOT_CONSTANT(value=name_of(value), node=label(node))
     dtype = facts.dtype(value)
     if dtype not in FLOATS:
-        return reasons.NOT_FLOAT(value=name_of(value), dtype=dtype)
+        return reasons.NOT_FLOAT(value=name_of(value), dtype=dtype or "unknown")
     return None
 
 
@@ -64,7 +64,10 @@ def channel_problem(node: ir.Node, affine: Affine, axis: int, size: int) -> Reas
         for coefficient in (affine.scale, affine.shift)
         if coefficient.ndim == 0 or coefficient.ndim > axis
     )
-    return None if affine.axes <= {axis} and fits else wrong_axis(node, affine, axis)
+    if not affine.axes <= {axis}:
+        return wrong_axis(node, affine, axis)
+    what = f"{size} channels where the affine has another number"
+    return None if fits else reasons.BAD_NUMBERS(node=label(node), what=what)
 
 
 def weight_shape(node: ir.Node, index: int, facts: Facts) -> tuple[int, ...] | None:

@@ -77,7 +77,9 @@ def _padded_axes(node: ir.Node, rank: int, facts: Facts) -> frozenset[int] | Non
 def _constant(node: ir.Node, facts: Facts) -> float | None:
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         array = facts.constants.array(node.inputs[2])
-        return None if array is None else float(np.asarray(array, np.float64).reshape(-1)[0])
+        return (
+            None if array is None or not array.size else float(np.asarray(array, np.float64).reshape(-1)[0])
+        )
     return real(node, "value", 0.0)
 
 

@@ -93,11 +93,6 @@ class Affine:
         """The map without its shift."""
         return Affine(self.scale)
 
-    @property
-    def only_shift(self) -> Affine:
-        """The map without its scale."""
-        return Affine(1.0, self.shift)
-
     def then(self, after: Affine) -> Affine:
         """This map followed by `after`: `after.scale · (scale · x + shift) + after.shift`."""
         scale = _combine(np.multiply, after.scale, self.scale)

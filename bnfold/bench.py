@@ -2,7 +2,8 @@
 
 Original and folded run in one process, turn by turn: every round times both, in an order drawn anew, so that
 whatever else the machine does meets both alike. A timing repeats a fast model until a few milliseconds have
-passed, because a clock and an operating system blur anything shorter.
+passed, because a clock and an operating system blur anything shorter. The faster model of the two is repeated
+more often, so that both timings last about equally long and are interrupted about equally often.
 
 Two sessions of the very same model differ by a percent or so through where their weights happen to lie in
 memory, for as long as they live. So both models are loaded afresh several times, and the figure, the ratio of
@@ -20,16 +21,17 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, ModelError
 from bnfold.runtime import samples, sessions
-from bnfold.runtime.interface import as_ir, interface
+from bnfold.runtime.interface import Port, as_ir, differences, interface
 from bnfold.runtime.sessions import Feeds, ModelLike
 
 Optimizer = Literal["default", "off"]
@@ -52,7 +54,7 @@ class Row:
     Attributes:
         optimizer: ONNX Runtime's optimizer: `"default"` or `"off"`.
         rounds: Number of rounds over all loads; each timed both models once.
-        repeats: Runs within one timing.
+        repeats: Runs of the original within one timing.
         original_ms: Median of the original.
         original_p90_ms: What 90 % of the original's timings stay below.
         folded_ms: Median of the folded model.
@@ -60,6 +62,7 @@ class Row:
         ratio: `original_ms / folded_ms`; above 1 the folded model is faster.
         low: Lower end of the ratio's 95 % interval.
         high: Upper end.
+        folded_repeats: Runs of the folded model within one timing.
     """
 
     optimizer: Optimizer
@@ -72,6 +75,7 @@ class Row:
     ratio: float
     low: float
     high: float
+    folded_repeats: int = 1
 
     @property
     def verdict(self) -> Verdict:
@@ -121,8 +125,8 @@ class Benchmark:
             )
         if off.verdict == "faster":
             return (
-                "No measurable gain with ONNX Runtime as it comes: its default session already does this "
-                f"fold by itself. With its optimizer off, {off.sentence}."
+                f"No measurable gain with ONNX Runtime as it comes; with its optimizer off, {off.sentence}. "
+                "Its default session folds a BatchNorm behind a convolution by itself, which may be why."
             )
         return f"No measurable gain with ONNX Runtime as it comes. With its optimizer off, {off.sentence}."
 
@@ -156,18 +160,20 @@ def benchmark(
         on_progress: Called with the number of loads timed and their total.
 
     Raises:
-        InputError: The inputs given do not fit the model, or none can be drawn for it.
-        ModelError: A model cannot be read, or ONNX Runtime does not run it.
+        InputError: The inputs given do not fit the model, or none can be drawn that it takes.
+        ModelError: A model cannot be read, the two have other inputs or outputs, or ONNX Runtime does not run
+            one.
         ProviderError: The provider is unknown, absent, or would be silently replaced.
         MissingExtraError: ONNX Runtime is not installed.
     """
     if rounds is not None and rounds < 2:
         raise InputError(f"{rounds} rounds give no interval.", f"Ask for {MIN_ROUNDS} or more.")
     if not 0 < seconds < math.inf:
-        raise InputError(f"{seconds} seconds cannot be measured for.", "Give a positive number.")
+        raise InputError(f"{seconds} seconds cannot be measured for.", "Give a finite, positive number.")
     rng = np.random.default_rng(seed)
     pair = _Pair(original, folded, provider, threads)
-    feeds = pair.feeds(inputs, seed)
+    ports = _common_inputs(original, folded)
+    feeds = pair.feeds(ports, inputs, seed)
     rows = []
     for place, optimizer in enumerate(OPTIMIZERS):
         repeats, per_load = _plan(pair.load(optimizer), feeds, rounds, seconds / len(OPTIMIZERS))
@@ -197,30 +203,46 @@ class _Pair:
         made = [self._session(model, optimized=optimizer == "default") for model in models]
         return made[::-1] if swapped else made
 
-    def feeds(self, inputs: Feeds | None, seed: int) -> Feeds:
+    def feeds(self, ports: Sequence[Port], inputs: Feeds | None, seed: int) -> Feeds:
         """The inputs that were given, or one random sample that the original accepts."""
-        ports = interface(as_ir(self.original)).inputs
         if inputs is not None:
             return samples.fit(inputs, ports)
-        session = self._session(self.original, optimized=False)
-        return samples.choose(ports, lambda feeds: sessions.run(session, feeds), count=1, seed=seed).feeds[0]
+        run = partial(sessions.run, self._session(self.original, optimized=False))
+        (feeds, *_) = samples.choose(ports, run, count=1, seed=seed).feeds
+        samples.run_drawn(run, feeds)
+        return feeds
 
     def _session(self, model: ModelLike, *, optimized: bool) -> Any:
         return sessions.session(model, provider=self.provider, optimized=optimized, threads=self.threads)
 
 
-def _plan(pair: list[Any], feeds: Feeds, rounds: int | None, seconds: float) -> tuple[int, int]:
-    """Runs a timing, so that it is long enough, and rounds a load, so that all loads fill the time."""
+def _common_inputs(original: ModelLike, folded: ModelLike) -> tuple[Port, ...]:
+    """The inputs of both models, whose inputs and outputs must be the same."""
+    ports = interface(as_ir(original))
+    if found := differences(ports, interface(as_ir(folded))):
+        raise ModelError(
+            f"The second model does not stand for the first. {' '.join(found)}",
+            "Give a model and what was folded from it.",
+        )
+    return ports.inputs
+
+
+def _plan(pair: list[Any], feeds: Feeds, rounds: int | None, seconds: float) -> tuple[tuple[int, int], int]:
+    """Runs a timing of each, so that both last long and alike, and rounds a load, so that all fill the time.
+
+    A longer timing is interrupted more often: a slow model timed for longer would seem slower than it is.
+    """
     _warm_up(pair, feeds)
     times = [statistics.median(_time(session, feeds, 1) for _ in range(3)) for session in pair]
-    repeats = max(1, math.ceil(_SHORTEST_TIMING_MS / max(times)))
-    fitting = int(1e3 * seconds / (repeats * sum(times)))
+    longest = max(times) * max(1, math.ceil(_SHORTEST_TIMING_MS / max(times)))
+    original, folded = (max(1, round(longest / one)) for one in times)
+    fitting = int(1e3 * seconds / (original * times[0] + folded * times[1]))
     wanted = rounds or min(MAX_ROUNDS, max(MIN_ROUNDS, fitting))
-    return repeats, math.ceil(wanted / LOADS)
+    return (original, folded), math.ceil(wanted / LOADS)
 
 
 def _measure(
-    pair: list[Any], feeds: Feeds, rounds: int, repeats: int, rng: np.random.Generator
+    pair: list[Any], feeds: Feeds, rounds: int, repeats: tuple[int, int], rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     """Time both sessions turn by turn; gives milliseconds a run as `[rounds, 2]`."""
     _warm_up(pair, feeds)
@@ -230,7 +252,7 @@ def _measure(
     try:
         for turn in times:
             for which in rng.permutation(2):
-                turn[which] = _time(pair[which], feeds, repeats)
+                turn[which] = _time(pair[which], feeds, repeats[which])
     finally:
         if collected:
             gc.enable()
@@ -251,7 +273,9 @@ def _time(session: Any, feeds: Feeds, repeats: int) -> float:
     return (time.perf_counter_ns() - start) / repeats / 1e6
 
 
-def _row(optimizer: Optimizer, times: npt.NDArray[np.float64], repeats: int, rng: np.random.Generator) -> Row:
+def _row(
+    optimizer: Optimizer, times: npt.NDArray[np.float64], repeats: tuple[int, int], rng: np.random.Generator
+) -> Row:
     """Medians, their ratio and its interval, from times of the shape `[loads, rounds, 2]`.
 
     The bootstrap draws loads, then whole rounds within each, so that the two timings of a round stay a pair.
@@ -267,7 +291,7 @@ def _row(optimizer: Optimizer, times: npt.NDArray[np.float64], repeats: int, rng
     return Row(
         optimizer=optimizer,
         rounds=len(pooled),
-        repeats=repeats,
+        repeats=repeats[0],
         original_ms=float(original),
         original_p90_ms=float(original_p90),
         folded_ms=float(folded),
@@ -275,4 +299,5 @@ def _row(optimizer: Optimizer, times: npt.NDArray[np.float64], repeats: int, rng
         ratio=float(original / folded),
         low=float(low),
         high=float(high),
+        folded_repeats=repeats[1],
     )

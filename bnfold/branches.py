@@ -20,14 +20,14 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.affine import Array
 from bnfold.edit import Editor, rename
-from bnfold.graph import ONNX_DOMAINS, Facts
+from bnfold.graph import Facts
 from bnfold.kernels import Kernel
 from bnfold.ops.base import label
 from bnfold.ops.conv import Conv
 from bnfold.ops.pool import mean_kernel
 from bnfold.reasons import Reason
 from bnfold.result import Merge
-from bnfold.scopes import Scope
+from bnfold.scopes import ONNX_DOMAINS, Scope
 from bnfold.shapes import Dims
 from bnfold.sites import Link, link_of, module_name
 

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from bnfold.scopes import ONNX_DOMAINS
+
 # Deterministic operators whose output depends on nothing but their inputs. What is not here is not constant.
 _FOLDABLE = frozenset(
     """
@@ -79,10 +81,6 @@ class Constants:
             self._known[value] = self._decide(value)
         return self._known[value]
 
-    def forget(self, value: ir.Value) -> None:
-        """Drop what is remembered of a value whose producer changed."""
-        self._known.pop(value, None)
-
     def array(self, value: ir.Value | None) -> npt.NDArray[np.generic] | None:
         """The constant's elements, in its own type, or None where the value is not constant."""
         if value is None or not self.has(value):
@@ -138,7 +136,7 @@ class Constants:
 
     def _is_evaluable(self, node: ir.Node) -> bool:
         known = node.op_type == "Constant" or node.op_type in _FOLDABLE
-        standard = node.domain in ("", "ai.onnx") and self._version(node) >= _SINCE.get(node.op_type, 1)
+        standard = node.domain in ONNX_DOMAINS and self._version(node) >= _SINCE.get(node.op_type, 1)
         return known and standard and not any(attribute.is_ref() for attribute in node.attributes.values())
 
     def _is_small(self, value: ir.Value) -> bool:

@@ -13,7 +13,6 @@ from bnfold.constants import Constants
 from bnfold.scopes import Scope, scopes
 from bnfold.shapes import Dims, infer
 
-ONNX_DOMAINS = ("", "ai.onnx")
 FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
 

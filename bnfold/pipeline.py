@@ -231,14 +231,17 @@ def check_destination(destination: Path, *sources: Path) -> None:
     """Refuse a file to write before any work is spent on it.
 
     Raises:
-        SaveError: Its folder is missing, it is a folder, or it is one of `sources`.
+        SaveError: Its folder is missing or read-only, it is no ordinary file, or it is one of `sources`.
     """
     atomic.destination(destination)
     for source in sources:
         if destination.absolute() == source.absolute() or (
             destination.exists() and source.exists() and destination.samefile(source)
         ):
-            raise SaveError(f"{destination} is a model of this command.", "Name another file to write.")
+            raise SaveError(
+                f"{destination} is an input or an output of this command already.",
+                "Name another file to write.",
+            )
 
 
 def _within(stage: str, progress: Progress) -> Callable[[int, int], None]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+ONNX_DOMAINS = ("", "ai.onnx")
+"""The two names of the domain of ONNX's own operators."""
+
 
 @dataclass(frozen=True)
 class Scope:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from bnfold.constants import Constants, constant_node
-from bnfold.scopes import Scope, scopes
+from bnfold.scopes import ONNX_DOMAINS, Scope, scopes
 
 Dim = int | str | None
 Dims = tuple[Dim, ...]
@@ -52,7 +52,7 @@ def infer(model: ir.Model) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.Data
     ]
     for _, twin in pairs:
         producer = twin.producer()
-        if producer is not None and producer.domain in ("", "ai.onnx"):
+        if producer is not None and producer.domain in ONNX_DOMAINS:
             twin.shape = None
     _settle_constants(copy)
     with _quiet():

@@ -11,11 +11,11 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.affine import Affine, Array
-from bnfold.graph import FLOATS, ONNX_DOMAINS, Facts
+from bnfold.graph import FLOATS, Facts
 from bnfold.ops import batchnorm
 from bnfold.ops.base import label
 from bnfold.reasons import Reason
-from bnfold.scopes import Scope
+from bnfold.scopes import ONNX_DOMAINS, Scope
 
 DATA_NORMS = frozenset(
     {"InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"}

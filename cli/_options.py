@@ -105,7 +105,7 @@ data_options = _together(
         type=click.IntRange(min=0),
         default=0,
         metavar="N",
-        show_default="0",
+        show_default=True,
         help="Of the random data.",
     ),
 )
@@ -116,7 +116,7 @@ validation_options = _together(
         type=click.IntRange(min=1),
         default=3,
         metavar="N",
-        show_default="3",
+        show_default=True,
         help="How many random inputs to compare on.",
     ),
     click.option(
@@ -133,15 +133,15 @@ timing_options = _together(
         type=click.IntRange(min=1),
         default=1,
         metavar="N",
-        show_default="1",
+        show_default=True,
         help="ONNX Runtime's threads for the timing.",
     ),
     click.option(
         "--seconds",
         type=click.FloatRange(min=0, min_open=True),
-        default=10.0,
+        default=10,
         metavar="NUMBER",
-        show_default="10",
+        show_default=True,
         help="How long to time, on each provider.",
     ),
 )

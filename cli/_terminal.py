@@ -30,7 +30,7 @@ _WIDTH_OF_A_FILE = 160  # it has none: wrap late, but keep tables readable
 
 def show(renderable: RenderableType, *, quiet: bool, json_path: Path | None) -> None:
     """Print for a person, unless asked not to, or unless standard output is for the JSON."""
-    if quiet or _is_stdout(json_path):
+    if quiet or is_stdout(json_path):
         return
     from rich.console import Console
 
@@ -49,7 +49,7 @@ def write_json(report: Mapping[str, Any], json_path: Path | None) -> None:
         return
     from bnfold.report import json
 
-    if _is_stdout(json_path):
+    if is_stdout(json_path):
         click.echo(json.dumps(dict(report)), nl=False)
     else:
         json.write(dict(report), json_path)
@@ -57,7 +57,7 @@ def write_json(report: Mapping[str, Any], json_path: Path | None) -> None:
 
 def check_json(json_path: Path | None, *others: Path) -> None:
     """Refuse a place for the report before any work is spent; `others` are the command's other files."""
-    if json_path is None or _is_stdout(json_path):
+    if json_path is None or is_stdout(json_path):
         return
     from bnfold.pipeline import check_destination
 
@@ -94,5 +94,6 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
-def _is_stdout(path: Path | None) -> bool:
+def is_stdout(path: Path | None) -> bool:
+    """Whether the JSON was asked for on standard output."""
     return path is not None and str(path) == "-"

@@ -27,10 +27,12 @@ def command(code: str | None, markdown: bool, json_path: Path | None, quiet: boo
     from bnfold.report import json, text
     from bnfold.report.rules import all_rules, find_rule, page
 
+    if markdown and _terminal.is_stdout(json_path):
+        raise click.UsageError("--markdown and --json - both take standard output: name a file for one.")
     _terminal.check_json(json_path)
     rules = [find_rule(code)] if code else all_rules()
     _terminal.write_json(json.rules_document(rules), json_path)
-    if markdown:
+    if not markdown:
+        _terminal.show(text.rule(rules[0]) if code else text.rules(rules), quiet=quiet, json_path=json_path)
+    elif not quiet:
         click.echo(page(rules), nl=False)
-        return
-    _terminal.show(text.rule(rules[0]) if code else text.rules(rules), quiet=quiet, json_path=json_path)

@@ -43,7 +43,8 @@ def command(
     MODEL is a .pt or .pth that holds a whole module, a .pt2 of torch.export, or an .onnx file. What it holds
     counts, not its name. Every BatchNorm that can go exactly is folded into the weights beside it. Then the
     original and the folded model run on the same data in ONNX Runtime, and their latency is measured. The
-    file is written only when the outputs agree; it appears whole or not at all.
+    file is written only when the outputs agree; it appears whole or not at all. The report of --json is
+    written after it; where that fails, the file stays.
 
     \b
     Examples:
@@ -56,7 +57,7 @@ def command(
     from bnfold.pipeline import ExportDisagreementError, export
     from bnfold.report import json, text
 
-    destination = output or model.with_suffix(".folded.onnx")
+    destination = output or _beside(model)
     _terminal.check_json(json_path, model, destination)
     inputs = _terminal.read_inputs(inputs_path)
     try:
@@ -76,3 +77,11 @@ def command(
         raise
     _terminal.write_json(json.export_document("export", done), json_path)
     _terminal.show(text.export_report(done), quiet=quiet, json_path=json_path)
+
+
+def _beside(model: Path) -> Path:
+    """The file to write where none was named."""
+    from bnfold.files.contents import head_of
+
+    head_of(model)  # refuses what is no file in the usual words: a name such as "." has no suffix to replace
+    return model.with_suffix(".folded.onnx")

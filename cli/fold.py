@@ -27,7 +27,8 @@ def command(
     """Fold an ONNX model, the pass alone.
 
     Nothing is run, so this needs neither ONNX Runtime nor PyTorch. To compare the outputs as well, use
-    `bnfold export`, or `bnfold validate` afterwards. The same input gives the same bytes.
+    `bnfold export`, or `bnfold validate` afterwards. The same input gives the same bytes. The report of
+    --json is written after the model; where that fails, the model stays.
 
     \b
     Examples:

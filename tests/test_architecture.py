@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ LAYERS = (
     ("branches", "ledger", "push", "shorten"),
     ("fold",),
     ("runtime",),
-    ("validate", "bench", "reference", "torch"),
+    ("validate", "bench", "torch"),
     ("sources", "pipeline"),
     ("report",),
 )
@@ -58,6 +59,28 @@ def test_imports_point_one_way(path: Path) -> None:
         return
     wrong = {name for name in _imports(path) if _layer(name) > _layer(module)}
     assert not wrong, f"{module} imports from a later layer: {sorted(wrong)}"
+
+
+def _table_of_rooms() -> dict[str, int]:
+    """Every room of bnfold/ that CONTRIBUTING.md lists, with the number of its row."""
+    rows = re.findall(r"^\| (`bnfold/.*?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    rooms = [re.findall(r"`(?:bnfold/)?(\w+)(?:\.py|/)`", row) for row in rows]
+    return {room: number for number, names in enumerate(rooms) for room in names}
+
+
+def test_the_layers_are_the_rooms_that_there_are() -> None:
+    there = {path.relative_to(ROOT / "bnfold").parts[0].removesuffix(".py") for path in SOURCES}
+    assert {room for rooms in LAYERS for room in rooms} == there - {"__init__"}
+
+
+def test_the_table_of_rooms_is_in_the_order_of_imports() -> None:
+    rooms = _table_of_rooms()
+    assert set(rooms) == {room for layer in LAYERS for room in layer} - {"_version"}
+    for path in SOURCES:
+        room = path.relative_to(ROOT / "bnfold").parts[0].removesuffix(".py")
+        used = {name.split(".")[1] for name in _imports(path)} & set(rooms)
+        below = [other for other in used if room in rooms and rooms[other] > rooms[room]]
+        assert not below, f"{room} imports from {below}, which the table lists below it"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -137,7 +137,7 @@ def test_a_model_that_is_read_is_no_destination(model: Path, tmp_path: Path) -> 
     link = tmp_path / "link.onnx"
     link.symlink_to(model)
     for place in (model, link, tmp_path / "." / "model.onnx"):
-        with pytest.raises(SaveError, match="a model of this command"):
+        with pytest.raises(SaveError, match="an input or an output of this command already"):
             check_destination(place, model)
     with pytest.raises(SaveError, match="is a folder"):
         check_destination(tmp_path, model)

@@ -1,4 +1,4 @@
-"""What README.md shows can be typed as it stands."""
+"""What README.md shows can be typed as it stands, and the pages link to files that are there."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ bnfold (.+)$", README, re.MULTILINE)
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 @pytest.fixture
@@ -23,7 +24,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the trained models, and one of them as `model.onnx`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
-    (tmp_path / "out").mkdir()
     shutil.copy(ROOT / "models" / "convnet.pt", "models")
     arguments = ["export", "models/convnet.pt", "--input-shape", "1x1x32x32", "-o", "model.onnx"]
     done = CliRunner().invoke(main, [*arguments, "--no-bench", "--no-validate", "--quiet"])
@@ -49,3 +49,18 @@ def test_a_command_runs(command: str) -> None:
 @pytest.mark.usefixtures("workplace")
 def test_a_program_runs(program: str) -> None:
     exec(compile(program, "README.md", "exec"), {})
+
+
+def _links(page: Path) -> list[str]:
+    targets = re.findall(r"\]\(([^()\s]+)\)", page.read_text())
+    return [target for target in targets if not re.match(r"[a-z]+:|#", target)]
+
+
+def test_the_readme_links_to_other_pages() -> None:
+    assert "docs/exactness.md" in _links(ROOT / "README.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    missing = [link for link in _links(page) if not (page.parent / link.partition("#")[0]).exists()]
+    assert not missing

@@ -15,6 +15,8 @@ from bnfold.files.contents import reason
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
+_STREAMS = {"-", "/dev/stdout", "/dev/stderr"}  # links that lead to whatever the shell has opened
+_ANOTHER_FOLDER = "Give a folder that you may write to."
 
 
 @contextlib.contextmanager
@@ -55,13 +57,19 @@ def destination(path: str | os.PathLike[str]) -> Path:
     """Resolve `path` for [`replacing`][bnfold.files.atomic.replacing].
 
     Raises:
-        SaveError: It is a folder, or in a folder that does not exist.
+        SaveError: It is a folder, a device or a pipe, or in a folder that does not exist or is read-only.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise SaveError(f"{path} is a folder.", "Give the name of a file in it.")
+    if os.fspath(path) in _STREAMS or (Path(path).exists() and not target.is_file()):
+        raise SaveError(
+            f"{path} is no ordinary file.", "Name a file. For JSON on standard output, type: --json -"
+        )
     if not target.parent.is_dir():
         raise SaveError(f"The folder of {path} does not exist.", f"Type: mkdir -p {target.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise SaveError(f"The folder of {path} is read-only.", _ANOTHER_FOLDER)
     return target
 
 
@@ -74,7 +82,7 @@ def save_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.errno in _NO_SPACE:
             fix = "Free some space there, or save to another disk."
         elif error.errno in _NO_RIGHT:
-            fix = "Give a folder that you may write to."
+            fix = _ANOTHER_FOLDER
         else:
             fix = "Save to another folder."
         raise SaveError(f"{path} could not be saved: {reason(error)}.", fix) from error

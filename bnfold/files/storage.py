@@ -20,6 +20,7 @@ from bnfold.errors import ModelError, SaveError
 from bnfold.files import external
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.contents import describe, head_of, reason
+from bnfold.scopes import ONNX_DOMAINS
 
 OLDEST_IR = 3
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -60,7 +61,7 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
             f"{name} has sparse initializers, which bnfold does not read.",
             "Store them as dense initializers, or as Constant nodes.",
         )
-    if any(function.domain in ("", "ai.onnx") for function in proto.functions):
+    if any(function.domain in ONNX_DOMAINS for function in proto.functions):
         raise ModelError(
             f"{name} redefines operators of ONNX in functions of its own.",
             "Give its functions a domain of their own.",

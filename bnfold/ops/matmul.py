@@ -8,7 +8,7 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
-from bnfold.graph import ONNX_DOMAINS, Facts, Folds
+from bnfold.graph import Facts, Folds
 from bnfold.ops.base import Absorb, Answer, ToInput, ToOutput, integer, label, name_of, wrong_axis
 from bnfold.ops.linear import (
     Weighted,
@@ -19,6 +19,7 @@ from bnfold.ops.linear import (
     write_weight,
 )
 from bnfold.reasons import Reason
+from bnfold.scopes import ONNX_DOMAINS
 
 _BROADCASTS = 7  # since this version a bias Add broadcasts by itself
 

@@ -9,9 +9,10 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
-from bnfold.graph import ONNX_DOMAINS, Facts
+from bnfold.graph import Facts
 from bnfold.ops.base import integer, label, name_of
 from bnfold.reasons import Reason
+from bnfold.scopes import ONNX_DOMAINS
 
 _LIMITS = {np.dtype(kind): np.iinfo(kind) for kind in (np.int8, np.uint8, np.int16, np.uint16, np.int32)}
 

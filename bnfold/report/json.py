@@ -208,6 +208,7 @@ def _check_record(check: Check) -> Json:
         "top1": _number(check.top1),
         "passed": check.passed,
         "problem": check.problem,
+        "excused": check.excused,
     }
 
 
@@ -236,6 +237,7 @@ def _row_record(row: Row) -> Json:
         "low": _number(row.low),
         "high": _number(row.high),
         "verdict": row.verdict,
+        "folded_repeats": row.folded_repeats,
     }
 
 

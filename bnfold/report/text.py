@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from bnfold.reasons import Reason, Rule
     from bnfold.result import FoldResult, Site
     from bnfold.sources import Source
-    from bnfold.validate import Validation
+    from bnfold.validate import Check, Validation
 
 _STYLES = {"folded": "green", "merged": "green", "kept": "yellow"}
 _VERDICTS = {"faster": "green", "slower": "red"}
@@ -33,7 +34,7 @@ def export_report(export: Export) -> RenderableType:
     if export.destination:
         parts += ["", written(export.destination)]
         if not export.validation:
-            check = f"bnfold validate {export.source.path} {export.destination}"
+            check = shlex.join(("bnfold", "validate", str(export.source.path), str(export.destination)))
             hint = f" To compare them: {check}" if export.source.kind == "onnx" else ""
             parts.append(Text(f"The outputs were not compared.{hint}", style="yellow"))
     return Group(*parts)
@@ -58,24 +59,26 @@ def source_note(source: Source) -> RenderableType:
 
 
 def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
-    """Show every site: its name, its operator, and where it went or why it stays.
+    """Show every site: its name, its operator, and where it went or why it stays; then the merged branches.
 
     Args:
         result: Of a fold.
         foreseen: Whether nothing is saved, so that the words speak of what would happen.
     """
-    if not result.sites:
-        return Text("There is no BatchNorm and no per-channel arithmetic to fold in this model.")
-    table = _table("site", "operator", "status", "into, or why it stays")
-    table.columns[0].overflow = "fold"
-    for site in result.sites:
-        place = f"{site.name}\n(in {site.graph})" if site.graph else site.name
-        table.add_row(Text(place), site.op_type, Text(site.status, style=_STYLES[site.status]), _fate(site))
-    parts: list[RenderableType] = [table, ""]
+    parts: list[RenderableType] = [_fates(result.sites), ""] if result.sites else []
     if result.merges:
         parts += [merges(result), ""]
     parts += [Text.assemble("apart: ", *_words(reason)) for reason in result.apart]
     return Group(*parts, fold_summary(result, foreseen=foreseen))
+
+
+def _fates(sites: Iterable[Site]) -> Table:
+    table = _table("site", "operator", "status", "into, or why it stays")
+    table.columns[0].overflow = "fold"
+    for site in sites:
+        place = f"{site.name}\n(in {site.graph})" if site.graph else site.name
+        table.add_row(Text(place), site.op_type, Text(site.status, style=_STYLES[site.status]), _fate(site))
+    return table
 
 
 def merges(result: FoldResult[Any]) -> Table:
@@ -103,7 +106,26 @@ def _words(reason: Reason) -> tuple[str | tuple[str, str], ...]:
 
 
 def fold_summary(result: FoldResult[Any], *, foreseen: bool = False) -> Text:
-    """Say how many sites are gone and how many stay, operator by operator."""
+    """Say how many sites are gone and how many stay, operator by operator, and how the nodes have changed."""
+    line = _site_counts(result, foreseen) if result.sites else _without_sites(result, foreseen)
+    line.append(f" {_count(result.nodes_before, 'node')} before, {result.nodes_after} after.")
+    if codes := sorted({site.reason.code for site in result.kept if site.reason}):
+        line.append(f"\nMore on a reason: bnfold explain {codes[0]}")
+    return line
+
+
+def _without_sites(result: FoldResult[Any], foreseen: bool) -> Text:
+    if not result.merges:
+        return Text("There is no BatchNorm and no per-channel arithmetic to fold in this model.")
+    verb = "can become" if foreseen else "became"
+    branches = sum(len(one.branches) for one in result.merges)
+    return Text.assemble(
+        (f"{branches} parallel branches {verb} {_count(len(result.merges), 'convolution')}", "bold"),
+        "; there is no BatchNorm.",
+    )
+
+
+def _site_counts(result: FoldResult[Any], foreseen: bool) -> Text:
     total, gone, stay = len(result.sites), len(result.folded), len(result.kept)
     verb = "can be folded" if foreseen else "folded"
     norms = [site for site in result.sites if site.op_type == "BatchNormalization"]
@@ -111,12 +133,7 @@ def fold_summary(result: FoldResult[Any], *, foreseen: bool = False) -> Text:
     line = Text.assemble((f"{gone} of {total} {_plural(total, 'site')} {verb}", "bold"))
     if len(norms) != total:
         line.append(f" ({len(norms) - left} of {_count(len(norms), 'BatchNorm')})")
-    line.append(f"; {stay} {'stay' if stay != 1 else 'stays'}." if stay else "; none stays.")
-    line.append(f" {_count(result.nodes_before, 'node')} before, {result.nodes_after} after.")
-    if stay:
-        codes = sorted({site.reason.code for site in result.kept if site.reason})
-        line.append(f"\nMore on a reason: bnfold explain {codes[0]}")
-    return line
+    return line.append(f"; {stay} {'stay' if stay != 1 else 'stays'}." if stay else "; none stays.")
 
 
 def validation(result: Validation) -> RenderableType:
@@ -141,9 +158,15 @@ def _checks(result: Validation) -> Table:
             _small(check.tolerance),
             "–" if check.cosine is None else f"{check.cosine:.7f}",
             "–" if check.top1 is None else f"{check.top1:.2%}",
-            Text("agrees", style="green") if check.passed else Text("disagrees", style="bold red"),
+            _outcome(check),
         )
     return table
+
+
+def _outcome(check: Check) -> Text:
+    if check.passed:
+        return Text("agrees", style="green")
+    return Text("excused", style="yellow") if check.excused else Text("disagrees", style="bold red")
 
 
 def _agreement(result: Validation) -> Text:

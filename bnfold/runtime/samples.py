@@ -14,23 +14,34 @@ from __future__ import annotations
 import itertools
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from bnfold.errors import InputError, ModelError
+from bnfold.files.contents import reason
 from bnfold.runtime.interface import Port
 from bnfold.runtime.sessions import Feeds
 
 Runner: TypeAlias = Callable[[Feeds], object]
+Outputs = TypeVar("Outputs")
 
 BATCHES = (1, 3)
 CHANNELS = (3, 1, 4, 64)
 LENGTHS = (64, 96, 224, 128, 32, 256, 28, 299, 384, 16, 8)
 INTEGER_CEILINGS = (100, 2)  # a vocabulary has at least a hundred entries, a token type or a mask only two
+
+_GIVE_INPUTS = "Give real inputs with --inputs FILE.npz."
+
+# What a damaged archive raises, by the place of the damage: NotImplementedError is for a compression that is
+# none, RuntimeError for a flag that says "encrypted".
+_UNREADABLE = (
+    OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError
+)  # fmt: skip
 
 _FLOATS = frozenset({"float16", "float32", "float64"})
 _BYTES = frozenset({"int8", "uint8"})
@@ -87,6 +98,20 @@ def choose(
     return Samples(feeds, tuple(_notes(_roles(ports), sizings)))
 
 
+def run_drawn(run: Callable[[Feeds], Outputs], feeds: Feeds) -> Outputs:
+    """Run the model on a sample that was drawn for it, and give what `run` gives.
+
+    Raises:
+        InputError: The model rejects it, so that random inputs are none for this model.
+    """
+    try:
+        return run(feeds)
+    except ModelError as error:
+        raise InputError(
+            f"The model rejects a random input that was drawn for it. {error.problem}", _GIVE_INPUTS
+        ) from error
+
+
 def draw(ports: Sequence[Port], sizing: Sizing, *, seed: int | Sequence[int]) -> Feeds:
     """Draw one value for every input, with the sizes of `sizing`."""
     rng = np.random.default_rng(seed)
@@ -116,8 +141,10 @@ def load_npz(path: str | os.PathLike[str]) -> Feeds:
                 raise InputError(f"{os.fspath(path)} holds one array without a name.", fix)
             with content:
                 return {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{os.fspath(path)} cannot be read as an .npz file: {error}", fix) from error
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{os.fspath(path)} cannot be read as an .npz file: {reason(error)}.", fix
+        ) from error
 
 
 def fit(arrays: Feeds, ports: Sequence[Port]) -> Feeds:
@@ -188,7 +215,7 @@ def _first(ports: Sequence[Port], run: Runner, seed: int) -> Sizing:
     raise InputError(
         f"The model rejects all values that were tried for its inputs "
         f"({'; '.join(map(str, ports))}). The last time: {rejection.problem if rejection else ''}",
-        "Give real inputs with --inputs FILE.npz.",
+        _GIVE_INPUTS,
     )
 
 
@@ -205,8 +232,14 @@ def _second(ports: Sequence[Port], first: Sizing, run: Runner, seed: int) -> Siz
 
 
 def _rejection(ports: Sequence[Port], sizing: Sizing, run: Runner, seed: int) -> ModelError | None:
+    feeds = draw(ports, sizing, seed=seed)
+    for port in ports:
+        if port.type in _WIDE_INTEGERS and feeds[port.name].size:
+            feeds[port.name].flat[0] = (
+                sizing.ceiling - 1
+            )  # what other samples may hold has to be accepted too
     try:
-        run(draw(ports, sizing, seed=seed))
+        run(feeds)
     except ModelError as error:
         return error
     return None
@@ -231,7 +264,7 @@ def _demand_drawable(port: Port) -> None:
     if port.shape is None:
         raise InputError(
             f"The model does not say how many dimensions its input {port.name!r} has.",
-            "Give real inputs with --inputs FILE.npz.",
+            _GIVE_INPUTS,
         )
 
 

@@ -28,6 +28,7 @@ import onnx
 import onnx_ir as ir
 
 from bnfold.errors import InputError, MissingExtraError, ModelError, ProviderError
+from bnfold.files.external import self_contained, tensors
 from bnfold.files.storage import from_proto
 
 if TYPE_CHECKING:
@@ -167,14 +168,9 @@ def _loadable(model: ModelLike) -> Iterator[str | bytes]:
         yield os.fspath(model)
         return
     graph = model if isinstance(model, ir.Model) else from_proto(model)
-    tensors = [
-        value.const_value
-        for scope in graph.graphs()
-        for value in scope.initializers.values()
-        if value.const_value is not None
-    ]
-    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-    if not external and sum(tensor.nbytes for tensor in tensors) <= _IN_MEMORY_LIMIT:
+    constants = list(tensors(graph))
+    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in constants)
+    if not external and sum(tensor.nbytes for tensor in constants) <= _IN_MEMORY_LIMIT:
         proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
         yield proto.SerializeToString()
         return
@@ -183,7 +179,8 @@ def _loadable(model: ModelLike) -> Iterator[str | bytes]:
     with tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.onnx"
         try:
-            ir.save(graph, path, external_data="model.onnx.data")
+            # Only initializers move into the data file; what attributes keep elsewhere is taken in first.
+            ir.save(self_contained(graph), path, external_data="model.onnx.data")
         except OSError as error:
             raise ModelError(
                 f"The model's external data could not be gathered: {error}",

@@ -283,6 +283,11 @@ def _check_told(inputs: dict[str, torch.Tensor], specs: Sequence[InputSpec]) -> 
         )
         if not fits:
             raise InputError(
-                f"The program was exported with {name} of shape {'x'.join(map(str, shape))}.",
+                f"The program was exported with {name} of shape {_shape_text(shape)}.",
                 "Leave --input-shape out, or export the program anew with other sizes.",
             )
+
+
+def _shape_text(shape: Sequence[object]) -> str:
+    """Write a shape as the user would; torch keeps no name of a dynamic size, only one of its own, as s77."""
+    return "x".join(str(size) if isinstance(size, int) else "?" for size in shape)

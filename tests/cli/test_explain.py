@@ -33,3 +33,15 @@ def test_an_unknown_code_suggests_the_nearest(run) -> None:
 def test_the_json_holds_every_rule(run) -> None:
     report = json.loads(run("explain", "--json", "-").stdout)
     assert [rule["code"] for rule in report["rules"]] == [rule.code for rule in all_rules()]
+
+
+def test_markdown_and_json_do_not_share_standard_output(run, tmp_path) -> None:
+    result = run("explain", "--markdown", "--json", "-")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: ")
+    assert run("explain", "--markdown", "--json", tmp_path / "r.json").stdout.startswith("#")
+
+
+def test_quiet_markdown_prints_nothing(run) -> None:
+    result = run("explain", "--markdown", "--quiet")
+    assert (result.exit_code, result.stdout) == (0, "")

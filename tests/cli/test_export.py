@@ -181,3 +181,26 @@ def test_an_interrupt_leaves_nothing_half_written(tmp_path, model) -> None:
     assert "Traceback" not in stderr
     if process.returncode == 130:
         assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", ""])
+def test_a_folder_is_no_model(run, name: str) -> None:
+    result = run("export", name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"bnfold: {name or '.'} is a folder.\n  Give the model file that is in it.\n"
+
+
+def test_a_report_that_fails_leaves_the_model_as_the_help_says(run, model, tmp_path, monkeypatch) -> None:
+    from bnfold.errors import SaveError
+    from bnfold.report import json as report
+
+    def full(*_) -> None:
+        raise SaveError("The disk is full.")
+
+    monkeypatch.setattr(report, "write", full)
+    for command in ("export", "fold"):
+        assert "where that fails" in " ".join(run(command, "--help").stdout.split())
+        out = tmp_path / f"{command}.onnx"
+        given = ("--no-validate", "--no-bench") if command == "export" else ()
+        assert run(command, model, "-o", out, "--json", tmp_path / "r.json", *given).exit_code == 2
+        assert operators(out) == ["Conv"]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import onnx
+import pytest
+
+from bnfold import pipeline
 
 
 def operators(path) -> list[str]:
@@ -75,3 +80,28 @@ def test_a_pytorch_file_is_sent_to_export(run, tmp_path) -> None:
 
 def test_the_output_must_be_named(run, model) -> None:
     assert run("fold", model).exit_code == 2
+
+
+@pytest.mark.parametrize("output", ["-", "pipe"])
+def test_a_model_goes_to_an_ordinary_file_only(run, model, output, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # and not /dev/null, which a root who runs this on broken code would lose
+    result = run("fold", model, "-o", output)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"bnfold: {output} is no ordinary file.\n")
+    assert "--json -" in result.stderr
+    assert pipe.is_fifo()
+    assert sorted(tmp_path.iterdir()) == [model, pipe]
+
+
+def test_a_read_only_folder_is_said_before_any_work(run, model, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline, "read_onnx", lambda _: pytest.fail("it was read"))
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    # patched, since whoever runs the tests may be root, who may write anywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: (Path(path), mode) != (folder, os.W_OK))
+    for place in (("-o", folder / "m.onnx"), ("-o", tmp_path / "m.onnx", "--json", folder / "r.json")):
+        result = run("fold", model, *place)
+        assert result.exit_code == 2
+        assert "is read-only.\n  Give a folder that you may write to." in result.stderr

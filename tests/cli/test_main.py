@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 import time
@@ -64,6 +65,14 @@ def test_the_help_of_a_command_teaches_with_examples(run, name: str) -> None:
     assert result.exit_code == 0
     assert f"bnfold {name}" in result.stdout.split("Examples:")[1]
     assert "--json" in result.stdout
+
+
+@pytest.mark.parametrize("name", bnfold_cli.COMMANDS)
+def test_a_default_is_shown_as_it_is_typed(run, name: str) -> None:
+    page = " ".join(run(name, "--help").stdout.split())
+    shown = re.findall(r"\[default: ([^\];]+)", page)
+    assert all(re.fullmatch(r"[a-z0-9]+", default) for default in shown), shown
+    assert len(shown) == page.count("default: ")
 
 
 def test_version(run) -> None:

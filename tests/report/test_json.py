@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ def test_every_other_document_follows_the_schema(source, folded) -> None:
     check(report.validate_document(source, source, validation()))
     check(report.bench_document(source, source, [benchmark()]))
     check(report.rules_document(all_rules()))
+
+
+def test_an_excuse_and_both_numbers_of_repeats_are_told() -> None:
+    wrong = report.validation_record(validation(optimizer="default", problem="It is off.", excused=True))
+    assert (wrong["checks"][0]["passed"], wrong["checks"][0]["excused"], wrong["passed"]) == (
+        False,
+        True,
+        True,
+    )
+    row = replace(benchmark().rows[0], repeats=3, folded_repeats=7)
+    record = report.benchmark_record(replace(benchmark(), rows=(row, benchmark().rows[1])))
+    assert [record["rows"][0][key] for key in ("repeats", "folded_repeats")] == [3, 7]
 
 
 def test_the_closed_schema_notices_a_key_that_is_not_documented(source, folded) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from bnfold.bench import Benchmark, Row
 from bnfold.pipeline import Export
 from bnfold.reasons import Rule
 from bnfold.report import text
-from bnfold.result import FoldResult, Site
+from bnfold.result import FoldResult, Merge, Site
 from bnfold.sources import Source
 from bnfold.validate import Check, Validation
 
@@ -65,7 +66,24 @@ def test_the_summary_counts(sites, foreseen: bool, sentence: str) -> None:
 
 
 def test_a_model_without_batchnorms_says_so() -> None:
-    assert "no BatchNorm" in words(text.sites(result()))
+    page = words(text.sites(result()))
+    assert page == (
+        "There is no BatchNorm and no per-channel arithmetic to fold in this model. 9 nodes before, 8 after."
+    )
+
+
+@pytest.mark.parametrize(("foreseen", "verb"), [(False, "became"), (True, "can become")])
+def test_branches_without_batchnorms_are_something_to_fold(foreseen: bool, verb: str) -> None:
+    merged = replace(result(), merges=(Merge("sum", ("conv3", "conv1", "identity"), 90, 81),))
+    page = words(text.sites(merged, foreseen=foreseen))
+    assert page.startswith("parallel branches became multiply-adds now conv3, conv1, identity sum 90 81")
+    assert f"3 parallel branches {verb} 1 convolution; there is no BatchNorm. 9 nodes before, 8" in page
+    for part in ("to fold", "0 of 0", "operator"):
+        assert part not in page
+
+
+def test_branches_that_stay_apart_are_told_without_batchnorms_too() -> None:
+    assert "apart: BN999 It stops at sum." in words(text.sites(replace(result(), apart=(RULE(node="sum"),))))
 
 
 def source(path: Path, **changes: Any) -> Source:
@@ -84,6 +102,14 @@ def test_agreement_names_its_data_and_its_reference() -> None:
     assert "y cpu off 1.0e-06 2.0e-07 5.0e-05 0.9999999 100.00% agrees" in page
     assert "agrees with the original on 3 random inputs" in page
     assert "on given inputs" in words(text.validation(Validation((CHECK,), samples=1, seed=None)))
+
+
+def test_a_check_that_is_excused_says_so_and_spoils_nothing():
+    excused = replace(CHECK, optimizer="default", max_rel=0.1, problem="It is off.", excused=True)
+    page = words(text.validation(Validation((CHECK, excused), notes=("The optimizer did it.",), samples=3)))
+    assert "excused" in page
+    assert "disagrees" not in page
+    assert "The optimizer did it." in page
 
 
 def test_disagreement_says_what_is_wrong() -> None:
@@ -123,6 +149,15 @@ def test_an_export_that_was_not_compared_says_so(tmp_path: Path) -> None:
     path.write_bytes(bytes(1))
     page = words(text.export_report(Export(source(Path("in.onnx")), path, result(GONE))))
     assert "The outputs were not compared. To compare them: bnfold validate in.onnx" in page
+
+
+def test_the_hint_can_be_pasted_whatever_the_files_are_called(tmp_path: Path) -> None:
+    path = tmp_path / "out put.onnx"
+    path.write_bytes(bytes(1))
+    page = words(text.export_report(Export(source(Path("my $model.onnx")), path, result(GONE))))
+    assert shlex.split(page.partition("To compare them: ")[2]) == [
+        "bnfold", "validate", "my $model.onnx", str(path)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,23 @@ def test_small_vocabulary():
     assert all(set(np.unique(feeds["x"])) == {0, 1} for feeds in chosen.feeds)
 
 
+def test_an_accepted_ceiling_is_accepted_whole():
+    """Two numbers below 100 are often both below 90; the probe holds the largest all the same."""
+    port, model = Port("x", "int64", (2,)), only(lambda f: f["x"].max() < 90)
+    for seed in range(20):
+        chosen = samples.choose([port], model, count=8, seed=seed)
+        assert max(feeds["x"].max() for feeds in chosen.feeds) == 1
+    empty = samples.choose([Port("x", "int64", (0,))], anything)
+    assert {feeds["x"].size for feeds in empty.feeds} == {0}
+
+
+def test_a_drawn_sample_that_is_rejected_asks_for_real_inputs():
+    assert samples.run_drawn(len, {}) == 0
+    with pytest.raises(InputError, match=r"random input .* wrong size") as caught:
+        samples.run_drawn(only(lambda _: False), {})
+    assert "--inputs FILE.npz" in caught.value.fix
+
+
 def test_nothing_is_accepted():
     with pytest.raises(InputError, match=r"rejects all values .*wrong size") as caught:
         samples.choose([IMAGE], only(lambda _: False))
@@ -183,3 +201,28 @@ def test_files_that_are_no_npz(tmp_path: Path):
         with pytest.raises(InputError, match=name) as caught:
             samples.load_npz(tmp_path / name)
         assert "numpy.savez" in caught.value.fix
+
+
+def test_an_absent_npz_is_said_in_words(tmp_path: Path):
+    with pytest.raises(InputError) as caught:
+        samples.load_npz(tmp_path / "absent.npz")
+    assert caught.value.problem == (
+        f"{tmp_path / 'absent.npz'} cannot be read as an .npz file: No such file or directory."
+    )
+
+
+def test_a_damaged_npz_is_an_input_error(tmp_path: Path):
+    """Every byte in turn is damaged: zipfile and zlib have many words for it."""
+    np.savez_compressed(tmp_path / "in.npz", x=np.arange(20.0))
+    whole = (tmp_path / "in.npz").read_bytes()
+    causes = set()
+    for place in range(len(whole)):
+        for flip in (0x01, 0x0E, 0xFF):
+            damaged = bytearray(whole)
+            damaged[place] ^= flip
+            (tmp_path / "damaged.npz").write_bytes(damaged)
+            try:
+                samples.load_npz(tmp_path / "damaged.npz")
+            except InputError as error:
+                causes.add(type(error.__cause__))
+    assert {zlib.error, NotImplementedError, RuntimeError} <= causes

@@ -64,6 +64,30 @@ def test_a_proto_whose_external_data_is_not_there(tmp_path: Path):
         sessions.session(model, optimized=False)
 
 
+@pytest.mark.parametrize("limit", [100, sessions._IN_MEMORY_LIMIT])
+def test_external_data_in_an_attribute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int):
+    """A Constant may keep its value in a file too, beside one that is an initializer."""
+    monkeypatch.setattr(sessions, "_IN_MEMORY_LIMIT", limit)
+    values = np.arange(80, dtype=np.float32)
+    (tmp_path / "c.data").write_bytes(values.tobytes())
+    tensor = ir.ExternalTensor(
+        "c.data", 0, 320, ir.DataType.FLOAT, shape=ir.Shape([80]), name="c", base_dir=str(tmp_path)
+    )
+    model = ir.from_proto(weighted())
+    (product,) = model.graph
+    product.outputs[0].name = "m"
+    constant = ir.node("Constant", [], attributes={"value": tensor})
+    total = ir.node("Add", [product.outputs[0], constant.outputs[0]])
+    model.graph.extend([constant, total])
+    model.graph.outputs[0] = total.outputs[0]
+    total.outputs[0].name, constant.outputs[0].name = "y", "c"
+    total.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    total.outputs[0].shape = ir.Shape([None, 80])
+    made = sessions.session(model, optimized=False, threads=1)
+    np.testing.assert_allclose(sessions.run(made, X)[0], expected() + values, rtol=1e-5)
+    assert isinstance(constant.attributes["value"].as_tensor(), ir.ExternalTensor)
+
+
 def test_conditions_are_pinned():
     for optimized, level in ((False, "ORT_DISABLE_ALL"), (True, "ORT_ENABLE_ALL")):
         options = sessions.session(weighted(), optimized=optimized, threads=2).get_session_options()

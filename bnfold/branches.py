@@ -369,8 +369,7 @@ def _convolution(before: ir.Node, branch: Branch, facts: Facts, editor: Editor) 
         (node for node in branch.nodes if node.op_type == "Conv"), key=lambda node: _taps(node, facts)
     )
     weight = largest.inputs[1]
-    dtype = facts.dtype(weight) if weight is not None else None
-    assert dtype is not None, "the type of a constant is known"
+    dtype = facts.constant_dtype(largest, 1)
     attributes = {
         "kernel_shape": kernel.size,
         "strides": kernel.stride,

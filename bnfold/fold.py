@@ -290,9 +290,7 @@ class _Pass:
             assert isinstance(family, Linear), "only linear operators absorb"
             family.write(node, folds, self._facts, self._editor)
         for (node, index), array in tuple(self._facts.edited.items()):
-            value = node.inputs[index]
-            dtype = self._facts.dtype(value) if value is not None else None
-            assert dtype is not None, "the type of a constant is known"
+            dtype = self._facts.constant_dtype(node, index)
             self._editor.set_input(node, index, array, dtype, f"{label(node)}.constant")
         self._editor.sweep()
 

@@ -78,6 +78,7 @@ class Facts:
     _scopes: dict[ir.Graph, Scope] = field(init=False)
     _shapes: dict[ir.Value, Dims] = field(init=False)
     _dtypes: dict[ir.Value, ir.DataType] = field(init=False)
+    constants: Constants = field(init=False)
     folds: dict[ir.Node, Folds] = field(default_factory=dict)
     edited: dict[tuple[ir.Node, int], Array] = field(default_factory=dict)
 
@@ -131,6 +132,13 @@ class Facts:
     def dtype(self, value: ir.Value) -> ir.DataType | None:
         """A value's element type, None where unknown."""
         return self._dtypes.get(value)
+
+    def constant_dtype(self, node: ir.Node, index: int) -> ir.DataType:
+        """The element type of a constant input, which is known of every constant."""
+        value = node.inputs[index]
+        dtype = self.dtype(value) if value is not None else None
+        assert dtype is not None, "asked about a constant"
+        return dtype
 
     def has_constant(self, node: ir.Node, index: int) -> bool:
         """Whether an input of a node is there and constant."""

@@ -63,9 +63,7 @@ class BatchNormalization(Linear):
             (2, shift, "bias"),
             (3, np.zeros_like(shift), "mean"),
         ):
-            value = node.inputs[index]
-            dtype = facts.dtype(value) if value is not None else None
-            assert dtype is not None, "the type of a constant is known"
+            dtype = facts.constant_dtype(node, index)
             editor.set_input(node, index, array, dtype, f"{label(node)}.{name}")
 
 

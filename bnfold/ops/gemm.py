@@ -88,9 +88,7 @@ class Gemm(Weighted):
             bias = bias[0]
         if "beta" in node.attributes:
             node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
-        source = node.inputs[2] if old is not None else node.inputs[_weight_index(node, facts)]
-        dtype = facts.dtype(source) if source is not None else None
-        assert dtype is not None, "the type of a constant is known"
+        dtype = facts.constant_dtype(node, 2 if old is not None else _weight_index(node, facts))
         editor.set_input(node, 2, bias, dtype, f"{label(node)}.bias")
 
 

@@ -88,9 +88,7 @@ def write_bias(node: ir.Node, index: int, bias: Array, facts: Facts, editor: Edi
         return
     weight = node.inputs[1]
     assert weight is not None, "a linear operator has a weight"
-    source = node.inputs[index] if present else weight
-    dtype = facts.dtype(source) if source is not None else None
-    assert dtype is not None, "the type of a constant is known"
+    dtype = facts.constant_dtype(node, index if present else 1)
     stem = (weight.name or label(node)).removesuffix(".weight")
     editor.set_input(node, index, bias, dtype, f"{stem}.bias")
 
@@ -112,8 +110,6 @@ def write_weight(node: ir.Node, index: int, factor: Array, facts: Facts, editor:
     if quantized.source(node, index) is not None:
         quantized.write(node, index, factor, facts, editor)
         return
-    old, weight = node.inputs[index], facts.operand(node, index)
-    dtype = facts.dtype(old) if old is not None else None
+    weight = facts.operand(node, index)
     assert weight is not None, "planned on a constant weight"
-    assert dtype is not None, "the type of a constant is known"
-    editor.set_input(node, index, weight * factor, dtype, f"{label(node)}.weight")
+    editor.set_input(node, index, weight * factor, facts.constant_dtype(node, index), f"{label(node)}.weight")

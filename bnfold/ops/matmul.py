@@ -126,8 +126,7 @@ def bias_add(node: ir.Node, facts: Facts) -> tuple[ir.Node, int] | None:
 
 def _write_bias(node: ir.Node, shift: Array, facts: Facts, editor: Editor) -> None:
     slot = bias_add(node, facts)
-    dtype = facts.dtype(_value(node, _weight_index(node, facts) or 0))
-    assert dtype is not None, "the type of a constant is known"
+    dtype = facts.constant_dtype(node, _weight_index(node, facts) or 0)
     # a vector along the last axis needs no leading axes of size 1
     while shift.ndim > 1 and shift.shape[0] == 1:
         shift = shift[0]

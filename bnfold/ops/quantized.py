@@ -61,9 +61,7 @@ def write(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor
         flipped = _flipped(maker, factor, facts)
         assert flipped is not None, "planned on integers that can be flipped"
         editor.set_tensor(maker, 0, flipped)
-    scale_value = maker.inputs[1]
-    dtype = facts.dtype(scale_value) if scale_value is not None else None
-    assert dtype is not None, "the type of a constant is known"
+    dtype = facts.constant_dtype(maker, 1)
     along = Affine(factor)  # in its smallest form, one axis at most
     if along.axes:
         [axis] = along.axes

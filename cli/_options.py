@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import click
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
-Decorator = Callable[[CommandT], CommandT]
 
 FILE = click.Path(path_type=Path)
 """A path that bnfold itself looks at, so that its message about a missing file is the same everywhere."""

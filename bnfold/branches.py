@@ -188,7 +188,7 @@ def _branch(sign: float, value: ir.Value, facts: Facts, barred: Collection[ir.No
         data = link.node.inputs[link.data]
         assert data is not None, "an affine node has a data input"
         source = data
-    form = _window(source, facts) or _identity(source, facts)
+    form = _window(source, facts, barred) or _identity(source, facts)
     if form is None:
         return Branch(sign, value, source)
     kernel = form.kernel
@@ -201,13 +201,17 @@ def _branch(sign: float, value: ir.Value, facts: Facts, barred: Collection[ir.No
     return replace(branch, parts=(branch,))
 
 
-def _window(value: ir.Value, facts: Facts, *, composed: bool = True) -> Form | None:
+def _window(
+    value: ir.Value, facts: Facts, barred: Collection[ir.Node], *, composed: bool = True
+) -> Form | None:
     """What a Conv or a mean gives that is read here alone, together with one pointwise Conv before it."""
     node = value.producer()
     if node is None or _only_reader(value) is None or node.op_type not in _KERNELS or not node.inputs:
         return None
+    if node in barred:
+        return None
     source = node.inputs[0]
-    before = _window(source, facts, composed=False) if composed and source is not None else None
+    before = _window(source, facts, barred, composed=False) if composed and source is not None else None
     if source is None or (before is None and len(tuple(source.uses())) < 2):
         return None  # nothing else reads the source, so there is nothing to merge with
     kernel = _kernel(node, facts)
@@ -317,8 +321,7 @@ def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -
     total = _added_up(found, terms, facts, editor)
     result = found.node.outputs[0]
     facts.learn(total, facts.shape(result), facts.dtype(result))
-    if result.is_graph_output():
-        rename(total, like=result)
+    rename(total, like=result)
     result.replace_all_uses_with(total, replace_graph_outputs=True)
     for node in found.nodes:
         facts.forget(node)

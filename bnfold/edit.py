@@ -129,6 +129,15 @@ class Editor:
         graph.insert_before(before, node)
         return node
 
+    def rename_changed(self, value: ir.Value) -> None:
+        """Give a value that holds other numbers than in the original a name that the original lacks.
+
+        So a name that both models have stands for the same numbers in both, and they can be compared value by
+        value.
+        """
+        if value.name in self._names.original:
+            value.name = self._names.fresh(f"{value.name}.scaled")
+
     def release(self, node: ir.Node) -> None:
         """Remove a node whose outputs nobody reads; its constants go too when nothing else reads them."""
         assert node.graph is not None, "the node stands in a graph"

@@ -9,7 +9,7 @@ nodes absorb is composed in float64 and rounded once.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import overload
 
 import onnx
@@ -20,7 +20,7 @@ from bnfold import reasons
 from bnfold.branches import merge_branches
 from bnfold.branches import refusals as branch_refusals
 from bnfold.edit import Editor, OutOfRangeError, rename
-from bnfold.errors import ModelError
+from bnfold.errors import InputError, ModelError
 from bnfold.files.storage import from_proto, load_onnx
 from bnfold.graph import NO_FOLDS, Facts, count_nodes
 from bnfold.ledger import Ledger
@@ -32,7 +32,7 @@ from bnfold.reasons import Reason
 from bnfold.result import FoldResult, Merge, Site
 from bnfold.scopes import scopes
 from bnfold.shorten import shorter
-from bnfold.sites import Chain, chains, data_norm, is_batchnorm, link_of
+from bnfold.sites import Chain, chains, data_norm, is_batchnorm, link_of, module_name
 
 Progress = Callable[[int, int], None]
 
@@ -43,6 +43,7 @@ def fold(
     *,
     merge: bool = ...,
     inline_functions: bool = ...,
+    keep: Collection[str] = ...,
     on_progress: Progress | None = ...,
 ) -> FoldResult[onnx.ModelProto]: ...
 @overload
@@ -51,6 +52,7 @@ def fold(
     *,
     merge: bool = ...,
     inline_functions: bool = ...,
+    keep: Collection[str] = ...,
     on_progress: Progress | None = ...,
 ) -> FoldResult[ir.Model]: ...
 def fold(
@@ -58,6 +60,7 @@ def fold(
     *,
     merge: bool = True,
     inline_functions: bool = False,
+    keep: Collection[str] = (),
     on_progress: Progress | None = None,
 ) -> FoldResult[onnx.ModelProto] | FoldResult[ir.Model]:
     """Fold every eval-mode BatchNorm, and arithmetic that amounts to one, into the weights around it.
@@ -70,6 +73,7 @@ def fold(
         merge: Whether parallel linear branches become one convolution where that does not cost more.
         inline_functions: Whether to inline model-local functions first, so that their weights, which callers
             pass in, are constants.
+        keep: Names of sites, or of nodes, that shall stay as they are and take no part.
         on_progress: Called with the number of BatchNorms looked at and found, in every sweep.
 
     Returns:
@@ -78,9 +82,10 @@ def fold(
 
     Raises:
         ModelError: The file cannot be read as a model.
+        InputError: A name in `keep` is none in the model.
     """
     if isinstance(model, onnx.ModelProto):
-        result = _fold(from_proto(model), merge, inline_functions, on_progress)
+        result = _fold(from_proto(model), merge, inline_functions, keep, on_progress)
         return FoldResult(
             ir.to_proto(result.model),
             result.sites,
@@ -90,17 +95,17 @@ def fold(
             result.apart,
         )
     opened = model if isinstance(model, ir.Model) else load_onnx(model)
-    return _fold(opened, merge, inline_functions, on_progress)
+    return _fold(opened, merge, inline_functions, keep, on_progress)
 
 
 def _fold(
-    original: ir.Model, merge: bool, inline: bool, on_progress: Progress | None
+    original: ir.Model, merge: bool, inline: bool, keep: Collection[str], on_progress: Progress | None
 ) -> FoldResult[ir.Model]:
     if inline and original.functions:
         original = original.clone()
         InlinePass()(original)
     before = count_nodes(original)
-    barred: dict[int, Reason] = {}
+    barred = _kept(original, keep)
     while True:
         folding = _Pass(original.clone(), barred, merge, on_progress)
         try:
@@ -119,6 +124,23 @@ def _fold(
             continue
         after = count_nodes(folding.model)
         return FoldResult(folding.model, sites, before, after, folding.merges, tuple(folding.apart.values()))
+
+
+def _kept(model: ir.Model, keep: Collection[str]) -> dict[int, Reason]:
+    """The nodes that shall stay, by their place in the model."""
+    missing = set(keep)
+    barred: dict[int, Reason] = {}
+    for place, node in enumerate(node for scope in scopes(model) for node in scope.graph):
+        names = {label(node), module_name(node)}.intersection(keep)
+        if names:
+            barred[place] = reasons.ON_REQUEST(node=label(node))
+            missing -= names
+    if missing:
+        raise InputError(
+            f"The model has no node named {', '.join(sorted(missing))}, which was to be kept.",
+            "`bnfold inspect` lists the names of all BatchNorms.",
+        )
+    return barred
 
 
 class _Pass:
@@ -179,10 +201,11 @@ class _Pass:
 
     def _note_refusals(self) -> None:
         for node in (node for scope in scopes(self.model) for node in scope.graph):
-            reason = self._barred.get(node) or data_norm(node)
+            link = link_of(node, self._facts)
+            reason = self._barred.get(node) if link is not None else None
             if reason is None and is_batchnorm(node):
-                link = link_of(node, self._facts)
                 reason = link if isinstance(link, Reason) else None
+            reason = reason or data_norm(node)
             if reason is not None:
                 self._ledger.refused(node, reason)
 
@@ -240,7 +263,10 @@ class _Pass:
         for link in short.stay:
             link.node.replace_input_with(link.data, value)
             value = link.node.outputs[0]
+            if link is not short.stay[-1]:
+                self._editor.rename_changed(value)
         if value is not result:
+            rename(value, like=result)
             self._replace(result, value)
         for link in reversed(gone):
             self._discard(link.node)
@@ -267,9 +293,11 @@ class _Pass:
             self._facts.folds[node] = folds.absorbing(step.side, step.affine)
         self._inserted.update(plan.inserts)
         self._ledger.folded(chain, (node for node, _ in plan.edits))
-        self._remove(chain)
-
-    def _remove(self, chain: Chain) -> None:
+        for value in plan.changed:
+            if value is not chain.result:
+                self._editor.rename_changed(value)
+        if chain.source in plan.changed:
+            rename(chain.source, like=chain.result)
         self._replace(chain.result, chain.source)
         for node in reversed(chain.nodes):
             self._discard(node)

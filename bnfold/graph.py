@@ -22,7 +22,11 @@ def count_nodes(model: ir.Model) -> int:
 
 
 class Names:
-    """Gives names that nothing in a model bears yet."""
+    """Gives names that nothing in a model bears yet.
+
+    Attributes:
+        original: The names that the model had at the start.
+    """
 
     def __init__(self, model: ir.Model) -> None:
         self._taken: set[str] = set()
@@ -32,6 +36,7 @@ class Names:
             for node in scope.graph:
                 self._taken.add(node.name or "")
                 self._taken.update(output.name or "" for output in node.outputs)
+        self.original = frozenset(self._taken - {""})
 
     def fresh(self, wanted: str) -> str:
         """Return `wanted`, with a number behind it where it is taken, and remember it as taken."""

@@ -41,10 +41,12 @@ class Plan:
     Attributes:
         edits: What each node's constants take, in the order of the search.
         inserts: The nodes that would get a new bias Add.
+        changed: The values that will hold other numbers than before.
     """
 
     edits: tuple[tuple[ir.Node, Absorb | Operand], ...]
     inserts: tuple[ir.Node, ...]
+    changed: tuple[ir.Value, ...] = ()
 
 
 def search(
@@ -112,7 +114,7 @@ class _Search:
 
     def _plan(self) -> Plan:
         inserts = {node: None for node, step in self._edits if isinstance(step, Absorb) and step.inserts}
-        return Plan(tuple(self._edits), tuple(inserts))
+        return Plan(tuple(self._edits), tuple(inserts), tuple(self._touched))
 
     def _ways(self, node: ir.Node, step: ToInput | ToOutput | Enter) -> Ways | Reason:
         """What would fulfil a task: at least one way, each a sequence of further tasks."""

@@ -106,6 +106,13 @@ DATA_STATISTICS = Rule(
     "Nothing to mend: this is no BatchNorm. It cannot be folded by any tool.",
 )
 
+ON_REQUEST = Rule(
+    "BN108",
+    "kept on request",
+    "{node} was to be kept: it was named, or a fold that had taken it was rolled back.",
+    "Leave its name out of `--keep`. If it was rolled back, please report it with the model.",
+)
+
 OPERATOR = Rule(
     "BN201",
     "an operator lets no affine pass",

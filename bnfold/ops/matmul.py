@@ -137,6 +137,7 @@ def _write_bias(node: ir.Node, shift: Array, facts: Facts, editor: Editor) -> No
     old = facts.operand(reader, index)
     assert old is not None, "the bias is constant"
     facts.edited[reader, index] = old + shift if reader.op_type == "Add" else old - shift
+    editor.rename_changed(node.outputs[0])
 
 
 def _weight_index(node: ir.Node, facts: Facts) -> int | None:

@@ -74,6 +74,7 @@ def write(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor
     else:
         scale = scale * np.abs(along.scale)
     editor.set_input(maker, 1, scale, dtype, f"{label(maker)}.scale")
+    editor.rename_changed(maker.outputs[0])
 
 
 def _flipped(maker: ir.Node, factor: Array, facts: Facts) -> npt.NDArray[np.generic] | None:

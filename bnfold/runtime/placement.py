@@ -1,0 +1,148 @@
+"""On which provider each node of a model really ran.
+
+A session on CUDA holds the CPU provider too, and ONNX Runtime gives it every node for which CUDA has no
+kernel, and the small arithmetic on shapes that a round trip to the GPU would only slow down. That is as it
+should be. A convolution there is not: its time would be the CPU's, and its numbers no proof of anything on
+CUDA. So a node elsewhere is a number in the report, and an error only where an operator of
+[`HEAVY`][bnfold.runtime.placement.HEAVY] computes with floats; a MatMul of integers, for which CUDA has no
+kernel, is none.
+
+The source is ONNX Runtime's own profile of one run. It tells where kernels were executed, subgraphs included;
+the assignment that a session of 1.24 or later can be asked for is taken before the optimizer has finished.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnfold.errors import ProviderError
+from bnfold.runtime.sessions import PROVIDERS, Feeds, ModelLike, Optimizer, run, session
+
+HEAVY = frozenset(
+    {
+        *("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"),
+        *("AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"),
+        *("FusedConv", "NhwcConv", "NhwcFusedConv", "FusedGemm", "FusedMatMul"),  # what the optimizer makes
+    }
+)
+"""The operators that must run where they were asked to."""
+
+_FLOATS = frozenset({"float", "double", "float16", "bfloat16"})
+_SUFFIX = "_kernel_time"
+
+
+@dataclass(frozen=True)
+class PlacedNode:
+    """One node that ran.
+
+    Attributes:
+        name: Its name; the runtime makes one up for a node without.
+        op_type: Its operator, after the optimizer: `FusedConv` is one.
+        floats: Whether it read a float tensor.
+    """
+
+    name: str
+    op_type: str
+    floats: bool
+
+    @property
+    def heavy(self) -> bool:
+        """Whether the node's place decides what a number is worth."""
+        return self.floats and self.op_type in HEAVY
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.op_type})"
+
+
+Placements = dict[str, tuple[PlacedNode, ...]]
+"""The nodes that ran on each provider, in the order of their first run. A provider is `"cpu"`, `"cuda"`, or
+the full name of one that bnfold does not know."""
+
+
+def placements(
+    model: ModelLike,
+    feeds: Feeds,
+    *,
+    provider: str = "cpu",
+    optimized: bool | Optimizer = True,
+    threads: int | None = 1,
+) -> Placements:
+    """Run a model once and tell on which provider each node ran.
+
+    Args:
+        model: A path, a `ModelProto` or an `onnx_ir.Model`.
+        feeds: Inputs by name. Only what they reach is seen: of an `If`, one branch.
+        provider: Where to run it.
+        optimized: ONNX Runtime's graph optimizer, as `session` takes it.
+        threads: Threads within an operator.
+
+    Raises:
+        ModelError: The model cannot be loaded or run.
+        ProviderError: The provider is absent, or the session as a whole would run elsewhere.
+    """
+    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+
+        def profiled(options: Any) -> None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+
+        made = session(model, provider=provider, optimized=optimized, threads=threads, configure=profiled)
+        try:
+            run(made, feeds)
+        finally:
+            profile = Path(made.end_profiling())
+        return parse(json.loads(profile.read_text(encoding="utf-8")))
+
+
+def parse(events: Iterable[Mapping[str, Any]]) -> Placements:
+    """Read a profile of ONNX Runtime, as the list of events that it is.
+
+    A node that ran several times, in a loop, counts once.
+    """
+    known = {full: short for short, full in PROVIDERS.items()}
+    found: dict[str, dict[PlacedNode, None]] = {}
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith(_SUFFIX):
+            continue  # a session's own event, or one that older versions write around a kernel
+        details = event["args"]
+        types = {kind for tensor in details.get("input_type_shape", ()) for kind in tensor}
+        node = PlacedNode(event["name"].removesuffix(_SUFFIX), details["op_name"], bool(types & _FLOATS))
+        where = known.get(details["provider"], details["provider"])
+        found.setdefault(where, {})[node] = None
+    return {provider: tuple(nodes) for provider, nodes in found.items()}
+
+
+def elsewhere(placed: Mapping[str, Sequence[PlacedNode]], provider: str) -> tuple[PlacedNode, ...]:
+    """The nodes that did not run on `provider`."""
+    return tuple(node for where, nodes in placed.items() if where != provider for node in nodes)
+
+
+def sentence(placed: Mapping[str, Sequence[PlacedNode]], provider: str) -> str:
+    """How many nodes ran where, naming up to three that ran elsewhere; for a report."""
+    there, others = len(placed.get(provider, ())), elsewhere(placed, provider)
+    if not others:
+        return f"All {there} nodes ran on {provider}."
+    names = ", ".join(map(str, others[:3])) + (", …" if len(others) > 3 else "")
+    return f"{there} of {there + len(others)} nodes ran on {provider}; elsewhere: {names}."
+
+
+def check(placed: Mapping[str, Sequence[PlacedNode]], provider: str) -> None:
+    """Refuse a run whose heavy operators ran elsewhere.
+
+    Raises:
+        ProviderError: One of them did.
+    """
+    strays = [node for node in elsewhere(placed, provider) if node.heavy]
+    if strays:
+        where = ", ".join(sorted(name for name in placed if name != provider))
+        names = ", ".join(map(str, strays[:3])) + (", …" if len(strays) > 3 else "")
+        raise ProviderError(
+            f"{len(strays)} nodes that do the model's work ran on {where} instead of {provider}: {names}.",
+            f"The {provider} provider has no kernel for their type or version: export with other types or a "
+            "newer opset, or measure on the CPU.",
+        )

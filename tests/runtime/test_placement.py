@@ -1,0 +1,114 @@
+"""Where nodes ran, from a profile; on the CPU for real, for CUDA from a profile as it is written there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from bnfold.errors import ModelError, ProviderError
+from bnfold.runtime.placement import PlacedNode, check, elsewhere, parse, placements, sentence
+from tests.graphs import build, statistics, weight
+
+HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
+CONV = "g (float[1,2,5,5] x) => (float[1,4,3,3] y) { [c] m = Conv(x, w) [r] y = Relu(m) }"
+X = {"x": np.random.default_rng(0).normal(size=(1, 2, 5, 5)).astype(np.float32)}
+
+
+def event(name: str, op: str, provider: str, kinds: tuple[str, ...] = ("float",)) -> dict[str, Any]:
+    """One kernel's event, as ONNX Runtime 1.31 writes it; what is not read is left out."""
+    details = {
+        "op_name": op,
+        "provider": f"{provider}ExecutionProvider",
+        "input_type_shape": [{kind: [1, 4]} for kind in kinds],
+        "node_index": "0",
+    }
+    return {"cat": "Node", "dur": 7, "ts": 1, "ph": "X", "name": f"{name}_kernel_time", "args": details}
+
+
+PROFILE = [
+    {"cat": "Session", "dur": 9, "ts": 0, "ph": "X", "name": "model_run", "args": {}},
+    event("stem", "Conv", "CUDA", ("float", "float")),
+    event("shape", "Shape", "CPU"),
+    event("rows", "MatMul", "CPU", ("int64", "int64")),
+    event("body/relu", "Relu", "CUDA"),
+    event("body/relu", "Relu", "CUDA"),
+    event("ending_kernel_time", "Gemm", "Tensorrt"),
+]
+
+
+def test_a_profile_is_read_provider_by_provider() -> None:
+    placed = parse(PROFILE)
+    assert placed == {
+        "cuda": (PlacedNode("stem", "Conv", True), PlacedNode("body/relu", "Relu", True)),
+        "cpu": (PlacedNode("shape", "Shape", True), PlacedNode("rows", "MatMul", False)),
+        "TensorrtExecutionProvider": (PlacedNode("ending_kernel_time", "Gemm", True),),
+    }
+
+
+def test_shapes_and_integers_may_stay_on_the_cpu() -> None:
+    placed = parse(PROFILE[:-1])
+    check(placed, "cuda")
+    assert [node.name for node in elsewhere(placed, "cuda")] == ["shape", "rows"]
+    assert sentence(placed, "cuda") == "2 of 4 nodes ran on cuda; elsewhere: shape (Shape), rows (MatMul)."
+
+
+@pytest.mark.parametrize("operator", ["Conv", "FusedMatMul", "BatchNormalization", "MaxPool"])
+@pytest.mark.parametrize("kind", ["float", "float16", "double"])
+def test_work_on_the_cpu_is_an_error(operator: str, kind: str) -> None:
+    placed = parse([*PROFILE[:-1], event("late", operator, "CPU", (kind,))])
+    with pytest.raises(ProviderError, match=rf"on cpu instead of cuda: late \({operator}\)"):
+        check(placed, "cuda")
+
+
+def test_a_long_list_is_cut() -> None:
+    placed = parse([event(f"n{i}", "Conv", "CPU") for i in range(5)])
+    assert sentence(placed, "cuda").endswith("n2 (Conv), ….")
+    with pytest.raises(ProviderError, match="5 nodes"):
+        check(placed, "cuda")
+
+
+def test_every_node_of_a_cpu_session_runs_on_the_cpu() -> None:
+    placed = placements(build(CONV, {"w": weight(4, 2, 3, 3)}), X, optimized=False)
+    assert placed == {"cpu": (PlacedNode("c", "Conv", True), PlacedNode("r", "Relu", True))}
+    assert sentence(placed, "cpu") == "All 2 nodes ran on cpu."
+    check(placed, "cpu")
+
+
+def test_the_optimizer_shows_in_what_ran() -> None:
+    text = CONV.replace("Relu(m)", "BatchNormalization(m, scale, bias, mean, var)")
+    model = build(text, {"w": weight(4, 2, 3, 3), **statistics(4)})
+    off = placements(model, X, optimized=False)["cpu"]
+    default = placements(model, X)["cpu"]
+    assert "BatchNormalization" in {node.op_type for node in off}
+    assert "BatchNormalization" not in {node.op_type for node in default}
+
+
+def test_the_branch_that_ran_and_a_loop_once() -> None:
+    model = build(
+        """g (float[2] x) => (float[2] y) {
+            [times] n = Constant <value = int64 {3}> ()
+            [always] t = Constant <value = bool {1}> ()
+            [loop] y = Loop (n, t, x) <body = step (int64 i, bool c, float[2] a) => (bool d, float[2] b) {
+                [d] d = Identity (c)
+                [twice] b = Add (a, a)
+            }>
+        }"""
+    )
+    placed = placements(model, {"x": np.ones(2, np.float32)}, optimized=False)
+    assert [node.op_type for node in placed["cpu"]].count("Add") == 1
+
+
+def test_a_run_that_fails_is_an_error_of_the_model() -> None:
+    with pytest.raises(ModelError, match="could not run"):
+        placements(build(CONV, {"w": weight(4, 2, 3, 3)}), {"x": np.zeros((1, 3, 5, 5), np.float32)})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_CUDA, reason="needs onnxruntime-gpu and a GPU")
+def test_a_convolution_runs_on_the_gpu() -> None:
+    placed = placements(build(CONV, {"w": weight(4, 2, 3, 3)}), X, provider="cuda")
+    check(placed, "cuda")
+    assert any(node.op_type in ("Conv", "FusedConv") for node in placed["cuda"])

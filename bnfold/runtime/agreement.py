@@ -36,6 +36,10 @@ TOLERANCES = {
 }
 
 
+UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Unit roundoff: the largest relative error of rounding one number to the type."""
+
+
 @dataclass(frozen=True)
 class Agreement:
     """The outcome of comparing one output, in one run or in several.

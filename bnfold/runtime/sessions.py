@@ -2,8 +2,9 @@
 
 Those conditions, which the reports repeat:
 
-- The optimizer is off (`ORT_DISABLE_ALL`: the graph runs as it is written) or at its default
-  (`ORT_ENABLE_ALL`: what a user gets who sets nothing).
+- The optimizer is off (`ORT_DISABLE_ALL`: the graph runs as it is written), basic (`ORT_ENABLE_BASIC`: what
+  is folded and removed without regard to the machine) or at its default (`ORT_ENABLE_ALL`: what a user gets
+  who sets nothing).
 - Threads are counted out: `threads` within an operator, one between operators. Idle threads sleep instead of
   spinning, because the spinning threads of one session would slow the other one that is being compared.
 - CUDA runs without TF32, which rounds float32 factors to 10 bits, and with cuDNN's heuristic algorithm
@@ -19,9 +20,10 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import onnx
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
 
 ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 Feeds: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
+Optimizer: TypeAlias = Literal["off", "basic", "default"]
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+LEVELS = {"off": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "default": "ORT_ENABLE_ALL"}
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 # Protobuf ends at 2 GiB; names, nodes and shapes need some room beside the weights.
@@ -54,15 +58,27 @@ _CUDA_LIBRARIES_FIX = (
 
 
 def session(
-    model: ModelLike, *, provider: str = "cpu", optimized: bool, threads: int | None = None
+    model: ModelLike,
+    *,
+    provider: str = "cpu",
+    optimized: bool | Optimizer,
+    threads: int | None = None,
+    tf32: bool = False,
+    configure: Callable[[ort.SessionOptions], None] | None = None,
+    disabled: Sequence[str] = (),
 ) -> ort.InferenceSession:
     """Make a session that runs `model` on `provider`, and on nothing else.
 
     Args:
         model: A path (external data is then read from beside it), a `ModelProto` or an `onnx_ir.Model`.
         provider: `"cpu"` or `"cuda"`.
-        optimized: ONNX Runtime's graph optimizer at its default, or off.
+        optimized: ONNX Runtime's graph optimizer: `"off"`, `"basic"` or `"default"`; False is off, and True
+            is its default.
         threads: Threads within an operator; None takes every CPU that this process may use.
+        tf32: Whether CUDA may round float32 factors to TF32.
+        configure: Gets the options last and may change them, to find out what a session does: a profile, a
+            log. No number that is compared or timed comes from such a session.
+        disabled: Names of single graph optimizers that stay out, for the same end.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -70,12 +86,14 @@ def session(
         ModelError: ONNX Runtime cannot load the model.
     """
     ort = _runtime()
-    chosen = _provider(ort, provider)
+    chosen = _provider(ort, provider, tf32)
+    options = _options(ort, optimized, threads)
+    if configure is not None:
+        configure(options)
+    without = {"disabled_optimizers": list(disabled)} if disabled else {}
     with _loadable(model) as source:
         try:
-            made = ort.InferenceSession(
-                source, _options(ort, optimized, threads), providers=chosen, enable_fallback=0
-            )
+            made = ort.InferenceSession(source, options, providers=chosen, enable_fallback=0, **without)
         except _failures() as error:
             raise _load_error(error, model, provider) from error
     made.disable_fallback()
@@ -88,8 +106,13 @@ def session(
     return made
 
 
-def run(session: ort.InferenceSession, feeds: Feeds) -> list[Any]:
+def run(session: ort.InferenceSession, feeds: Feeds, names: Sequence[str] | None = None) -> list[Any]:
     """Run a session and give its outputs in order.
+
+    Args:
+        session: From [`session`][bnfold.runtime.sessions.session].
+        feeds: Inputs by name.
+        names: The outputs that are wanted; None gives all.
 
     Returns:
         Arrays for tensors, lists for sequences and dicts for maps; None for an empty optional.
@@ -97,10 +120,49 @@ def run(session: ort.InferenceSession, feeds: Feeds) -> list[Any]:
     Raises:
         ModelError: The model rejects these inputs, or cannot be run at all.
     """
-    try:
-        return list(session.run(None, dict(feeds)))
-    except _failures() as error:
-        raise ModelError(f"ONNX Runtime could not run the model: {_one_line(error)}") from error
+    with _running():
+        return list(session.run(names, dict(feeds)))
+
+
+def on_host(session: ort.InferenceSession, feeds: Feeds) -> Callable[[], object]:
+    """A call that runs a session from NumPy arrays to NumPy arrays: on a GPU, with the copies there and back.
+
+    Raises:
+        ModelError: The model rejects these inputs, or cannot be run at all; the call itself is not guarded.
+    """
+    run(session, feeds)
+    return partial(session.run, None, dict(feeds))
+
+
+def on_device(session: ort.InferenceSession, feeds: Feeds, device: str = "cuda") -> Callable[[], object]:
+    """A call that runs a session on inputs that lie on its device and leaves the outputs there.
+
+    The call returns when the device is done. Outputs that are no numbers stay in the host's memory.
+
+    Args:
+        session: On a provider of that device.
+        feeds: Inputs by name, which are copied to the device once; numbers, since nothing else can be.
+        device: `"cuda"` or `"cpu"`.
+
+    Raises:
+        ModelError: The model rejects these inputs, or cannot be run at all; the call itself is not guarded.
+    """
+    ort = _runtime()
+    binding = session.io_binding()
+
+    def call() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    with _running():
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
+        for output in session.get_outputs():
+            numbers = output.type.startswith("tensor(") and output.type != "tensor(string)"
+            binding.bind_output(output.name, device if numbers else "cpu")
+        binding.synchronize_inputs()
+        call()
+    return call
 
 
 def usable_cpus() -> int:
@@ -108,6 +170,15 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _running() -> Iterator[None]:
+    """Tell what goes wrong while a model runs."""
+    try:
+        yield
+    except _failures() as error:
+        raise ModelError(f"ONNX Runtime could not run the model: {_one_line(error)}") from error
 
 
 def _runtime() -> Any:
@@ -124,7 +195,7 @@ def _failures() -> tuple[type[BaseException], ...]:
     return (*own, RuntimeError, ValueError, TypeError)
 
 
-def _provider(ort: Any, provider: str) -> list[str | tuple[str, dict[str, str]]]:
+def _provider(ort: Any, provider: str, tf32: bool = False) -> list[str | tuple[str, dict[str, str]]]:
     """The provider list for a session, after checking that this build of ONNX Runtime has the provider."""
     if provider not in PROVIDERS:
         raise ProviderError(
@@ -143,15 +214,15 @@ def _provider(ort: Any, provider: str) -> list[str | tuple[str, dict[str, str]]]
         # itself. preload_dlls prints what it misses; standard output belongs to the reports.
         with contextlib.redirect_stdout(sys.stderr):
             ort.preload_dlls()
-    return [(PROVIDERS["cuda"], dict(CUDA_OPTIONS)), PROVIDERS["cpu"]]
+    return [(PROVIDERS["cuda"], CUDA_OPTIONS | {"use_tf32": str(int(tf32))}), PROVIDERS["cpu"]]
 
 
-def _options(ort: Any, optimized: bool, threads: int | None) -> Any:
+def _options(ort: Any, optimized: bool | Optimizer, threads: int | None) -> Any:
     if threads is not None and threads < 1:
         raise InputError(f"{threads} threads cannot run a model.", "Give 1 or more.")
     options = ort.SessionOptions()
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
+    optimizer = optimized if isinstance(optimized, str) else "default" if optimized else "off"
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[optimizer])
     options.intra_op_num_threads = threads or usable_cpus()
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL

@@ -89,7 +89,9 @@ def test_external_data_in_an_attribute(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_conditions_are_pinned():
-    for optimized, level in ((False, "ORT_DISABLE_ALL"), (True, "ORT_ENABLE_ALL")):
+    levels = {False: "ORT_DISABLE_ALL", True: "ORT_ENABLE_ALL", "off": "ORT_DISABLE_ALL"}
+    levels |= {"basic": "ORT_ENABLE_BASIC", "default": "ORT_ENABLE_ALL"}
+    for optimized, level in levels.items():
         options = sessions.session(weighted(), optimized=optimized, threads=2).get_session_options()
         assert options.graph_optimization_level == getattr(ort.GraphOptimizationLevel, level)
         assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
@@ -97,6 +99,79 @@ def test_conditions_are_pinned():
     options = sessions.session(weighted(), optimized=True).get_session_options()
     assert options.intra_op_num_threads == sessions.usable_cpus() >= 1
     assert sessions.CUDA_OPTIONS["use_tf32"] == "0"
+
+
+def test_options_can_be_changed_at_last_and_optimizers_left_out():
+    identity = parser.parse_model(
+        """<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (float[2] y)
+        { i = Identity(x) y = Relu(i) }"""
+    )
+    seen: list[int] = []
+
+    def configure(options: ort.SessionOptions) -> None:
+        seen.append(options.intra_op_num_threads)
+        options.logid = "mine"
+
+    for disabled in ((), ["EliminateIdentity"]):
+        made = sessions.session(identity, optimized=True, threads=2, configure=configure, disabled=disabled)
+        assert made.get_session_options().logid == "mine"
+        assert sessions.run(made, {"x": np.array([-1, 2], np.float32)})[0].tolist() == [0, 2]
+    assert seen == [2, 2]  # the conditions are set by then
+
+
+def test_an_optimizer_that_is_left_out_does_nothing(tmp_path: Path):
+    identity = parser.parse_model(
+        """<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (float[2] y)
+        { i = Identity(x) y = Relu(i) }"""
+    )
+
+    def nodes(disabled: list[str]) -> list[str]:
+        written = tmp_path / f"{len(disabled)}.onnx"
+
+        def configure(options: ort.SessionOptions) -> None:
+            options.optimized_model_filepath = str(written)
+
+        sessions.session(identity, optimized="basic", configure=configure, disabled=disabled)
+        return [node.op_type for node in onnx.load(written).graph.node]
+
+    assert nodes([]) == ["Relu"]
+    assert nodes(["EliminateIdentity"]) == ["Identity", "Relu"]
+
+
+def test_a_call_on_the_host_and_one_on_the_device_give_what_run_gives():
+    made = sessions.session(weighted(), optimized="off", threads=1)
+    np.testing.assert_allclose(sessions.on_host(made, X)()[0], expected(), rtol=1e-5)
+    binding = made.io_binding()
+    made.io_binding = lambda: binding  # to look at what the call leaves behind
+    call = sessions.on_device(made, X, "cpu")
+    binding.clear_binding_outputs()
+    binding.bind_output("y", "cpu")
+    call()
+    np.testing.assert_allclose(binding.copy_outputs_to_cpu()[0], expected(), rtol=1e-5)
+
+
+def test_outputs_that_are_no_numbers_stay_on_the_host():
+    made = onnx.parser.parse_model(
+        """<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (string[2] y) { y = Cast<to = 8>(x) }"""
+    )
+    sessions.on_device(sessions.session(made, optimized="off"), {"x": np.ones(2, np.float32)}, "cpu")()
+
+
+def test_strings_cannot_lie_on_a_device():
+    made = onnx.parser.parse_model(
+        """<ir_version: 9, opset_import: ["": 18]> g (string[2] x) => (string[2] y) { y = Identity(x) }"""
+    )
+    with pytest.raises(ModelError, match="non-string"):
+        sessions.on_device(
+            sessions.session(made, optimized="off"), {"x": np.array(["a", "b"], object)}, "cpu"
+        )
+
+
+@pytest.mark.parametrize("call", [sessions.on_host, lambda *given: sessions.on_device(*given, "cpu")])
+def test_inputs_that_do_not_fit_are_told_before_anything_is_timed(call):
+    made = sessions.session(weighted(), optimized="off", threads=1)
+    with pytest.raises(ModelError, match="could not run the model"):
+        call(made, {"x": np.ones((1, 2, 3), np.float32)})
 
 
 def test_no_thread_is_no_session():

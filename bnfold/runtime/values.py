@@ -1,0 +1,105 @@
+"""Values for a model's inputs, of six kinds: ordinary ones, and ones at which a fault shows that they hide.
+
+| kind | floats | 8-bit integers | wider integers | bools |
+|---|---|---|---|---|
+| normal | standard normal | the whole range, as image bytes | from 0 up to a ceiling | coin tosses |
+| uniform | from 0 to 1, as pixels | the same | the same | the same |
+| zeros | 0: only biases and shifts are left | 0 | 0 | all False |
+| ones | 1: the same at every place | 1 | 1 | all True |
+| large | normal · 1000, as data that nobody normalised | the largest | the ceiling | coin tosses |
+| tiny | of either sign, about 0.001 | 0 and 1 | 0 and 1 | coin tosses |
+
+float16 ends at 65504, so its large values are normal · 16: the largest of them is near 80, and the layers
+may amplify it 800 times before anything overflows.
+
+Tiny values are `sign(z) · (0.1 + |z|) / 1000` with `z` standard normal: at least 0.0001, because below
+0.00006 float16 has only subnormal numbers, and whether a provider takes those for zero is no matter of a
+fold. What still smaller values would show in the wider types, the zeros show.
+
+Wider integers are small and not negative, as token and class numbers are. Strings are letters in every kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+KINDS = ("normal", "uniform", "zeros", "ones", "large", "tiny")
+
+FLOATS = frozenset({"float16", "float32", "float64"})
+BYTES = frozenset({"int8", "uint8"})
+WIDE_INTEGERS = frozenset({"int16", "int32", "int64", "uint16", "uint32", "uint64"})
+DRAWN = FLOATS | BYTES | WIDE_INTEGERS | {"bool", "string"}
+
+_LARGE = {"float16": 16.0, "float32": 1e3, "float64": 1e3}
+_TINY = 1e-3
+
+
+def draw_values(
+    rng: np.random.Generator, type_name: str, shape: tuple[int, ...], *, kind: str, ceiling: int
+) -> Array:
+    """Draw one input.
+
+    Args:
+        rng: Where the numbers come from.
+        type_name: One of `DRAWN`.
+        shape: The array's sizes; `()` gives a scalar.
+        kind: One of `KINDS`.
+        ceiling: Wide integers are drawn below it; at least 2, so that 0 and 1 are.
+    """
+    if type_name == "string":
+        return rng.choice(np.array(["a", "b", "c"], dtype=object), size=shape)
+    dtype = np.dtype(type_name)
+    if kind in ("zeros", "ones"):
+        return np.full(shape, kind == "ones", dtype)
+    if type_name == "bool":
+        return np.asarray(rng.integers(0, 2, size=shape), dtype)
+    if type_name in FLOATS:
+        return np.asarray(_floats(rng, shape, kind, _LARGE[type_name]), dtype)
+    bounds = np.iinfo(dtype)
+    low, high = (bounds.min, bounds.max) if type_name in BYTES else (0, ceiling - 1)
+    if kind == "large":
+        return np.full(shape, high, dtype)
+    if kind == "tiny":
+        low, high = 0, 1
+    return np.asarray(rng.integers(low, high, size=shape, endpoint=True), dtype)
+
+
+def converted(array: Array, type_name: str) -> Array | None:
+    """The array as the type that a model takes; None where it would lose more than a float's last bits.
+
+    Floats convert to any float type that has room for them, integers to any type that holds their values.
+    """
+    if type_name == "string":
+        return array.astype(object) if array.dtype.kind in "OSU" else None
+    if type_name not in DRAWN:
+        return None
+    dtype = np.dtype(type_name)
+    if array.dtype == dtype:
+        return array
+    if (
+        array.dtype.kind not in "iuf"
+        or dtype.kind not in "iuf"
+        or (array.dtype.kind == "f" and dtype.kind != "f")
+    ):
+        return None
+    with np.errstate(over="ignore"):  # the next lines look
+        other = array.astype(dtype)
+    if array.dtype.kind == "f":
+        return other if np.array_equal(np.isfinite(other), np.isfinite(array)) else None
+    return other if np.array_equal(other, array) else None
+
+
+def _floats(rng: np.random.Generator, shape: tuple[int, ...], kind: str, large: float) -> Array | float:
+    """Floats of a kind that is drawn, in float64; a plain number for a scalar."""
+    if kind == "uniform":
+        return rng.random(shape)
+    normal = rng.standard_normal(shape)
+    if kind == "large":
+        return normal * large
+    if kind == "tiny":
+        return np.copysign(0.1 + np.abs(normal), normal) * _TINY
+    return normal

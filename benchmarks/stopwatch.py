@@ -1,0 +1,198 @@
+"""The stopwatch put to the test: a model against itself, and against one with a tenth more to do.
+
+    python -m benchmarks.stopwatch [--runs N] [--seconds NUMBER] [--markdown FILE]
+
+Both pairs are timed again and again with `bnfold.benchmark`, each time with another seed, whatever else the
+machine does meanwhile. Exits with 1 if a difference is claimed more than once in twenty runs of the model
+against itself, or the known one is missed more than twice in twenty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+import bnfold
+from bnfold import bench
+from bnfold.environment import environment
+
+RUNS = 20
+SECONDS = 10.0
+BLOCKS = 10
+VERDICTS = ("faster", "slower", "no measurable difference", "too noisy to say")
+HEADER = ("pair", "optimizer", "median", *VERDICTS, "ratio, middle of the runs", "width of the interval")
+_CHANNELS, _SIZE = 32, 20
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models with a known difference.
+
+    Attributes:
+        name: For the table.
+        original: The first model.
+        folded: What takes the folded model's place.
+        expected: The verdict that is right.
+    """
+
+    name: str
+    original: onnx.ModelProto
+    folded: onnx.ModelProto
+    expected: str
+
+    def failed(self, verdicts: Counter[str]) -> bool:
+        """Whether one verdict in twenty is too much to be wrong, or two in twenty to miss the difference."""
+        runs = verdicts.total()
+        claimed = sum(verdicts[verdict] for verdict in ("faster", "slower") if verdict != self.expected)
+        missed = runs - verdicts[self.expected] if self.expected == "faster" else 0
+        return claimed * 20 > runs or missed * 20 > 2 * runs
+
+
+def blocks(count: int) -> onnx.ModelProto:
+    """A chain of `count` equal convolutions with a Relu behind each: work in exact proportion."""
+    rng = np.random.default_rng(0)
+    shape = [1, _CHANNELS, _SIZE, _SIZE]
+    weight = rng.standard_normal((_CHANNELS, _CHANNELS, 3, 3)) / (3 * _CHANNELS**0.5)
+    nodes = []
+    for number in range(count):
+        last = "y" if number == count - 1 else f"x{number + 1}"
+        nodes.append(helper.make_node("Conv", [f"x{number}", "w"], [f"c{number}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [last]))
+    graph = helper.make_graph(
+        nodes,
+        "blocks",
+        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(weight.astype(np.float32), "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def pairs() -> tuple[Pair, ...]:
+    """The same model twice, and one with a tenth more blocks against it."""
+    fewer, more = blocks(BLOCKS), blocks(BLOCKS + BLOCKS // 10)
+    return (
+        Pair("a model against itself", fewer, fewer, "no measurable difference"),
+        Pair(f"{BLOCKS + BLOCKS // 10} blocks against {BLOCKS}", more, fewer, "faster"),
+    )
+
+
+def measure(pair: Pair, runs: int, seconds: float) -> list[bnfold.Benchmark]:
+    """Time a pair again and again, and check that its work differs by what is said."""
+    results = []
+    for seed in range(runs):
+        results.append(bnfold.benchmark(pair.original, pair.folded, seconds=seconds, seed=seed))
+        verdicts = ", ".join(f"{row.optimizer}: {row.verdict} {row.ratio:.3f}" for row in results[-1].rows)
+        print(f"{pair.name} {seed + 1}/{runs}: {verdicts}", file=sys.stderr, flush=True)
+    return results
+
+
+def table(pair: Pair, results: Sequence[bnfold.Benchmark]) -> tuple[list[tuple[str, ...]], bool]:
+    """The lines for a pair, one an optimizer setting, and whether it failed."""
+    lines, failed = [], False
+    for optimizer in bench.OPTIMIZERS:
+        rows = [row for result in results for row in result.rows if row.optimizer == optimizer]
+        verdicts = Counter(str(row.verdict) for row in rows)
+        failed |= pair.failed(verdicts)
+        ratio, width, milliseconds = (
+            statistics.median(values)
+            for values in (
+                [row.ratio for row in rows],
+                [row.high - row.low for row in rows],
+                [row.original_ms for row in rows],
+            )
+        )
+        counts = (str(verdicts[verdict]) for verdict in VERDICTS)
+        lines.append(
+            (pair.name, optimizer, f"{milliseconds:.2f} ms", *counts, f"{ratio:.3f}", f"{width:.3f}")
+        )
+    return lines, failed
+
+
+def conditions(results: Sequence[bnfold.Benchmark], load: float) -> str:
+    """What the pairs are, and where they were timed."""
+    last = results[-1]
+    assert last.original
+    assert last.folded
+    rows = [row for result in results for row in result.rows]
+    own = sum(row.pinned for row in rows) / sum(row.loads for row in rows)
+    here = environment()
+    return (
+        f"A block is a 3×3 convolution of {_CHANNELS} channels on {_SIZE}×{_SIZE} and a Relu. The model with "
+        f"more of them takes {last.original.multiply_adds:,} multiply-adds, the other "
+        f"{last.folded.multiply_adds:,}. On {here.cpu}, {here.usable_cpus} CPUs usable, one thread; in "
+        f"{own:.0%} of the loads a CPU was free for it. The system's load average was {load:.1f} in the end, "
+        "the stopwatch's own thread included."
+    )
+
+
+def markdown(
+    lines: Sequence[Sequence[str]], results: Sequence[bnfold.Benchmark], load: float, command: str, runs: int
+) -> str:
+    """The page."""
+    versions = [f"bnfold {bnfold.__version__}", f"onnxruntime {metadata.version('onnxruntime')}"]
+    versions += [f"NumPy {np.__version__}", f"Python {platform.python_version()}"]
+    today = date.today()
+    return "\n".join(
+        [
+            "# The stopwatch against itself",
+            "",
+            "How often `bnfold bench` claims a difference where there is none, and how often it finds one of",
+            "10 %. What the verdicts mean stands in [latency](latency.md).",
+            "",
+            f"Measured on {today.day} {today:%B %Y} with {', '.join(versions)}:",
+            "",
+            f"```console\n$ {command}\n```",
+            "",
+            f"{runs} runs of each pair. {conditions(results, load)}",
+            "",
+            "| " + " | ".join(HEADER) + " |",
+            "|" + "---|" * len(HEADER),
+            *("| " + " | ".join(line) + " |" for line in lines),
+            "",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.stopwatch", description="Put the stopwatch to the test."
+    )
+    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help="runs of each pair")
+    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="NUMBER", help="for each run")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, dated")
+    options = parser.parse_args(arguments)
+    lines: list[tuple[str, ...]] = []
+    results: list[bnfold.Benchmark] = []
+    failed = False
+    for pair in pairs():
+        found = measure(pair, options.runs, options.seconds)
+        more, wrong = table(pair, found)
+        lines, results, failed = lines + more, results + found, failed or wrong
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    given = sys.argv[1:] if arguments is None else arguments
+    command = shlex.join(["python", "-m", "benchmarks.stopwatch", *given])
+    page = markdown(lines, results, load, command, options.runs)
+    print(page)
+    if options.markdown is not None:
+        options.markdown.write_text(page, encoding="utf-8")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,6 +21,7 @@ from bnfold.report import json as report
 from bnfold.report.rules import all_rules
 from bnfold.result import FoldResult, Site
 from bnfold.sources import Source
+from bnfold.stopwatch.footprint import Footprint
 from bnfold.validate import Check, Validation
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
@@ -71,7 +72,8 @@ def validation(**changes: Any) -> Validation:
 def benchmark() -> Benchmark:
     row = Row("default", 50, 3, 1.0, 1.1, 0.9, 1.0, 1.11, 1.05, 1.2)
     off = Row("off", 50, 3, 1.5, 1.6, 0.9, 1.0, 1.66, 1.5, 1.8)
-    return Benchmark("cpu", 1, 0, {"x": (1, 3, 8, 8)}, (row, off))
+    weighs = Footprint(1000, 9, 200, None, 3_000_000)
+    return Benchmark("cpu", 1, 0, {"x": (1, 3, 8, 8)}, (row, off), weighs, weighs, 4, 1.5)
 
 
 def test_the_schema_is_a_schema() -> None:
@@ -170,7 +172,9 @@ def test_the_files_of_external_data_are_identified_too(source) -> None:
 
 
 def test_versions_name_what_the_numbers_depend_on() -> None:
-    assert {"bnfold", "python", "system", "numpy", "onnx", "onnx-ir"} <= set(report.versions())
+    assert {"bnfold", "python", "system", "numpy", "onnx", "onnx-ir"} <= set(
+        report.document("fold")["versions"]
+    )
 
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from bnfold.reasons import Rule
 from bnfold.report import text
 from bnfold.result import FoldResult, Merge, Site
 from bnfold.sources import Source
+from bnfold.stopwatch.footprint import Footprint
 from bnfold.validate import Check, Validation
 
 RULE = Rule("BN999", "a title", "It stops at {node}.", "Move [it].")
@@ -126,15 +127,33 @@ def test_models_that_cannot_be_compared_need_no_table() -> None:
 
 
 def test_latency_shows_its_conditions_its_interval_and_its_verdict() -> None:
-    default = Row("default", 50, 3, 1.0, 1.1, 0.999, 1.0, 1.001, 0.99, 1.01)
+    default = Row(
+        "default", 50, 3, 1.0, 1.1, 0.999, 1.0, 1.001, 0.99, 1.01,
+        original_p99_ms=1.3, folded_p99_ms=1.2, control_low=0.98, control_high=1.02,
+        original_load_ms=9.0, folded_load_ms=7.0, loads=8, pinned=5,
+    )  # fmt: skip
     off = Row("off", 50, 3, 1.5, 1.6, 1.0, 1.1, 1.5, 1.4, 1.6)
-    result = Benchmark("cpu", 2, 0, {"x": (1, 3)}, (default, off))
+    weighs = Footprint(1200, 8, 1000, None, 2_000_000)
+    result = Benchmark("cpu", 2, 0, {"x": (1, 3)}, (default, off), weighs, weighs)
     page = words(text.benchmarks([result]))
     assert "Latency on cpu, 2 threads" in page
     assert "x 1×3" in page
-    assert "default 1.000 ms 0.999 ms 1.001× 0.990 to 1.010 no measurable difference" in page
-    assert "off 1.500 ms 1.000 ms 1.500× 1.400 to 1.600 faster" in page
+    assert "default 1.000 ms 0.999 ms 1.001× 0.990 to 1.010 0.980 to 1.020 no measurable difference" in page
+    assert "off 1.500 ms 1.000 ms 1.500× 1.400 to 1.600 1.000 to 1.000 faster" in page
+    assert "default 1.000 1.100 1.300 0.999 1.000 1.200 9.0 / 7.0 ms" in page
+    assert "folded 1.2 kB 8 1,000 – 2.0 MB" in page
+    assert "CPUs of their own in 5 of 9 loads" in page
     assert result.sentence in page
+
+
+def test_rows_of_several_batches_and_kinds_are_told_apart() -> None:
+    default = Row("default", 50, 3, 1.0, 1.1, 0.999, 1.0, 1.001, 0.99, 1.01, batch=8)
+    rows = (default, replace(default, measures="on the device"))
+    rows += tuple(replace(row, optimizer="off") for row in rows)
+    page = words(text.benchmarks([Benchmark("cuda", 1, 0, {"x": (8, 3)}, rows)]))
+    assert "default, batch 8, end to end 1.000 ms" in page
+    assert "off, batch 8, on the device 1.000 ms" in page
+    assert "peak memory" not in page
 
 
 def test_an_export_ends_with_the_file(tmp_path: Path) -> None:

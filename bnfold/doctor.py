@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from bnfold._version import __version__
+from bnfold.advisories import release, weaknesses
 from bnfold.environment import Environment, environment, installed
 from bnfold.errors import BnfoldError
 from bnfold.runtime.probe import Probe, probe
@@ -63,41 +64,6 @@ class Diagnosis:
     def healthy(self) -> bool:
         """Whether nothing is a problem."""
         return all(finding.state != "problem" for finding in self.findings)
-
-
-@dataclass(frozen=True)
-class Advisory:
-    """A published weakness of torch that a model file can use.
-
-    Attributes:
-        cve: Its number.
-        below: The first release without it, or the first that no advisory names.
-        state: `"warning"` where bnfold's own checks stand in front of it.
-        what: What a file can do.
-    """
-
-    cve: str
-    below: tuple[int, ...]
-    state: State
-    what: str
-
-
-ADVISORIES = (
-    # GHSA-53q9-r3pm-6pq6
-    Advisory("CVE-2025-32434", (2, 6, 0), "problem", "a file runs code in torch.load(weights_only=True)"),
-    # GHSA-63cw-57p8-fm3p
-    Advisory(
-        "CVE-2026-24747", (2, 10, 0), "problem", "a file corrupts memory in torch.load(weights_only=True)"
-    ),
-    # PYSEC-2026-139 ends at 2.10.0 and names no release that mends it. In 2.13 torch.export.load still falls
-    # back on unpickling; bnfold/torch/pt2_safety.py inspects a .pt2 before torch does, whichever the version.
-    Advisory(
-        "CVE-2026-4538",
-        (2, 11, 0),
-        "warning",
-        "a .pt2 runs code in torch.export.load; bnfold inspects it before",
-    ),
-)
 
 
 def doctor() -> Diagnosis:
@@ -289,7 +255,7 @@ def _torch() -> Iterator[Finding]:
     files = Path(str(metadata.distribution("torch").locate_file("torch/version.py")))
     build = re.search(r"^cuda\b[^=]*= *'([\d.]+)'", files.read_text(encoding="utf-8"), re.MULTILINE)
     kind = f"built for CUDA {build[1]}" if build else "built without CUDA, which is enough for an export"
-    weak = [advisory for advisory in ADVISORIES if release(version) < advisory.below]
+    weak = weaknesses(version)
     if not weak:
         yield Finding("good", "torch", f"{version}, {kind}; no known weakness in reading files.")
         return
@@ -315,9 +281,3 @@ def _temporary_folder() -> Iterator[Finding]:
         yield Finding("warning", title, f"{found}; a model above 1.6 GB passes through it.", line)
     else:
         yield Finding("good", title, f"{found}.")
-
-
-def release(version: str) -> tuple[int, ...]:
-    """The numbers of a version, to be compared: `2.13.0+cpu` is (2, 13, 0)."""
-    found = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(map(int, found[0].split("."))) if found else ()

@@ -5,6 +5,8 @@ A BatchNorm that stays is no error: that is a [`Reason`][bnfold.reasons.Reason],
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class BnfoldError(Exception):
     """Base of every error that bnfold raises on purpose.
@@ -32,6 +34,19 @@ class UnsafePickleError(ModelError):
 
 class InputError(BnfoldError):
     """Input shapes, types or data that are missing or do not fit the model."""
+
+
+class MissingShapeError(InputError):
+    """The shape of an input that neither the file nor the user told.
+
+    Args:
+        problem: As in `BnfoldError`.
+        options: The options to add to the command, word by word. What is not known stands in angle brackets.
+    """
+
+    def __init__(self, problem: str, options: Sequence[str]) -> None:
+        super().__init__(problem, f"Add: {' '.join(options)}")
+        self.options = tuple(options)
 
 
 class MissingExtraError(BnfoldError):

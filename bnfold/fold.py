@@ -273,9 +273,16 @@ class _Pass:
         return True
 
     def _affordable(self, chain: Chain, plan: Plan | Reason) -> Plan | Reason:
-        """Refuse a plan whose new bias Adds outnumber what goes; plain arithmetic must get strictly fewer."""
+        """Refuse a plan that changes a node that shall stay, or whose new bias Adds outnumber what goes.
+
+        Plain arithmetic must get strictly fewer.
+        """
         if isinstance(plan, Reason):
             return plan
+        for node, _ in plan.edits:
+            reason = self._barred.get(node)
+            if reason is not None and reason.rule is reasons.ON_REQUEST:
+                return reason
         new = [node for node in plan.inserts if node not in self._inserted]
         room = len(chain.nodes) - (0 if chain.normalises else 1)
         if len(new) > room:

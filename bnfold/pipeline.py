@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -15,11 +15,12 @@ from bnfold.files import atomic
 from bnfold.files.storage import save_onnx
 from bnfold.fold import fold
 from bnfold.result import FoldResult
-from bnfold.runtime.sessions import Feeds
+from bnfold.runtime.given import Inputs
 from bnfold.sources import Progress, Source, read_model, read_onnx, silent
 
 if TYPE_CHECKING:
     from bnfold.bench import Benchmark
+    from bnfold.proof.truth import OracleMode
     from bnfold.validate import Validation
 
 
@@ -33,6 +34,7 @@ class Export:
         fold: The folded model and the fate of every site.
         validation: How far it agrees with the original; None when that was not asked for.
         benchmarks: Latency, one entry a provider; empty when that was not asked for.
+        rolled_back: Names of the nodes that were left alone because a fold of them turned out wrong.
     """
 
     source: Source
@@ -40,6 +42,7 @@ class Export:
     fold: FoldResult[ir.Model]
     validation: Validation | None = None
     benchmarks: tuple[Benchmark, ...] = ()
+    rolled_back: tuple[str, ...] = ()
 
 
 class ExportDisagreementError(DisagreementError):
@@ -48,12 +51,14 @@ class ExportDisagreementError(DisagreementError):
     Args:
         export: What was found until then, with the validation that did not pass.
         destination: The file that was to be written.
+        rollback: Whether it was tried to undo the wrong folds alone.
     """
 
-    def __init__(self, export: Export, destination: Path) -> None:
+    def __init__(self, export: Export, destination: Path, *, rollback: bool = False) -> None:
+        undo = " --rollback undoes only the folds that are wrong and keeps the rest."
         super().__init__(
             f"The folded model does not agree with {export.source.path}; {destination} was not written.",
-            "A fold is meant to be exact: please report this with the model."
+            f"A fold is meant to be exact: please report this with the model.{'' if rollback else undo}"
             " If the difference is one that you accept, a larger --tolerance lets it pass.",
         )
         self.export = export
@@ -65,16 +70,25 @@ def export(
     *,
     input_shape: Sequence[int] | Sequence[str] | str | None = None,
     dtype: str | None = None,
+    arch: str | None = None,
+    arch_args: Mapping[str, Any] | str | None = None,
+    key: str | None = None,
     allow: Sequence[str] = (),
+    trust: bool = False,
     opset: int | None = None,
-    dynamic_batch: bool = False,
+    ir_version: int | None = None,
+    dynamic: Sequence[str] | str = (),
     merge: bool = True,
     inline_functions: bool = False,
+    keep: Collection[str] = (),
+    rollback: bool = False,
     providers: Sequence[str] = ("cpu",),
-    inputs: Feeds | None = None,
-    samples: int = 3,
+    inputs: Inputs | None = None,
+    samples: int = 6,
     seed: int = 0,
     tolerance: float | None = None,
+    oracle: OracleMode = "auto",
+    per_layer: bool = False,
     threads: int = 1,
     seconds: float = 10.0,
     validate: bool = True,
@@ -88,18 +102,28 @@ def export(
     Args:
         source: The model, in any form that [`read_model`][bnfold.sources.read_model] reads.
         destination: The ONNX file to write. One that is there is replaced; `source` itself never is.
-        input_shape: As in `read_model`, like the four that follow.
+        input_shape: As in `read_model`, like the nine that follow.
         dtype: Type of the inputs of a PyTorch model.
+        arch: What makes the network for a file of weights, as `"package.module:factory"`.
+        arch_args: Its keyword arguments.
+        key: Where in a checkpoint the model is.
         allow: Classes that a pickle may use.
+        trust: Whether a pickle may run any code while it is read.
         opset: ONNX opset of a PyTorch model's export.
-        dynamic_batch: Whether to leave the batch size of a PyTorch model open.
+        ir_version: IR version of a PyTorch model's export.
+        dynamic: Sizes of a PyTorch model to leave open, as `"batch"` or `"x:2=height"`.
         merge: Whether parallel linear branches become one convolution where that does not cost more.
         inline_functions: Whether to inline model-local functions before the fold.
+        keep: Names of sites, or of nodes, that shall stay as they are.
+        rollback: Whether a fold that turns out wrong is undone alone, and the rest kept and validated again.
         providers: Where to validate and to time: `"cpu"`, `"cuda"`.
-        inputs: Real data by input name, for the validation and the timing; seeded random data when None.
+        inputs: Real data for the validation and the timing: arrays by input name, several such mappings, or
+            files as a [`Given`][bnfold.runtime.given.Given]; seeded random data when None.
         samples: Number of random inputs that a validation draws.
         seed: Of the random inputs.
-        tolerance: Largest relative error that passes; chosen by each output's type when None.
+        tolerance: Largest relative error that passes; None takes what the oracle allows.
+        oracle: As in [`validate`][bnfold.validate.validate], like the next.
+        per_layer: Whether ONNX Runtime's numbers of every layer are measured too.
         threads: ONNX Runtime's threads for the timing.
         seconds: How long to time, on each provider.
         validate: Whether to compare the outputs before anything is written.
@@ -116,34 +140,43 @@ def export(
         source,
         input_shape=input_shape,
         dtype=dtype,
+        arch=arch,
+        arch_args=arch_args,
+        key=key,
         allow=allow,
+        trust=trust,
         opset=opset,
-        dynamic_batch=dynamic_batch,
+        ir_version=ir_version,
+        dynamic=dynamic,
         progress=progress,
     )
-    progress("fold", 0, 0)
-    folded = fold(
-        original.model,
-        merge=merge,
-        inline_functions=inline_functions,
-        on_progress=_within("fold", progress),
-    )
-    validation = None
+    attempt = _Attempt(original, merge, inline_functions, progress)
+    folded = attempt.fold(keep)
+    validation: Validation | None = None
+    rolled_back: tuple[str, ...] = ()
     if validate:
         from bnfold.validate import validate as compare
 
-        validation = compare(
-            original.model,
-            folded.model,
-            providers=providers,
-            inputs=inputs,
-            samples=samples,
-            seed=seed,
-            tolerance=tolerance,
-            on_progress=_within("validate", progress),
-        )
+        def check(result: FoldResult[ir.Model]) -> Validation:
+            return compare(
+                original.model,
+                result.model,
+                providers=providers,
+                inputs=inputs,
+                samples=samples,
+                seed=seed,
+                tolerance=tolerance,
+                oracle=oracle,
+                per_layer=per_layer,
+                on_progress=_within("validate", progress),
+            )
+
+        validation = check(folded)
+        if rollback:
+            folded, validation, rolled_back = attempt.without_bad_folds(folded, validation, keep, check)
         if not validation.passed:
-            raise ExportDisagreementError(Export(original, None, folded, validation), target)
+            failed = Export(original, None, folded, validation, (), rolled_back)
+            raise ExportDisagreementError(failed, target, rollback=rollback)
     benchmarks = (
         compare_latency(
             original.model,
@@ -160,7 +193,7 @@ def export(
     )
     progress("save", 0, 0)
     save_onnx(folded.model, target)
-    return Export(original, target, folded, validation, benchmarks)
+    return Export(original, target, folded, validation, benchmarks, rolled_back)
 
 
 def fold_file(
@@ -169,6 +202,7 @@ def fold_file(
     *,
     merge: bool = True,
     inline_functions: bool = False,
+    keep: Collection[str] = (),
     progress: Progress = silent,
 ) -> Export:
     """Fold an ONNX file into another, the pass alone: nothing is run.
@@ -178,6 +212,7 @@ def fold_file(
         destination: The file to write; one that is there is replaced.
         merge: Whether parallel linear branches become one convolution where that does not cost more.
         inline_functions: Whether to inline model-local functions before the fold.
+        keep: Names of sites, or of nodes, that shall stay as they are.
         progress: Told each stage and how far it is.
 
     Raises:
@@ -186,16 +221,55 @@ def fold_file(
     target = Path(destination)
     check_destination(target, Path(source))
     original = read_onnx(source)
-    progress("fold", 0, 0)
-    folded = fold(
-        original.model,
-        merge=merge,
-        inline_functions=inline_functions,
-        on_progress=_within("fold", progress),
-    )
+    folded = _Attempt(original, merge, inline_functions, progress).fold(keep)
     progress("save", 0, 0)
     save_onnx(folded.model, target)
     return Export(original, target, folded)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """How a model is folded, for one fold or several."""
+
+    source: Source
+    merge: bool
+    inline_functions: bool
+    progress: Progress
+
+    def fold(self, keep: Collection[str]) -> FoldResult[ir.Model]:
+        """Fold all but what shall be kept."""
+        self.progress("fold", 0, 0)
+        return fold(
+            self.source.model,
+            merge=self.merge,
+            inline_functions=self.inline_functions,
+            keep=keep,
+            on_progress=_within("fold", self.progress),
+        )
+
+    def without_bad_folds(
+        self,
+        result: FoldResult[ir.Model],
+        validation: Validation,
+        keep: Collection[str],
+        check: Callable[[FoldResult[ir.Model]], Validation],
+    ) -> tuple[FoldResult[ir.Model], Validation, tuple[str, ...]]:
+        """Leave alone what is folded wrongly, and fold and check again, until all is right or none is blamed.
+
+        What is blamed is left alone from then on, so there are no more rounds than nodes. Nodes of functions
+        that are inlined before the fold have no name in the original, and so cannot be blamed.
+        """
+        undone: dict[str, None] = {}
+        inlined = self.inline_functions and self.source.model.functions
+        while not validation.passed and validation.blame and not inlined:
+            wrong = [layer for layer in validation.layers if not layer.agrees] or [validation.blame.layer]
+            blamed = {name for layer in wrong for name in layer.originals} - undone.keys() - set(keep)
+            if not blamed:
+                break
+            undone |= dict.fromkeys(sorted(blamed))
+            result = self.fold({*keep, *undone})
+            validation = check(result)
+        return result, validation, tuple(undone)
 
 
 def compare_latency(
@@ -203,7 +277,7 @@ def compare_latency(
     folded: ir.Model,
     *,
     providers: Sequence[str],
-    inputs: Feeds | None,
+    inputs: Inputs | None,
     threads: int,
     seconds: float,
     seed: int,

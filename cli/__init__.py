@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-COMMANDS = ("export", "fold", "inspect", "validate", "bench", "explain")
+COMMANDS = ("export", "fold", "inspect", "validate", "bench", "explain", "doctor")
 
 
 class LazyGroup(click.Group):
@@ -103,6 +103,7 @@ def main(show_traceback: bool) -> None:
     Why one stayed:
         bnfold explain BN301
 
-    Exit codes: 0, done and good; 1, the outputs disagree; 2, it could not be done.
+    Exit codes: 0, done and good; 1, the answer is no (the outputs disagree, a report does not hold any
+    more, or doctor found a problem); 2, it could not be done.
     """
     del show_traceback  # LazyGroup.invoke reads it from the context

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from . import _terminal
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -38,6 +41,12 @@ output_options = _together(
 
 fold_options = _together(
     click.option(
+        "--keep",
+        multiple=True,
+        metavar="NAME",
+        help="A BatchNorm, by the name that `bnfold inspect` shows, that shall stay as it is. Repeatable.",
+    ),
+    click.option(
         "--no-merge",
         "merge",
         is_flag=True,
@@ -53,6 +62,17 @@ fold_options = _together(
     ),
 )
 
+
+def _announce_trust(ctx: click.Context, option: click.Parameter, trust: bool) -> bool:
+    del option
+    if trust and not ctx.resilient_parsing:
+        click.echo(
+            "--trust: the file may run any code on this machine, with your rights, while it is read.",
+            err=True,
+        )
+    return trust
+
+
 torch_options = _together(
     click.option(
         "--input-shape",
@@ -66,6 +86,22 @@ torch_options = _together(
         help="Type of a PyTorch model's inputs, as float16 or ids=int64,mask=bool.",
     ),
     click.option(
+        "--arch",
+        metavar="MODULE:FACTORY",
+        help="What makes the network for a file of weights (state_dict, checkpoint, safetensors), as"
+        " package.module:factory. It is imported, from this folder too, and runs: name only what you trust.",
+    ),
+    click.option(
+        "--arch-args",
+        metavar="JSON",
+        help="""Keyword arguments of --arch, as '{"num_classes": 10}'.""",
+    ),
+    click.option(
+        "--key",
+        metavar="PATH",
+        help="Where in a checkpoint the model is, with dots, as ema.state_dict; needed if it holds several.",
+    ),
+    click.option(
         "--allow",
         multiple=True,
         metavar="CLASS",
@@ -73,12 +109,31 @@ torch_options = _together(
         " Allow only what you trust: it is imported and runs.",
     ),
     click.option(
+        "--trust",
+        is_flag=True,
+        callback=_announce_trust,
+        help="Let a .pt run ANY code on this machine, with your rights, while it is read (torch.load with"
+        " weights_only=False). Only for a file that you or somebody you trust wrote.",
+    ),
+    click.option(
         "--opset",
         type=click.IntRange(min=7),
         metavar="N",
         help="ONNX opset that a PyTorch model is exported to.",
     ),
-    click.option("--dynamic-batch", is_flag=True, help="Leave the batch size of a PyTorch model open."),
+    click.option(
+        "--ir-version",
+        type=click.IntRange(min=4),
+        metavar="N",
+        help="IR version of the ONNX file that a PyTorch model is exported to.",
+    ),
+    click.option(
+        "--dynamic",
+        multiple=True,
+        metavar="[[INPUT:]AXIS=]NAME",
+        help="A size of a PyTorch model to leave open: batch, the first of every input; 2=height, an axis of"
+        " every input that has it; x:2=height, of one input. One name stands for one size. Repeatable.",
+    ),
 )
 
 provider_option = click.option(
@@ -91,13 +146,24 @@ provider_option = click.option(
     help="Where to run the models. Repeatable.",
 )
 
-data_options = _together(
+_given_options = _together(
     click.option(
         "--inputs",
         "inputs_path",
         type=FILE,
-        metavar="FILE.npz",
-        help="Real data to run on, one array an input, by name; seeded random data otherwise.",
+        metavar="PATH",
+        help="Real data to run on: an .npz of arrays by input name, an .npy, or a folder of pictures;"
+        " seeded random data otherwise.",
+    ),
+    click.option(
+        "--mean",
+        metavar="NUMBERS",
+        help="What pictures are normalised by, one number or one a channel, as 0.485,0.456,0.406; pixels go"
+        " from 0 to 1. imagenet stands for both --mean and --std.",
+    ),
+    click.option("--std", metavar="NUMBERS", help="Likewise; pixels are divided by it after --mean."),
+    click.option(
+        "--size", metavar="HxW", help="Height and width of pictures, where the model leaves them open."
     ),
     click.option(
         "--seed",
@@ -109,20 +175,45 @@ data_options = _together(
     ),
 )
 
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What to run on: the command gets `inputs`, which is None for random data, and `seed`."""
+
+    @functools.wraps(command)
+    def with_inputs(
+        *, inputs_path: Path | None, mean: str | None, std: str | None, size: str | None, **options: Any
+    ) -> Any:
+        return command(inputs=_terminal.read_inputs(inputs_path, mean=mean, std=std, size=size), **options)
+
+    return _given_options(with_inputs)
+
+
 validation_options = _together(
     click.option(
         "--samples",
         type=click.IntRange(min=1),
-        default=3,
+        default=6,
         metavar="N",
         show_default=True,
-        help="How many random inputs to compare on.",
+        help="How many random inputs to compare on: normal, uniform, zeros, ones, large, tiny, and again.",
     ),
     click.option(
         "--tolerance",
         type=click.FloatRange(min=0),
         metavar="NUMBER",
-        help="Largest relative error that passes. Chosen by the type of each output otherwise.",
+        help="Largest difference from the original, relative to an output's scale, that passes. Without it"
+        " the float64 oracle decides: hardly farther from the truth than the original is.",
+    ),
+    click.option(
+        "--oracle",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="Evaluate the original in float64 as the reference: where it does not take too long, always, or"
+        " never.",
+    ),
+    click.option(
+        "--per-layer", is_flag=True, help="Measure ONNX Runtime's error at every value that both models have."
     ),
 )
 
@@ -141,6 +232,15 @@ timing_options = _together(
         default=10,
         metavar="NUMBER",
         show_default=True,
-        help="How long to time, on each provider.",
+        help="How long to time, on each provider, in all.",
     ),
+)
+
+batch_option = click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(min=1),
+    multiple=True,
+    metavar="N",
+    help="Batch size to time, of a model that leaves it open; repeatable, and they share the time.",
 )

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bnfold.runtime.sessions import Feeds
+    from bnfold.runtime.given import Given
 
 STAGES = {
     "load": "Loading",
@@ -55,22 +55,44 @@ def write_json(report: Mapping[str, Any], json_path: Path | None) -> None:
         json.write(dict(report), json_path)
 
 
-def check_json(json_path: Path | None, *others: Path) -> None:
-    """Refuse a place for the report before any work is spent; `others` are the command's other files."""
-    if json_path is None or is_stdout(json_path):
+def check_report(path: Path | None, *others: Path) -> None:
+    """Refuse a place for a report before any work is spent; `others` are the command's other files."""
+    if path is None or is_stdout(path):
         return
     from bnfold.pipeline import check_destination
 
-    check_destination(json_path, *others)
+    check_destination(path, *others)
 
 
-def read_inputs(path: Path | None) -> Feeds | None:
-    """Read the arrays of an .npz by name, where one was given."""
+def check_page(path: Path, *others: Path) -> None:
+    """Refuse to make a page before any work is spent: a bad place, or what it takes is not installed.
+
+    It goes to a file only; `others` are the command's other files.
+    """
+    from importlib.util import find_spec
+
+    from bnfold.errors import MissingExtraError
+    from bnfold.pipeline import check_destination
+
+    check_destination(path, *others)
+    for package in ("jinja2", "matplotlib"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "report", "write the page")
+
+
+def read_inputs(
+    path: Path | None, *, mean: str | None = None, std: str | None = None, size: str | None = None
+) -> Given | None:
+    """Find the inputs that were given, if any were; they are read when the model is known."""
+    from bnfold.errors import InputError
+
     if path is None:
+        if mean or std or size:
+            raise InputError("--mean, --std and --size are for pictures.", "Name their folder with --inputs.")
         return None
-    from bnfold.runtime.samples import load_npz
+    from bnfold.runtime.given import Given
 
-    return load_npz(path)
+    return Given.parse(path, mean=mean, std=std, size=size)
 
 
 @contextmanager

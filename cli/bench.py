@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import _options, _terminal
+
+if TYPE_CHECKING:
+    from bnfold.runtime.given import Given
 
 
 @click.command("bench")
@@ -15,47 +20,54 @@ from . import _options, _terminal
 @_options.provider_option
 @_options.data_options
 @_options.timing_options
+@_options.batch_option
 @_options.output_options
 def command(
     original: Path,
     folded: Path,
     providers: tuple[str, ...],
-    inputs_path: Path | None,
+    inputs: Given | None,
     seed: int,
     threads: int,
     seconds: float,
+    batches: tuple[int, ...],
     json_path: Path | None,
     quiet: bool,
 ) -> None:
     """Measure the latency of two ONNX models against each other.
 
-    Both run in turn in one process, after a warm-up, with ONNX Runtime's optimizer at its default and off.
-    The default already folds a BatchNorm that follows a convolution, so the gain there is smaller, and often
-    none. The verdict rests on a 95 % interval of the ratio; "no measurable difference" is a verdict too.
+    Both run in turn in one process, in random order, after a warm-up, with ONNX Runtime's optimizer at its
+    default, basic and off. The default already folds a BatchNorm that follows a convolution, so the gain
+    there is smaller, and often none. The original runs a second time as a control. The verdict rests on a
+    95 % interval of the ratio and on the control; "no measurable difference" and "too noisy to say" are
+    verdicts too.
 
     \b
     Examples:
         bnfold bench model.onnx folded.onnx
-        bnfold bench model.onnx folded.onnx --threads 4
+        bnfold bench model.onnx folded.onnx --threads 4 --batch 1 --batch 8
         bnfold bench model.onnx folded.onnx --provider cuda --json report.json
     """
-    from bnfold.pipeline import compare_latency
+    from bnfold.bench import benchmark
     from bnfold.report import json, text
     from bnfold.sources import read_onnx
 
-    _terminal.check_json(json_path, original, folded)
-    inputs = _terminal.read_inputs(inputs_path)
+    _terminal.check_report(json_path, original, folded)
     with _terminal.progress(quiet=quiet) as tell:
         first, second = read_onnx(original), read_onnx(folded)
-        results = compare_latency(
-            first.model,
-            second.model,
-            providers=providers,
-            inputs=inputs,
-            threads=threads,
-            seconds=seconds,
-            seed=seed,
-            progress=tell,
-        )
+        results = [
+            benchmark(
+                first.model,
+                second.model,
+                provider=provider,
+                inputs=inputs,
+                batches=batches,
+                threads=threads,
+                seconds=seconds,
+                seed=seed,
+                on_progress=partial(tell, "time"),
+            )
+            for provider in providers
+        ]
     _terminal.write_json(json.bench_document(first, second, results), json_path)
     _terminal.show(text.benchmarks(results), quiet=quiet, json_path=json_path)

@@ -29,7 +29,7 @@ def command(code: str | None, markdown: bool, json_path: Path | None, quiet: boo
 
     if markdown and _terminal.is_stdout(json_path):
         raise click.UsageError("--markdown and --json - both take standard output: name a file for one.")
-    _terminal.check_json(json_path)
+    _terminal.check_report(json_path)
     rules = [find_rule(code)] if code else all_rules()
     _terminal.write_json(json.rules_document(rules), json_path)
     if not markdown:

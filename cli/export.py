@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import _options, _terminal
+
+if TYPE_CHECKING:
+    from bnfold.pipeline import Export
+    from bnfold.runtime.given import Given
 
 
 @click.command("export")
@@ -25,26 +31,40 @@ from . import _options, _terminal
 @_options.data_options
 @_options.validation_options
 @_options.timing_options
+@click.option(
+    "--rollback",
+    is_flag=True,
+    help="Undo a fold that turns out wrong, alone, and keep the rest; otherwise nothing is written.",
+)
 @click.option("--no-validate", is_flag=True, help="Write the file without comparing the outputs.")
 @click.option("--no-bench", is_flag=True, help="Leave the latency out.")
+@click.option(
+    "--html",
+    "html_path",
+    type=_options.FILE,
+    metavar="FILE",
+    help="Write a page to look at: every BatchNorm, the errors, the latency. It needs no network.",
+)
 @_options.output_options
 def command(
     model: Path,
     output: Path | None,
-    inputs_path: Path | None,
+    inputs: Given | None,
     no_validate: bool,
     no_bench: bool,
+    html_path: Path | None,
     json_path: Path | None,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Turn a trained model into a checked ONNX file.
 
-    MODEL is a .pt or .pth that holds a whole module, a .pt2 of torch.export, or an .onnx file. What it holds
-    counts, not its name. Every BatchNorm that can go exactly is folded into the weights beside it. Then the
-    original and the folded model run on the same data in ONNX Runtime, and their latency is measured. The
-    file is written only when the outputs agree; it appears whole or not at all. The report of --json is
-    written after it; where that fails, the file stays.
+    MODEL is a .pt2 of torch.export, a .pt or .pth that holds a whole module, TorchScript or weights, a
+    .safetensors, or an .onnx file. What it holds counts, not its name. Weights need --arch. Every BatchNorm
+    that can go exactly is folded into the weights beside it. Then the original and the folded model run on
+    the same data in ONNX Runtime, and their latency is measured. The file is written only when the outputs
+    agree; it appears whole or not at all. The report of --json is written after it; where that fails, the
+    file stays.
 
     \b
     Examples:
@@ -52,14 +72,18 @@ def command(
         bnfold export model.pt2 -o model.onnx --json report.json
         bnfold export two_inputs.pt --input-shape image=1x3x64x64 --input-shape mask=1x1x64x64
         bnfold export model.onnx -o folded.onnx --inputs real.npz --provider cpu --provider cuda
+        bnfold export model.pt2 -o model.onnx --html report.html
         bnfold export custom.pt --input-shape 1x8 --allow mypackage.layers.Gate
+        bnfold export weights.safetensors --arch mypackage.nets:resnet18 --input-shape 1x3x224x224
     """
     from bnfold.pipeline import ExportDisagreementError, export
-    from bnfold.report import json, text
+    from bnfold.report import text
 
     destination = output or _beside(model)
-    _terminal.check_json(json_path, model, destination)
-    inputs = _terminal.read_inputs(inputs_path)
+    _terminal.check_report(json_path, model, destination)
+    if html_path is not None:
+        _terminal.check_page(html_path, model, destination, *filter(None, [json_path]))
+        options["per_layer"] = True
     try:
         with _terminal.progress(quiet=quiet) as tell:
             done = export(
@@ -72,11 +96,28 @@ def command(
                 **options,
             )
     except ExportDisagreementError as error:
-        _terminal.write_json(json.export_document("export", error.export), json_path)
+        _write(error.export, json_path, html_path)
         _terminal.show(text.export_report(error.export), quiet=quiet, json_path=json_path)
         raise
-    _terminal.write_json(json.export_document("export", done), json_path)
+    _write(done, json_path, html_path)
     _terminal.show(text.export_report(done), quiet=quiet, json_path=json_path)
+    if html_path is not None:
+        _terminal.show(text.written(html_path), quiet=quiet, json_path=json_path)
+
+
+def _write(export: Export, json_path: Path | None, html_path: Path | None) -> None:
+    """Write the reports that were asked for."""
+    if json_path is None and html_path is None:
+        return
+    from bnfold.report import json
+
+    record = json.export_document("export", export)
+    _terminal.write_json(record, json_path)
+    if html_path is not None:
+        from bnfold.report import html
+
+        command = shlex.join(["bnfold", *sys.argv[1:]])
+        html.write(html.page(export, command=command, record=record), html_path)
 
 
 def _beside(model: Path) -> Path:

@@ -22,7 +22,13 @@ from . import _options, _terminal
 @_options.fold_options
 @_options.output_options
 def command(
-    model: Path, output: Path, merge: bool, inline_functions: bool, json_path: Path | None, quiet: bool
+    model: Path,
+    output: Path,
+    keep: tuple[str, ...],
+    merge: bool,
+    inline_functions: bool,
+    json_path: Path | None,
+    quiet: bool,
 ) -> None:
     """Fold an ONNX model, the pass alone.
 
@@ -38,8 +44,10 @@ def command(
     from bnfold.pipeline import fold_file
     from bnfold.report import json, text
 
-    _terminal.check_json(json_path, model, output)
+    _terminal.check_report(json_path, model, output)
     with _terminal.progress(quiet=quiet) as tell:
-        done = fold_file(model, output, merge=merge, inline_functions=inline_functions, progress=tell)
+        done = fold_file(
+            model, output, keep=keep, merge=merge, inline_functions=inline_functions, progress=tell
+        )
     _terminal.write_json(json.export_document("fold", done), json_path)
     _terminal.show(text.export_report(done), quiet=quiet, json_path=json_path)

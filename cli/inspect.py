@@ -16,7 +16,13 @@ from . import _options, _terminal
 @_options.fold_options
 @_options.output_options
 def command(
-    model: Path, merge: bool, inline_functions: bool, json_path: Path | None, quiet: bool, **options: Any
+    model: Path,
+    keep: tuple[str, ...],
+    merge: bool,
+    inline_functions: bool,
+    json_path: Path | None,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Show every BatchNorm: where it would go, or why it stays.
 
@@ -33,12 +39,13 @@ def command(
     from bnfold.report import json, text
     from bnfold.sources import read_model
 
-    _terminal.check_json(json_path, model)
+    _terminal.check_report(json_path, model)
     with _terminal.progress(quiet=quiet) as tell:
         source = read_model(model, progress=tell, **options)
         tell("fold", 0, 0)
         result = fold(
             source.model,
+            keep=keep,
             merge=merge,
             inline_functions=inline_functions,
             on_progress=lambda done, total: tell("fold", done, total),

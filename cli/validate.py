@@ -3,47 +3,82 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import _options, _terminal
 
+if TYPE_CHECKING:
+    from bnfold.runtime.given import Given
+
 
 @click.command("validate")
-@click.argument("original", type=_options.FILE)
-@click.argument("folded", type=_options.FILE)
+@click.argument("original", type=_options.FILE, required=False)
+@click.argument("folded", type=_options.FILE, required=False)
+@click.option(
+    "--replay",
+    "replay_path",
+    type=_options.FILE,
+    metavar="REPORT.json",
+    help="Repeat the comparison that a report tells of, with its settings, and say whether it still holds.",
+)
 @_options.provider_option
 @_options.data_options
 @_options.validation_options
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="With --replay: read the PyTorch file as it was read, where that may run code. Only if you trust"
+    " both the file and the report.",
+)
 @_options.output_options
 def command(
-    original: Path,
-    folded: Path,
-    inputs_path: Path | None,
+    original: Path | None,
+    folded: Path | None,
+    replay_path: Path | None,
+    inputs: Given | None,
+    trust: bool,
     json_path: Path | None,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Compare the outputs of two ONNX models on the same data.
 
-    The reference is ORIGINAL in ONNX Runtime with its optimizer off, since the optimizer folds some
-    BatchNorms by itself. FOLDED runs with the optimizer off and at its default. Exit code 1 says that they
-    disagree.
+    The truth is ORIGINAL evaluated in float64. FOLDED runs in ONNX Runtime with its optimizer off and at its
+    default, and may be hardly farther from the truth than ORIGINAL is; besides, every value that both models
+    compute is compared in float64, and the first that differs is named with the fold that made it. Where
+    float64 takes too long, the reference is ORIGINAL with the optimizer off. Exit code 1 says that they
+    disagree, or with --replay that the report does not hold any more.
 
     \b
     Examples:
         bnfold validate model.onnx folded.onnx
-        bnfold validate model.onnx folded.onnx --provider cuda --samples 10
-        bnfold validate model.onnx folded.onnx --inputs real.npz --json report.json
+        bnfold validate model.onnx folded.onnx --provider cuda --samples 20 --per-layer
+        bnfold validate model.onnx folded.onnx --inputs pictures/ --mean imagenet --json report.json
+        bnfold validate --replay report.json
     """
+    if replay_path is not None:
+        if original is not None:
+            raise click.UsageError("--replay takes the models from the report: name none beside it.")
+        _replay(replay_path, json_path, quiet=quiet, trust=trust)
+    elif trust:
+        raise click.UsageError("--trust goes with --replay, for a report on a PyTorch file.")
+    elif original is None or folded is None:
+        raise click.UsageError("Name two models, ORIGINAL and FOLDED, or a report with --replay.")
+    else:
+        _validate(original, folded, json_path, quiet=quiet, inputs=inputs, **options)
+
+
+def _validate(
+    original: Path, folded: Path, json_path: Path | None, *, quiet: bool, inputs: Given | None, **options: Any
+) -> None:
     from bnfold.errors import DisagreementError
     from bnfold.report import json, text
     from bnfold.sources import read_onnx
     from bnfold.validate import validate
 
-    _terminal.check_json(json_path, original, folded)
-    inputs = _terminal.read_inputs(inputs_path)
+    _terminal.check_report(json_path, original, folded)
     with _terminal.progress(quiet=quiet) as tell:
         first, second = read_onnx(original), read_onnx(folded)
         result = validate(
@@ -57,3 +92,17 @@ def command(
     _terminal.show(text.validation(result), quiet=quiet, json_path=json_path)
     if not result.passed:
         raise DisagreementError(f"{folded} does not agree with {original}.")
+
+
+def _replay(report: Path, json_path: Path | None, *, quiet: bool, trust: bool) -> None:
+    from bnfold.errors import DisagreementError
+    from bnfold.replay import replay
+    from bnfold.report import json, text
+
+    _terminal.check_report(json_path, report)
+    with _terminal.progress(quiet=quiet) as tell:
+        result = replay(report, trust=trust, progress=tell)
+    _terminal.write_json(json.replay_document(result), json_path)
+    _terminal.show(text.replay(result), quiet=quiet, json_path=json_path)
+    if not result.holds:
+        raise DisagreementError(f"What {report} says does not hold any more.")

@@ -17,16 +17,18 @@ SOURCES = sorted((ROOT / "bnfold").rglob("*.py"))
 
 # A module may import from its own layer and from those above it.
 LAYERS = (
-    ("_version", "affine", "errors", "reasons", "kernels"),
+    ("_version", "advisories", "affine", "errors", "reasons", "kernels"),
     ("scopes", "constants", "shapes", "graph", "regroup", "result", "files"),
     ("edit",),
     ("ops",),
     ("sites",),
     ("branches", "ledger", "push", "shorten"),
     ("fold",),
-    ("runtime",),
-    ("validate", "bench", "torch"),
-    ("sources", "pipeline"),
+    ("runtime", "environment"),
+    ("reference", "ranges"),
+    ("proof", "stopwatch"),
+    ("validate", "bench", "doctor", "torch"),
+    ("sources", "pipeline", "replay"),
     ("report",),
 )
 

@@ -11,6 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import bnfold
+from bnfold.errors import InputError
 from tests.graphs import assert_same, build, feeds, fold_and_compare, kept_codes, operators, run, weight
 from tests.graphs import statistics as any_statistics
 
@@ -528,3 +529,61 @@ def test_a_long_row_of_convolutions_beside_one():
         {"w": np.eye(4, dtype=np.float32).reshape(4, 4, 1, 1)},
     )
     assert len(operators(bnfold.fold(model).model)) == 1202
+
+
+# what shall stay
+
+
+def two_layers() -> onnx.ModelProto:
+    """Two times Conv → BatchNormalization → Relu; PyTorch's exporter has called the second `net.bn2`."""
+    names = [f"{part}{i}" for i in (1, 2) for part in ("conv", "bn", "relu")]
+    model = build(
+        "g (float[1,3,6,6] x) => (float[1,3,6,6] y) {"
+        " c = Conv(x, w) b = BatchNormalization(c, scale, bias, mean, var) r = Relu(b)"
+        " d = Conv(r, w) e = BatchNormalization(d, scale, bias, mean, var) y = Relu(e) }",
+        {"w": weight(3, 3, 1, 1), **statistics(3)},
+    )
+    for node, name in zip(model.graph.node, names, strict=True):
+        node.name = name
+    scopes = "['', 'net', 'net.bn2', 'batch_norm']"
+    model.graph.node[4].metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [
+        ((), []),
+        (["bn1"], ["bn1"]),
+        (["bn2"], ["bn2"]),
+        (["net.bn2"], ["bn2"]),
+        ({"bn1", "net.bn2"}, ["bn1", "bn2"]),
+        (["conv1"], ["bn1"]),  # the Conv stays as it is, so the BatchNorm has to
+        (["relu1"], []),
+    ],
+)
+def test_what_is_named_stays_as_it_is(keep, left):
+    model = two_layers()
+    result = bnfold.fold(model, keep=keep)
+    assert_same(model, result.model)
+    assert [node.name for node in result.model.graph.node if node.name.startswith("bn")] == left
+    assert [(site.node, site.reason.code) for site in result.kept] == [(name, "BN108") for name in left]
+
+
+def test_what_is_named_takes_no_part_in_a_merge():
+    model = build(
+        "g (float[1,4,6,6] x) => (float[1,4,6,6] y) { a = Conv <pads = [1,1,1,1]> (x, w) b = Conv(x, v)"
+        " y = Add(a, b) }",
+        {"w": weight(4, 4, 3, 3), "v": weight(4, 4, 1, 1)},
+    )
+    assert operators(bnfold.fold(model).model) == ["Conv"]
+    for name in ("a", "b"):
+        result = bnfold.fold(model, keep=[name])
+        assert operators(result.model) == ["Conv", "Conv", "Add"]
+        assert not result.merges
+
+
+def test_a_name_that_there_is_not_is_no_wish_that_can_be_met():
+    with pytest.raises(InputError, match=r"no node named bn3, net\.bn9, which was to be kept") as caught:
+        bnfold.fold(two_layers(), keep=["net.bn9", "bn1", "bn3"])
+    assert "bnfold inspect" in caught.value.fix

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold import pipeline
-from bnfold.errors import DisagreementError, ModelError, SaveError
+from bnfold.errors import DisagreementError, InputError, ModelError, SaveError
 from bnfold.pipeline import ExportDisagreementError, check_destination, export, fold_file
 from bnfold.validate import Validation
 
@@ -76,11 +76,37 @@ def test_the_options_reach_the_validation_and_the_timing(model, tmp_path, monkey
 
     monkeypatch.setattr(sys.modules["bnfold.validate"], "validate", validate)
     with pytest.raises(DisagreementError):
-        export(model, tmp_path / "out.onnx", samples=7, seed=5, tolerance=0.25, providers=("cpu",))
+        export(
+            model,
+            tmp_path / "out.onnx",
+            samples=7,
+            seed=5,
+            tolerance=0.25,
+            providers=("cpu",),
+            oracle="on",
+            per_layer=True,
+        )
     del given["validate"]["on_progress"]
     assert given["validate"] == {
-        "providers": ("cpu",), "inputs": None, "samples": 7, "seed": 5, "tolerance": 0.25
+        "providers": ("cpu",), "inputs": None, "samples": 7, "seed": 5, "tolerance": 0.25, "oracle": "on",
+        "per_layer": True,
     }  # fmt: skip
+
+
+def test_what_is_to_be_kept_is_kept_by_both_ways_to_a_file(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    for done in (
+        fold_file(model, out, keep=["bn"]),
+        export(model, out, keep=["bn"], validate=False, bench=False),
+    ):
+        assert [site.reason.code for site in done.fold.kept if site.reason] == ["BN108"]
+        assert (done.fold.folded, done.rolled_back) == ((), ())
+        assert [node.op_type for node in onnx.load(out).graph.node] == ["Conv", "BatchNormalization"]
+    out.unlink()
+    for way in (fold_file, export):
+        with pytest.raises(InputError, match="no node named bm, which was to be kept"):
+            way(model, out, keep=["bn", "bm"])
+        assert not out.exists()
 
 
 def test_a_disagreement_leaves_the_old_file(model, tmp_path, monkeypatch) -> None:

@@ -6,33 +6,33 @@ makes a new version. There is no NaN and no infinity in it: a number that is not
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import platform
 from collections.abc import Sequence
-from importlib import metadata
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from bnfold._version import __version__
+from bnfold.environment import environment, versions
 from bnfold.files.atomic import destination, replacing, save_errors
+from bnfold.files.contents import sha256
+from bnfold.runtime.sessions import CUDA_OPTIONS
 
 if TYPE_CHECKING:
     from bnfold.bench import Benchmark, Row
+    from bnfold.doctor import Diagnosis
     from bnfold.pipeline import Export
+    from bnfold.proof.verdict import Blame, Check, Fault, Layer, Request, Validation
     from bnfold.reasons import Reason, Rule
+    from bnfold.replay import Replay
     from bnfold.result import FoldResult, Merge, Site
     from bnfold.sources import Source
-    from bnfold.validate import Check, Validation
 
 SCHEMA = "bnfold.report/1"
 Json = dict[str, Any]
-
-_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "onnxscript", "torch")
 
 
 def document(command: str, **parts: object) -> Json:
@@ -54,6 +54,8 @@ def export_document(command: str, export: Export) -> Json:
         fold=fold_record(export.fold),
         validation=validation_record(export.validation) if export.validation else None,
         benchmarks=[benchmark_record(benchmark) for benchmark in export.benchmarks],
+        rolled_back=list(export.rolled_back),
+        environment=environment().record(),
     )
 
 
@@ -69,6 +71,19 @@ def validate_document(original: Source, folded: Source, result: Validation) -> J
         original=source_record(original),
         folded=source_record(folded),
         validation=validation_record(result),
+        environment=environment().record(),
+    )
+
+
+def replay_document(result: Replay) -> Json:
+    """Report whether an earlier validation still holds."""
+    return document(
+        "replay",
+        report=file_record(result.report),
+        holds=result.holds,
+        changes=list(result.changes),
+        validation=validation_record(result.validation) if result.validation else None,
+        environment=environment().record(),
     )
 
 
@@ -79,6 +94,7 @@ def bench_document(original: Source, folded: Source, results: Sequence[Benchmark
         original=source_record(original),
         folded=source_record(folded),
         benchmarks=[benchmark_record(result) for result in results],
+        environment=environment().record(),
     )
 
 
@@ -87,31 +103,23 @@ def rules_document(rules: Sequence[Rule]) -> Json:
     return document("explain", rules=[rule_record(rule) for rule in rules])
 
 
-def versions() -> dict[str, str]:
-    """Name the versions that the numbers depend on; a package that is not installed has no entry."""
-    found = {"bnfold": __version__, "python": platform.python_version(), "system": platform.platform()}
-    return found | {package: version for package in _PACKAGES if (version := _installed(package))}
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def doctor_document(diagnosis: Diagnosis) -> Json:
+    """Report what the installation is and what is wrong with it."""
+    return document(
+        "doctor",
+        environment=diagnosis.environment.record(),
+        healthy=diagnosis.healthy,
+        findings=[asdict(finding) for finding in diagnosis.findings],
+    )
 
 
 def file_record(path: Path) -> Json:
     """Identify a file by its path, its size in bytes and its SHA-256."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        size = file.tell()
-    return {"path": str(path), "bytes": size, "sha256": digest.hexdigest()}
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def source_record(source: Source) -> Json:
-    """Identify a model that was read, with the files of its external data."""
+    """Identify a model that was read, with the files of its external data, and say how it was read."""
     external = sorted(
         {
             Path(value.const_value.path)
@@ -125,6 +133,8 @@ def source_record(source: Source) -> Json:
         "kind": source.kind,
         "was_training": source.was_training,
         "external_data": [file_record(path) for path in external],
+        "options": dict(source.options),
+        "notes": list(source.notes),
     }
 
 
@@ -190,6 +200,58 @@ def validation_record(validation: Validation) -> Json:
         "seed": validation.seed,
         "tolerance": _number(validation.tolerance),
         "checks": [_check_record(check) for check in validation.checks],
+        "oracle": validation.oracle,
+        "labels": list(validation.labels),
+        "layers": [_layer_record(layer) for layer in validation.layers],
+        "blame": validation.blame and _blame_record(validation.blame),
+        "faults": [_fault_record(fault) for fault in validation.faults],
+        "repeatability": {provider: _number(error) for provider, error in validation.repeatability},
+        "placement": {provider: list(nodes) for provider, nodes in validation.placement},
+        "provider_options": {
+            provider: dict(CUDA_OPTIONS) if provider == "cuda" else {} for provider in validation.providers
+        },
+        "request": validation.request and _request_record(validation.request),
+    }
+
+
+def _request_record(request: Request) -> Json:
+    return {**asdict(request), "providers": list(request.providers), "tolerance": _number(request.tolerance)}
+
+
+def _layer_record(layer: Layer) -> Json:
+    return {
+        "name": layer.name,
+        "depth": layer.depth,
+        "fold_error": _number(layer.fold_error),
+        "bound": _number(layer.bound),
+        "agrees": layer.agrees,
+        "original_error": _number(layer.original_error),
+        "folded_error": _number(layer.folded_error),
+        "site": layer.site,
+        "nodes": list(layer.nodes),
+        "originals": list(layer.originals),
+    }
+
+
+def _blame_record(blame: Blame) -> Json:
+    return {
+        "value": blame.layer.name,
+        "runtime": blame.runtime,
+        "provider": blame.provider,
+        "sentence": blame.sentence,
+    }
+
+
+def _fault_record(fault: Fault) -> Json:
+    return {
+        "provider": fault.provider,
+        "output": fault.output,
+        "error": _number(fault.error),
+        "off": _number(fault.off),
+        "folded": _number(fault.folded),
+        "optimizers": list(fault.optimizers),
+        "affects_folded": fault.affects_folded,
+        "sentence": fault.sentence,
     }
 
 
@@ -209,11 +271,16 @@ def _check_record(check: Check) -> Json:
         "passed": check.passed,
         "problem": check.problem,
         "excused": check.excused,
+        "error": _number(check.error),
+        "original_error": _number(check.original_error),
+        "ratio": _number(check.ratio),
+        "bound": _number(check.bound),
+        "row": check.row,
     }
 
 
 def benchmark_record(benchmark: Benchmark) -> Json:
-    """Give the medians in milliseconds, their ratio and its interval, and the verdict."""
+    """Give quantiles in milliseconds, ratios with their intervals, verdicts, and what both models weigh."""
     return {
         "provider": benchmark.provider,
         "threads": benchmark.threads,
@@ -221,6 +288,11 @@ def benchmark_record(benchmark: Benchmark) -> Json:
         "shapes": {name: list(shape) for name, shape in benchmark.shapes.items()},
         "sentence": benchmark.sentence,
         "rows": [_row_record(row) for row in benchmark.rows],
+        "original": benchmark.original and asdict(benchmark.original),
+        "folded": benchmark.folded and asdict(benchmark.folded),
+        "cpus": benchmark.cpus,
+        "cpu_quota": _number(benchmark.cpu_quota),
+        "notes": list(benchmark.notes),
     }
 
 
@@ -238,6 +310,19 @@ def _row_record(row: Row) -> Json:
         "high": _number(row.high),
         "verdict": row.verdict,
         "folded_repeats": row.folded_repeats,
+        "measures": row.measures,
+        "batch": row.batch,
+        "original_p99_ms": _number(row.original_p99_ms),
+        "folded_p99_ms": _number(row.folded_p99_ms),
+        "control_ms": _number(row.control_ms),
+        "control_ratio": _number(row.control_ratio),
+        "control_low": _number(row.control_low),
+        "control_high": _number(row.control_high),
+        "original_load_ms": _number(row.original_load_ms),
+        "folded_load_ms": _number(row.folded_load_ms),
+        "loads": row.loads,
+        "pinned": row.pinned,
+        "settled": row.settled,
     }
 
 

@@ -13,20 +13,27 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from bnfold.bench import Benchmark
+    from bnfold.bench import Benchmark, Row
+    from bnfold.doctor import Diagnosis
     from bnfold.pipeline import Export
+    from bnfold.proof.verdict import Check, Validation
     from bnfold.reasons import Reason, Rule
+    from bnfold.replay import Replay
     from bnfold.result import FoldResult, Site
     from bnfold.sources import Source
-    from bnfold.validate import Check, Validation
 
 _STYLES = {"folded": "green", "merged": "green", "kept": "yellow"}
-_VERDICTS = {"faster": "green", "slower": "red"}
+_LAYERS_SHOWN = 12
+_VERDICTS = {"faster": "green", "slower": "red", "too noisy to say": "yellow"}
+_STATES = {"good": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def export_report(export: Export) -> RenderableType:
     """Show a whole export or fold: the sites, the validation, the latency, and the file."""
     parts: list[RenderableType] = [inspect_report(export.source, export.fold, foreseen=False)]
+    if export.rolled_back:
+        names = ", ".join(export.rolled_back)
+        parts += ["", Text(f"Rolled back, because the fold was wrong: {names}.", style="yellow")]
     if export.validation:
         parts += ["", validation(export.validation)]
     if export.benchmarks:
@@ -47,15 +54,26 @@ def inspect_report(source: Source, result: FoldResult[Any], *, foreseen: bool = 
 
 def source_note(source: Source) -> RenderableType:
     """Say what was read, and that a module in train mode was taken in eval mode."""
-    kinds = {"onnx": "an ONNX model", "module": "a PyTorch module", "exported program": "an exported program"}
-    line = Text.assemble((str(source.path), "bold"), f" holds {kinds[source.kind]}.")
+    line = Text.assemble((str(source.path), "bold"), f" holds {_KINDS[source.kind]}.")
     if source.was_training:
         line.append(
             "\nIt was saved in train mode. It was read as in eval mode (running statistics, no dropout);"
             " the file is as it was.",
             style="yellow",
         )
+    for note in source.notes:
+        line.append(f"\n{note}", style="yellow")
     return line
+
+
+_KINDS = {
+    "onnx": "an ONNX model",
+    "module": "a PyTorch module",
+    "exported program": "an exported program",
+    "torchscript": "TorchScript",
+    "state_dict": "a state_dict",
+    "safetensors": "weights as safetensors",
+}
 
 
 def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
@@ -137,26 +155,35 @@ def _site_counts(result: FoldResult[Any], foreseen: bool) -> Text:
 
 
 def validation(result: Validation) -> RenderableType:
-    """Show every comparison with the original, and the verdict."""
+    """Show every comparison with the truth, the layers that stand out, and the verdict."""
     parts: list[RenderableType] = [_checks(result), ""] if result.checks else []
     parts.append(_agreement(result))
+    parts += [Text(fault.sentence, style="yellow") for fault in result.faults]
+    if result.layers:
+        parts += [Text(_proof(result)), *_worst_layers(result)]
     parts += [Text(note, style="dim") for note in result.notes]
     return Group(*parts)
 
 
 def _checks(result: Validation) -> Table:
-    table = _table("output", "provider", "optimizer", "max abs", "max rel", "bound", "cosine", "top-1", "")
-    for column in table.columns[3:8]:
+    by_truth = any(check.error is not None for check in result.checks)
+    errors = ("error", "original's", "ratio") if by_truth else ("max abs", "max rel")
+    table = _table("output", "provider", "optimizer", *errors, "bound", "top-1", "")
+    for column in table.columns[3:-1]:
         column.justify = "right"
     for check in result.checks:
+        ratio = "–" if check.ratio is None else f"{check.ratio:.2f}"
+        figures = (
+            (_small(check.error), _small(check.original_error), ratio)
+            if by_truth
+            else (_small(check.max_abs), _small(check.max_rel))
+        )
         table.add_row(
             Text(check.output),
             check.provider,
-            check.optimizer,
-            _small(check.max_abs),
-            _small(check.max_rel),
-            _small(check.tolerance),
-            "–" if check.cosine is None else f"{check.cosine:.7f}",
+            f"{check.optimizer}{', TF32' if check.row else ''}",
+            *figures,
+            _small(check.tolerance if check.bound is None else check.bound),
             "–" if check.top1 is None else f"{check.top1:.2%}",
             _outcome(check),
         )
@@ -164,6 +191,8 @@ def _checks(result: Validation) -> Table:
 
 
 def _outcome(check: Check) -> Text:
+    if check.row:
+        return Text("for comparison", style="dim")
     if check.passed:
         return Text("agrees", style="green")
     return Text("excused", style="yellow") if check.excused else Text("disagrees", style="bold red")
@@ -174,12 +203,57 @@ def _agreement(result: Validation) -> Text:
     if not result.passed:
         lines = ("The folded model disagrees with the original.", *result.failures)
         return Text("\n".join(lines), style="bold red")
-    data = "given inputs" if result.seed is None else _count(result.samples, "random input")
+    kind = "given input" if result.seed is None else "random input"
     return Text(
-        f"The folded model agrees with the original on {data}; the reference is the original"
-        " in ONNX Runtime on the CPU with its optimizer off.",
+        f"The folded model agrees with the original on {_count(result.samples, kind)}. {result.oracle}",
         style="green",
     )
+
+
+def _proof(result: Validation) -> str:
+    """Say how far the proof in float64 went."""
+    good = [layer for layer in result.layers if layer.agrees]
+    worst = max(good, key=lambda layer: layer.fold_error / layer.bound, default=None)
+    nearest = (
+        f" (at most {_small(worst.fold_error)}, where {_small(worst.bound)} is explained by it)"
+        if worst
+        else ""
+    )
+    return (
+        f"In float64, {len(good)} of {_count(len(result.layers), 'value')} that both models compute are the "
+        f"same but for one rounding of the weights{nearest}."
+    )
+
+
+def _worst_layers(result: Validation) -> list[RenderableType]:
+    """Where ONNX Runtime's numbers were measured layer by layer, those that are farthest off."""
+    measured = [layer for layer in result.layers if layer.folded_error is not None]
+    if not measured:
+        return []
+    table = _table("value", "fold of", "in float64", "bound", "error", "original's")
+    table.columns[0].overflow = "fold"
+    for column in table.columns[2:]:
+        column.justify = "right"
+    worst = sorted(measured, key=lambda layer: -(layer.fold_error / layer.bound))[:_LAYERS_SHOWN]
+    for layer in sorted(worst, key=lambda layer: layer.depth):
+        table.add_row(
+            Text(layer.name),
+            Text(layer.site or "–"),
+            Text(_small(layer.fold_error), style="" if layer.agrees else "bold red"),
+            _small(layer.bound),
+            _small(layer.folded_error),
+            _small(layer.original_error),
+        )
+    return ["", table, ""]
+
+
+def replay(result: Replay) -> RenderableType:
+    """Show whether an earlier validation still holds, and what is not as it was."""
+    holds = "still holds" if result.holds else "does not hold any more"
+    verdict = Text(f"What {result.report} says {holds}.", style="green" if result.holds else "bold red")
+    changes = [Text(change, style="yellow") for change in result.changes]
+    parts = [validation(result.validation), ""] if result.validation else []
+    return Group(*parts, verdict, *changes)
 
 
 def benchmarks(results: Iterable[Benchmark]) -> RenderableType:
@@ -188,22 +262,75 @@ def benchmarks(results: Iterable[Benchmark]) -> RenderableType:
 
 
 def benchmark(result: Benchmark) -> RenderableType:
-    """Show the medians, their ratio with its interval, and the verdict in a sentence."""
-    table = _table("optimizer", "original", "folded", "original / folded", "95 % interval", "verdict")
-    for column in table.columns[1:5]:
+    """Show medians, ratios with intervals, verdicts, quantiles, and what both models weigh."""
+    shapes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in result.shapes.items())
+    where = f"Latency on {result.provider}, {_count(result.threads, 'thread')}, {shapes}; medians"
+    notes = [Text(note, style="dim") for note in result.notes]
+    parts = [_ratios(result), "", _quantiles(result), "", *_weights(result), Text(result.sentence), *notes]
+    return Group(Text(where), *parts)
+
+
+def _ratios(result: Benchmark) -> Table:
+    table = _table(
+        "optimizer",
+        "original",
+        "folded",
+        "original / folded",
+        "95 % interval",
+        "original / itself",
+        "verdict",
+    )
+    for column in table.columns[1:6]:
         column.justify = "right"
     for row in result.rows:
         table.add_row(
-            row.optimizer,
+            _setting(row, result),
             f"{row.original_ms:.3f} ms",
             f"{row.folded_ms:.3f} ms",
             f"{row.ratio:.3f}×",
             f"{row.low:.3f} to {row.high:.3f}",
+            f"{row.control_low:.3f} to {row.control_high:.3f}",
             Text(row.verdict, style=_VERDICTS.get(row.verdict, "")),
         )
-    shapes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in result.shapes.items())
-    where = f"Latency on {result.provider}, {_count(result.threads, 'thread')}, {shapes}; medians"
-    return Group(Text(where), table, "", Text(result.sentence))
+    return table
+
+
+def _quantiles(result: Benchmark) -> Table:
+    """What 50, 90 and 99 % of the timings stay below, and how long a session takes to make."""
+    table = _table("optimizer", "original p50", "p90", "p99", "folded p50", "p90", "p99", "sessions made in")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in result.rows:
+        original = (row.original_ms, row.original_p90_ms, row.original_p99_ms)
+        folded = (row.folded_ms, row.folded_p90_ms, row.folded_p99_ms)
+        loading = f"{row.original_load_ms:.1f} / {row.folded_load_ms:.1f} ms"
+        table.add_row(_setting(row, result), *(f"{time:.3f}" for time in (*original, *folded)), loading)
+    return table
+
+
+def _setting(row: Row, result: Benchmark) -> str:
+    """What tells a row from the others."""
+    batch = f", batch {row.batch}" if row.batch else ""
+    several = len({other.measures for other in result.rows}) > 1
+    return f"{row.optimizer}{batch}{f', {row.measures}' if several else ''}"
+
+
+def _weights(result: Benchmark) -> list[RenderableType]:
+    if result.original is None or result.folded is None:
+        return []
+    table = _table("model", "size", "nodes", "parameters", "multiply-adds", "peak memory")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, weighs in (("original", result.original), ("folded", result.folded)):
+        table.add_row(
+            name,
+            size(weighs.bytes),
+            f"{weighs.nodes:,}",
+            f"{weighs.parameters:,}",
+            "–" if weighs.multiply_adds is None else f"{weighs.multiply_adds:,}",
+            "–" if weighs.peak_memory is None else size(weighs.peak_memory),
+        )
+    return [table, ""]
 
 
 def written(path: Path) -> Text:
@@ -225,6 +352,22 @@ def rules(all_of_them: Iterable[Rule]) -> RenderableType:
     for one in all_of_them:
         table.add_row(Text(one.code, style="bold"), Text(one.title))
     return Group(table, "", Text("More on one: bnfold explain CODE"))
+
+
+def doctor(diagnosis: Diagnosis) -> RenderableType:
+    """Show every finding, with the line to type below it, and how many are amiss."""
+    table = _table("", "what", "found")
+    for one in diagnosis.findings:
+        found = Text(one.found)
+        if one.fix:
+            found.append(f"\n{one.fix}", style="bold")
+        table.add_row(Text(one.state, style=_STATES[one.state]), Text(one.title), found)
+    states = [finding.state for finding in diagnosis.findings]
+    problems, warnings = states.count("problem"), states.count("warning")
+    words = _count(problems, "problem") if problems else "No problem"
+    verdict = Text(words, style=_STATES["problem" if problems else "good"])
+    verdict.append(f", {_count(warnings, 'warning')}." if warnings else ".")
+    return Group(table, "", verdict)
 
 
 def _table(*headings: str) -> Table:

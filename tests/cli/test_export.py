@@ -204,3 +204,128 @@ def test_a_report_that_fails_leaves_the_model_as_the_help_says(run, model, tmp_p
         given = ("--no-validate", "--no-bench") if command == "export" else ()
         assert run(command, model, "-o", out, "--json", tmp_path / "r.json", *given).exit_code == 2
         assert operators(out) == ["Conv"]
+
+
+# --rollback and --keep
+
+
+@pytest.fixture
+def biased(monkeypatch):
+    """A defect: every bias that a convolution takes is off by one hundredth in its first channel."""
+    from bnfold.ops.conv import Conv
+
+    honest = Conv.bias
+
+    def bias(*given):
+        array = honest(*given)
+        array[0] += 0.01
+        return array
+
+    monkeypatch.setattr(Conv, "bias", bias)
+
+
+@pytest.mark.usefixtures("biased")
+def test_a_bad_fold_exits_1_or_is_undone(run, model, tmp_path) -> None:
+    out, report = tmp_path / "out.onnx", tmp_path / "report.json"
+    given = ("export", model, "-o", out, "--no-bench", "--json", report)
+    result = run(*given)
+    assert result.exit_code == 1
+    assert "The fold of batchnormalization_1 made it." in " ".join(result.stdout.split())
+    assert "--rollback" in result.stderr
+    assert not out.exists()
+    result = run(*given, "--rollback")
+    assert result.exit_code == 0, result.stderr
+    assert operators(out) == ["Conv", "BatchNormalization"]
+    assert "Rolled back, because the fold was wrong: batchnormalization_1" in result.stdout
+    written = json.loads(report.read_text())
+    assert "batchnormalization_1" in written["rolled_back"]
+    assert written["fold"]["sites"][0]["reason"]["code"] == "BN108"
+    assert run("validate", "--replay", report).exit_code == 0
+
+
+def test_what_is_named_stays(run, saved, tmp_path) -> None:
+    out = tmp_path / "out.onnx"
+    given = ("--input-shape", SHAPE, "--no-bench", "--no-validate")
+    assert run("export", saved, "-o", out, *given, "--keep", "1").exit_code == 0
+    assert operators(out) == ["Conv", "BatchNormalization", "Relu"]
+
+
+# --html
+
+
+def test_the_page_is_written_beside_the_model(run, model, tmp_path) -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    out, page, report = (tmp_path / name for name in ("out.onnx", "page.html", "report.json"))
+    result = run("export", model, "-o", out, "--html", page, "--json", report, *QUICK)
+    assert result.exit_code == 0, result.stderr
+    assert f"Wrote {page} (" in result.stdout
+    html = page.read_text()
+    assert html.startswith("<!DOCTYPE html>")
+    assert html.rstrip().endswith("</html>")
+    assert "batchnormalization_0" not in html
+    assert "batchnormalization_1" in html
+    record = json.loads(report.read_text())
+    for model_record in (record["source"], record["output"]):
+        assert model_record["sha256"] in html
+    assert all(layer["folded_error"] is not None for layer in record["validation"]["layers"])
+
+
+@pytest.mark.usefixtures("biased")
+def test_the_page_and_the_report_are_written_when_validation_fails(run, model, tmp_path) -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    out, page, report = (tmp_path / name for name in ("out.onnx", "page.html", "report.json"))
+    result = run("export", model, "-o", out, "--html", page, "--json", report, *QUICK)
+    assert result.exit_code == 1
+    assert not out.exists()
+    record = json.loads(report.read_text())
+    assert (record["output"], record["validation"]["passed"]) == (None, False)
+    assert "The fold of batchnormalization_1 made it." in page.read_text()
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+def test_a_page_that_cannot_be_made_is_refused_before_any_work(
+    run, model, tmp_path, monkeypatch, package: str
+) -> None:
+    from importlib import util
+
+    from bnfold import pipeline
+
+    honest = util.find_spec
+    monkeypatch.setattr(
+        util, "find_spec", lambda name, *more: None if name == package else honest(name, *more)
+    )
+    monkeypatch.setattr(pipeline, "export", lambda *_, **__: pytest.fail("it was exported"))
+    out, page = tmp_path / "out.onnx", tmp_path / "page.html"
+    result = run("export", model, "-o", out, "--html", page)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"bnfold: {package} is needed to write the page, and is not installed.\n"
+        '  Type: pip install "bnfold[report]"\n'
+    )
+    assert sorted(tmp_path.iterdir()) == [model]
+
+
+def test_the_files_of_an_export_are_different_files(run, model, tmp_path, monkeypatch) -> None:
+    from bnfold import pipeline
+
+    monkeypatch.setattr(pipeline, "export", lambda *_, **__: pytest.fail("it was exported"))
+    before = model.read_bytes()
+    out, report = tmp_path / "out.onnx", tmp_path / "report"
+    for places in (
+        ("--html", report, "--json", report),
+        ("--html", report, "--json", tmp_path / "." / "report"),
+        ("--html", out),
+        ("--html", model),
+        ("--json", model),
+    ):
+        result = run("export", model, "-o", out, *places)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "is an input or an output of this command already" in result.stderr
+    for place, words in (("-", "- is no ordinary file"), (tmp_path / "no" / "page.html", "mkdir -p")):
+        result = run("export", model, "-o", out, "--html", place)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert words in result.stderr
+    assert model.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == [model]

@@ -105,3 +105,25 @@ def test_a_read_only_folder_is_said_before_any_work(run, model, tmp_path, monkey
         result = run("fold", model, *place)
         assert result.exit_code == 2
         assert "is read-only.\n  Give a folder that you may write to." in result.stderr
+
+
+def test_what_is_named_stays(run, model, tmp_path) -> None:
+    out = tmp_path / "out.onnx"
+    result = run("fold", model, "-o", out, "--keep", "batchnormalization_1", "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    (site,) = json.loads(result.stdout)["fold"]["sites"]
+    assert (site["status"], site["reason"]["code"]) == ("kept", "BN108")
+    assert operators(out) == ["Conv", "BatchNormalization"]
+    result = run("fold", model, "-o", out, "--keep", "batchnormalization_1")
+    assert "0 of 1 site folded; 1 stays." in result.stdout
+    assert "More on a reason: bnfold explain BN108" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["fold", "export"])
+def test_a_name_that_there_is_not_exits_2(run, model, tmp_path, command: str) -> None:
+    out = tmp_path / "out.onnx"
+    result = run(command, model, "-o", out, "--keep", "batchnormalization_1", "--keep", "bn7")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[0] == ("bnfold: The model has no node named bn7, which was to be kept.")
+    assert "bnfold inspect" in result.stderr
+    assert not out.exists()

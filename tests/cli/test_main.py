@@ -59,6 +59,24 @@ def test_help_gives_every_command_its_first_line(run) -> None:
         assert first in result.stdout, f"{name}: the line is cut short in the list of commands"
 
 
+def test_help_tells_what_the_exit_codes_mean(run, model: Path, monkeypatch) -> None:
+    from bnfold import doctor
+    from bnfold.environment import environment
+
+    page = " ".join(run("--help").stdout.split())
+    assert "  doctor  " in run("--help").stdout
+    assert (
+        "Exit codes: 0, done and good; 1, the answer is no (the outputs disagree, a report does not hold any "
+        "more, or doctor found a problem); 2, it could not be done."
+    ) in page
+    problem = doctor.Finding("problem", "cpu", "It does not run.")
+    monkeypatch.setattr(doctor, "doctor", lambda: doctor.Diagnosis(environment(), (problem,)))
+    assert run("doctor").exit_code == 1
+    assert run("inspect", model).exit_code == 0
+    for name in ("validate", "doctor"):
+        assert "Exit code 1 says that" in " ".join(run(name, "--help").stdout.split())
+
+
 @pytest.mark.parametrize("name", bnfold_cli.COMMANDS)
 def test_the_help_of_a_command_teaches_with_examples(run, name: str) -> None:
     result = run(name, "--help")

@@ -77,3 +77,23 @@ def test_a_reader_that_has_gone_is_no_disagreement(model: Path) -> None:
 def test_lines_in_a_pipe_end_without_spaces(run, stubborn: Path) -> None:
     lines = run("inspect", stubborn).stdout.splitlines()
     assert lines == [line.rstrip() for line in lines]
+
+
+def test_options_of_pictures_need_pictures(run, model: Path, tmp_path: Path) -> None:
+    result = run("validate", model, model, "--mean", "0.5")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("bnfold: --mean, --std and --size are for pictures.")
+    result = run("bench", model, model, "--inputs", tmp_path / "absent")
+    assert result.exit_code == 2
+    assert "absent is not there" in result.stderr
+
+
+def test_a_folder_of_pictures_is_run_on(run, model: Path, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for name in ("a.png", "b.jpg"):
+        image.effect_noise((20, 10), 50).save(tmp_path / name)
+    result = run("validate", model, model, "--inputs", tmp_path, "--mean", "imagenet")
+    assert result.exit_code == 0, result.stderr
+    result = run("validate", model, model, "--inputs", tmp_path, "--size", "9x9")
+    assert result.exit_code == 2
+    assert "--size is 9x9" in result.stderr

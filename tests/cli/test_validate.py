@@ -41,7 +41,7 @@ def test_given_data_are_used(run, model, folded, tmp_path) -> None:
     np.savez(tmp_path / "data.npz", x=np.ones((1, 3, 8, 8), np.float32))
     result = run("validate", model, folded, "--inputs", tmp_path / "data.npz")
     assert result.exit_code == 0, result.stderr
-    assert "on given inputs" in result.stdout
+    assert "on 1 given input." in result.stdout
 
 
 def test_data_that_are_missing_are_one_clear_line(run, model, folded, tmp_path) -> None:
@@ -58,3 +58,116 @@ def test_a_provider_that_is_absent_is_an_error(run, model, folded) -> None:
     result = run("validate", model, folded, "--provider", "cuda")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "bnfold[gpu]" in result.stderr
+
+
+def test_six_kinds_of_inputs_unless_told_otherwise(run, model, folded) -> None:
+    for more, kinds in (
+        ((), ["normal", "uniform", "zeros", "ones", "large", "tiny"]),
+        (("--samples", "2"), ["normal", "uniform"]),
+    ):
+        document = json.loads(run("validate", model, folded, "--json", "-", *more).stdout)
+        assert [label.split()[0] for label in document["validation"]["labels"]] == kinds
+        assert document["validation"]["request"]["samples"] == len(kinds)
+
+
+def test_the_oracle_may_be_left_out(run, model, folded) -> None:
+    result = run("validate", model, folded, "--oracle", "off")
+    assert result.exit_code == 0, result.stderr
+    assert "with its optimizer off (as asked for)" in result.stdout
+    assert "max rel" in result.stdout
+    assert "In float64" not in result.stdout
+
+
+def test_every_layer_is_measured_when_asked_for(run, model, folded) -> None:
+    assert "fold of" not in run("validate", model, folded).stdout
+    result = run("validate", model, folded, "--per-layer")
+    assert result.exit_code == 0, result.stderr
+    row = next(
+        line.split() for line in result.stdout.splitlines() if line.startswith("y  ") and "batch" in line
+    )
+    assert row[:2] == ["y", "batchnormalization_1"]
+    assert len(row) == 6
+
+
+def test_a_disagreement_names_the_value_and_the_fold(run, model, make_model) -> None:
+    other = make_model("other.onnx", ["Conv", "BatchNormalization"], seed=1)
+    result = run("validate", model, other)
+    assert "The first value that differs is 'v0'" in " ".join(result.stdout.split())
+
+
+# --replay
+
+
+@pytest.fixture
+def report(run, model, folded, tmp_path):
+    path = tmp_path / "report.json"
+    options = ("--samples", "2", "--seed", "4", "--per-layer", "--quiet")
+    assert run("validate", model, folded, "--json", path, *options).exit_code == 0
+    return path
+
+
+def test_a_report_that_still_holds_exits_0(run, report, tmp_path) -> None:
+    result = run("validate", "--replay", report, "--json", tmp_path / "again.json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "agrees with the original on 2 random inputs" in result.stdout
+    assert result.stdout.endswith(f"What {report} says still holds.\n")
+    document = json.loads((tmp_path / "again.json").read_text())
+    assert (document["command"], document["holds"], document["changes"]) == ("replay", True, [])
+    assert document["validation"] == json.loads(report.read_text())["validation"]
+
+
+def test_a_report_that_does_not_hold_any_more_exits_1(run, report, folded) -> None:
+    folded.write_bytes(folded.read_bytes() + b"\0")
+    result = run("validate", "--replay", report)
+    assert result.exit_code == 1
+    assert f"What {report} says does not hold any more." in result.stdout
+    assert f"{folded} is not the file that was validated" in result.stdout
+    assert result.stderr == f"bnfold: What {report} says does not hold any more.\n"
+    quiet = run("validate", "--replay", report, "--quiet")
+    assert (quiet.exit_code, quiet.stdout) == (1, "")
+
+
+def test_what_is_no_report_exits_2(run, model, tmp_path) -> None:
+    inspected = tmp_path / "inspected.json"
+    run("inspect", model, "--json", inspected)
+    for path, words in (
+        (model, "cannot be read as a report"),
+        (inspected, "is a report of bnfold inspect, which compares nothing"),
+        (tmp_path / "none.json", "none.json cannot be read as a report"),
+    ):
+        result = run("validate", "--replay", path)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_models_are_named_or_a_report_is(run, model, report) -> None:
+    for arguments, words in (
+        ((), "Name two models"),
+        ((model,), "Name two models"),
+        ((model, model, "--replay", report), "name none beside it"),
+        ((model, model, "--trust"), "--trust goes with --replay"),
+    ):
+        result = run("validate", *arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert words in " ".join(result.stderr.split())
+
+
+def test_the_report_is_not_written_over_by_its_replay(run, report) -> None:
+    before = report.read_bytes()
+    assert run("validate", "--replay", report, "--json", report).exit_code == 2
+    assert report.read_bytes() == before
+
+
+def test_a_report_that_wants_code_to_run_is_refused(run, model, report) -> None:
+    document = json.loads(report.read_text())
+    document["original"]["options"] = {"allow": ["package.Layer"], "arch": "os:system"}
+    report.write_text(json.dumps(document))
+    result = run("validate", "--replay", report)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == [
+        f"bnfold: {report} wants {model} to be read with --allow and --arch, which may run code.",
+        "  If you trust both files, add --trust.",
+    ]
+    # an ONNX file has no use for it
+    assert "is for PyTorch files" in run("validate", "--replay", report, "--trust").stderr

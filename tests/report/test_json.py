@@ -15,8 +15,12 @@ import onnx_ir as ir
 import pytest
 
 from bnfold.bench import Benchmark, Row
+from bnfold.doctor import Diagnosis, Finding
+from bnfold.environment import environment
 from bnfold.pipeline import Export
+from bnfold.proof.verdict import Blame, Fault, Layer, Request
 from bnfold.reasons import Rule
+from bnfold.replay import Replay
 from bnfold.report import json as report
 from bnfold.report.rules import all_rules
 from bnfold.result import FoldResult, Site
@@ -32,8 +36,9 @@ def closed(schema: Any) -> Any:
     """The schema with every object closed, so that a key that is not documented is an error."""
     if isinstance(schema, dict):
         schema = {key: closed(value) for key, value in schema.items()}
-        if "properties" in schema and schema.get("type") == "object":
-            schema.setdefault("additionalProperties", False)
+        is_open = schema.get("additionalProperties", True) is True
+        if "properties" in schema and schema.get("type") == "object" and is_open:
+            schema["additionalProperties"] = False
         return schema
     return [closed(item) for item in schema] if isinstance(schema, list) else schema
 
@@ -69,6 +74,25 @@ def validation(**changes: Any) -> Validation:
     return Validation((Check(**values),), notes=("A note.",), samples=3, seed=0, tolerance=5e-5)
 
 
+def proved() -> Validation:
+    """A validation with everything in it that can be."""
+    right = Layer("r", 0, 2e-8, 1e-7, 3e-8, 4e-8, site="net.bn1", nodes=("conv",), originals=("conv", "bn1"))
+    wrong = replace(right, name="y", depth=1, fold_error=math.inf, original_error=None, folded_error=None)
+    given = {"kind": "npz", "path": "data.npz", "count": 1, "sha256": {"data.npz": "ab" * 32}}
+    return replace(
+        validation(tolerance=None, error=1e-7, original_error=2e-7, ratio=math.nan, bound=1e-6, row="tf32"),
+        providers=("cpu", "cuda"),
+        oracle="The original in float64.",
+        labels=("normal 1×3×8×8",),
+        layers=(right, wrong),
+        blame=Blame(wrong),
+        faults=(Fault("cpu", "y", 1.0, 1e-7, math.inf, ("Some_Fusion",)),),
+        repeatability=(("cpu", 0.0), ("cuda", math.nan)),
+        placement=(("cuda", ("node_3",)),),
+        request=Request(("cpu", "cuda"), 6, 0, 1e-3, 2, "auto", True, given),
+    )
+
+
 def benchmark() -> Benchmark:
     row = Row("default", 50, 3, 1.0, 1.1, 0.9, 1.0, 1.11, 1.05, 1.2)
     off = Row("off", 50, 3, 1.5, 1.6, 0.9, 1.0, 1.66, 1.5, 1.8)
@@ -95,11 +119,50 @@ def test_every_key_of_the_schema_is_described() -> None:
 def test_an_export_follows_the_schema(source, folded, command: str) -> None:
     check(report.export_document(command, Export(source, source.path, folded, validation(), (benchmark(),))))
     check(report.export_document(command, Export(source, None, folded)))
+    undone = Export(source, source.path, folded, proved(), (), ("node_5",))
+    document = report.export_document(command, undone)
+    check(document)
+    assert document["rolled_back"] == ["node_5"]
+
+
+def test_how_a_pytorch_file_was_read_is_told(source, folded) -> None:
+    told = {"input_shape": ["x=1x3x8x8"], "dtype": "x=float16", "allow": ["a.B"], "opset": 18}
+    document = report.inspect_document(replace(source, kind="module", options=told), folded)
+    check(document)
+    assert document["source"]["options"] == told
+
+
+def test_the_evidence_of_a_validation_is_in_the_document(source) -> None:
+    record = report.validate_document(source, source, proved())["validation"]
+    parts = {
+        "validation": record, "check": record["checks"][0], "layer": record["layers"][0],
+        "blame": record["blame"], "fault": record["faults"][0], "request": record["request"],
+    }  # fmt: skip
+    for name, part in parts.items():
+        assert set(part) == set(SCHEMA["$defs"][name]["properties"]), name
+    assert record["labels"] == ["normal 1×3×8×8"]
+    assert [layer["agrees"] for layer in record["layers"]] == [True, False]
+    assert record["layers"][1]["fold_error"] is None
+    assert record["blame"]["value"] == "y"
+    assert record["blame"]["sentence"] in proved().failures
+    assert record["faults"][0]["optimizers"] == ["Some_Fusion"]
+    assert record["repeatability"] == {"cpu": 0.0, "cuda": None}
+    assert record["placement"] == {"cuda": ["node_3"]}
+    assert record["provider_options"]["cpu"] == {}
+    assert record["provider_options"]["cuda"]["use_tf32"] == "0"
+    assert record["request"] == {
+        "providers": ["cpu", "cuda"], "samples": 6, "seed": 0, "tolerance": 1e-3, "threads": 2,
+        "oracle": "auto", "per_layer": True, "inputs": proved().request.inputs,
+    }  # fmt: skip
 
 
 def test_every_other_document_follows_the_schema(source, folded) -> None:
     check(report.inspect_document(source, folded))
     check(report.validate_document(source, source, validation()))
+    check(report.validate_document(source, source, proved()))
+    check(report.replay_document(Replay(source.path, proved(), ("numpy was 1 and is 2.",), True)))
+    check(report.replay_document(Replay(source.path, None, ("It is gone.",), False)))
+    check(report.doctor_document(Diagnosis(environment(), (Finding("problem", "cpu", "No.", "Mend it."),))))
     check(report.bench_document(source, source, [benchmark()]))
     check(report.rules_document(all_rules()))
 
@@ -119,6 +182,10 @@ def test_an_excuse_and_both_numbers_of_repeats_are_told() -> None:
 def test_the_closed_schema_notices_a_key_that_is_not_documented(source, folded) -> None:
     document = copy.deepcopy(report.inspect_document(source, folded))
     document["fold"]["sites"][0]["surprise"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        check(document)
+    document = report.validate_document(source, source, proved())
+    document["validation"]["layers"][0]["surprise"] = 1
     with pytest.raises(jsonschema.ValidationError):
         check(document)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from rich.console import Console, RenderableType
 
 from bnfold.bench import Benchmark, Row
 from bnfold.pipeline import Export
+from bnfold.proof.verdict import Blame, Fault, Layer
 from bnfold.reasons import Rule
+from bnfold.replay import Replay
 from bnfold.report import text
 from bnfold.result import FoldResult, Merge, Site
 from bnfold.sources import Source
@@ -99,10 +102,86 @@ def test_train_mode_is_said() -> None:
 
 
 def test_agreement_names_its_data_and_its_reference() -> None:
-    page = words(text.validation(Validation((CHECK,), samples=3, seed=0)))
-    assert "y cpu off 1.0e-06 2.0e-07 5.0e-05 0.9999999 100.00% agrees" in page
-    assert "agrees with the original on 3 random inputs" in page
-    assert "on given inputs" in words(text.validation(Validation((CHECK,), samples=1, seed=None)))
+    page = words(text.validation(Validation((CHECK,), samples=3, seed=0, oracle="The reference is X.")))
+    assert "output provider optimizer max abs max rel bound top-1" in page
+    assert "y cpu off 1.0e-06 2.0e-07 5.0e-05 100.00% agrees" in page
+    assert "agrees with the original on 3 random inputs. The reference is X." in page
+    assert "on 1 given input." in words(text.validation(Validation((CHECK,), samples=1, seed=None)))
+
+
+def test_beside_the_oracle_stand_both_errors_and_their_ratio() -> None:
+    true = replace(CHECK, tolerance=None, error=2e-7, original_error=1.6e-7, ratio=0.75, bound=4e-6)
+    equal = replace(true, output="top", error=0.0, original_error=0.0, ratio=None, bound=0.0, top1=None)
+    wrong = replace(true, optimizer="default", error=3e-2, problem="It is off.")
+    tf32 = replace(wrong, provider="cuda", row="tf32")
+    page = words(text.validation(Validation((true, equal, wrong, tf32), samples=3, seed=0)))
+    assert "output provider optimizer error original's ratio bound top-1" in page
+    assert "y cpu off 2.0e-07 1.6e-07 0.75 4.0e-06 100.00% agrees" in page
+    assert "top cpu off 0 0 – 0 – agrees" in page
+    assert "y cpu default 3.0e-02 1.6e-07 0.75 4.0e-06 100.00% disagrees" in page
+    assert "y cuda default, TF32 3.0e-02 1.6e-07 0.75 4.0e-06 100.00% for comparison" in page
+    assert page.count("It is off.") == 1, "the row for comparison is held against nobody"
+
+
+LAYER = Layer("r[1]", 0, 2e-8, 1e-7, site="net.bn1", nodes=("conv",), originals=("conv", "bn1"))
+
+
+def test_the_proof_says_how_far_it_went_and_how_near_to_its_bound() -> None:
+    nearer = replace(LAYER, name="z", depth=1, fold_error=9e-8, bound=2e-7)
+    page = words(text.validation(Validation((CHECK,), layers=(LAYER, nearer), samples=3, seed=0)))
+    assert "In float64, 2 of 2 values that both models compute are the same but for one rounding" in page
+    assert "(at most 9.0e-08, where 2.0e-07 is explained by it)" in page
+    assert "fold of" not in page, "no layer was measured in ONNX Runtime"
+
+
+def test_measured_layers_are_listed_the_worst_in_their_order() -> None:
+    layers = tuple(
+        replace(
+            LAYER, name=f"r{n}", depth=n, fold_error=1e-9 * (n + 1), original_error=1e-7, folded_error=2e-7
+        )
+        for n in range(30)
+    )
+    wrong = replace(layers[3], name="r[3]", fold_error=math.inf, site=None)
+    page = shown(text.validation(Validation((CHECK,), layers=(*layers[:3], wrong, *layers[4:]), samples=1)))
+    rows = [line.split() for line in page.splitlines() if "net.bn1" in line or "  inf  " in line]
+    assert [row[0] for row in rows] == ["r[3]", *(f"r{n}" for n in range(19, 30))]
+    assert rows[0][1:] == ["–", "inf", "1.0e-07", "2.0e-07", "1.0e-07"]
+    assert rows[1][1:] == ["net.bn1", "2.0e-08", "1.0e-07", "2.0e-07", "1.0e-07"]
+    assert "29 of 30 values" in " ".join(page.split())
+    assert "(at most 3.0e-08, where 1.0e-07" in " ".join(page.split()), "of those that are the same"
+
+
+def test_a_fault_of_the_runtime_is_told_and_spoils_nothing() -> None:
+    fault = Fault("cpu", "y", 1.0, 1e-7, 1e-7, ("MatMul_BatchNormalization_Fusion",))
+    page = words(text.validation(Validation((CHECK,), faults=(fault,), samples=3, seed=0)))
+    assert "agrees with the original" in page
+    assert fault.sentence in page
+    assert "MatMul_BatchNormalization_Fusion" in page
+
+
+def test_a_disagreement_names_the_value_and_its_fold() -> None:
+    wrong = replace(LAYER, fold_error=0.02)
+    page = words(
+        text.validation(Validation((CHECK,), ("It is wrong.",), layers=(wrong,), blame=Blame(wrong)))
+    )
+    assert "disagrees with the original. It is wrong. The first value that differs is 'r[1]'" in page
+    assert "The fold of net.bn1 made it." in page
+    assert "0 of 1 value that both models compute are the same but for one rounding of the weights." in page
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_replay_says_whether_it_holds_and_what_has_changed(holds: bool) -> None:
+    again = Validation((CHECK,), samples=3, seed=0) if holds else None
+    page = words(text.replay(Replay(Path("r.json"), again, ("numpy was 1 and is 2.",), holds)))
+    said = "still holds" if holds else "does not hold any more"
+    assert page.endswith(f"What r.json says {said}. numpy was 1 and is 2.")
+    assert ("agrees with the original" in page) == holds
+
+
+def test_what_was_rolled_back_is_said(tmp_path: Path) -> None:
+    done = Export(source(tmp_path), None, result(STAYS), Validation((CHECK,)), (), ("bn[2]", "conv_4"))
+    assert "Rolled back, because the fold was wrong: bn[2], conv_4." in words(text.export_report(done))
+    assert "Rolled back" not in words(text.export_report(replace(done, rolled_back=())))
 
 
 def test_a_check_that_is_excused_says_so_and_spoils_nothing():

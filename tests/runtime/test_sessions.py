@@ -101,11 +101,15 @@ def test_conditions_are_pinned():
     assert sessions.CUDA_OPTIONS["use_tf32"] == "0"
 
 
-def test_options_can_be_changed_at_last_and_optimizers_left_out():
-    identity = parser.parse_model(
+def identity() -> onnx.ModelProto:
+    """A model with a node that the optimizer takes out."""
+    return parser.parse_model(
         """<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (float[2] y)
         { i = Identity(x) y = Relu(i) }"""
     )
+
+
+def test_options_can_be_changed_at_last_and_optimizers_left_out():
     seen: list[int] = []
 
     def configure(options: ort.SessionOptions) -> None:
@@ -113,17 +117,13 @@ def test_options_can_be_changed_at_last_and_optimizers_left_out():
         options.logid = "mine"
 
     for disabled in ((), ["EliminateIdentity"]):
-        made = sessions.session(identity, optimized=True, threads=2, configure=configure, disabled=disabled)
+        made = sessions.session(identity(), optimized=True, threads=2, configure=configure, disabled=disabled)
         assert made.get_session_options().logid == "mine"
         assert sessions.run(made, {"x": np.array([-1, 2], np.float32)})[0].tolist() == [0, 2]
     assert seen == [2, 2]  # the conditions are set by then
 
 
 def test_an_optimizer_that_is_left_out_does_nothing(tmp_path: Path):
-    identity = parser.parse_model(
-        """<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (float[2] y)
-        { i = Identity(x) y = Relu(i) }"""
-    )
 
     def nodes(disabled: list[str]) -> list[str]:
         written = tmp_path / f"{len(disabled)}.onnx"
@@ -131,7 +131,7 @@ def test_an_optimizer_that_is_left_out_does_nothing(tmp_path: Path):
         def configure(options: ort.SessionOptions) -> None:
             options.optimized_model_filepath = str(written)
 
-        sessions.session(identity, optimized="basic", configure=configure, disabled=disabled)
+        sessions.session(identity(), optimized="basic", configure=configure, disabled=disabled)
         return [node.op_type for node in onnx.load(written).graph.node]
 
     assert nodes([]) == ["Relu"]

@@ -1,0 +1,53 @@
+"""What is publicly known to be wrong with versions of torch when they read a file that somebody else made."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Advisory:
+    """A published weakness of torch that a model file can use.
+
+    Attributes:
+        cve: Its number.
+        below: The first release without it, or the first that no advisory names.
+        state: `"warning"` where bnfold's own checks stand in front of it.
+        what: What a file can do.
+    """
+
+    cve: str
+    below: tuple[int, ...]
+    state: Literal["warning", "problem"]
+    what: str
+
+
+ADVISORIES = (
+    # GHSA-53q9-r3pm-6pq6
+    Advisory("CVE-2025-32434", (2, 6, 0), "problem", "a file runs code in torch.load(weights_only=True)"),
+    # GHSA-63cw-57p8-fm3p
+    Advisory(
+        "CVE-2026-24747", (2, 10, 0), "problem", "a file corrupts memory in torch.load(weights_only=True)"
+    ),
+    # PYSEC-2026-139 ends at 2.10.0 and names no release that mends it. In 2.13 torch.export.load still falls
+    # back on unpickling; bnfold/torch/pt2_safety.py inspects a .pt2 before torch does, whichever the version.
+    Advisory(
+        "CVE-2026-4538",
+        (2, 11, 0),
+        "warning",
+        "a .pt2 runs code in torch.export.load; bnfold inspects it before",
+    ),
+)
+
+
+def weaknesses(version: str) -> list[Advisory]:
+    """The advisories that a version of torch falls under."""
+    return [advisory for advisory in ADVISORIES if release(version) < advisory.below]
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The numbers of a version, to be compared: `2.13.0+cpu` is (2, 13, 0)."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()

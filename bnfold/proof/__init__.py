@@ -1,0 +1,1 @@
+"""What a validation proves, and by which measure: the float64 oracle, value by value, output by output."""

@@ -1,0 +1,81 @@
+"""How far values are from the truth: largest and root-mean-square error, relative to the value's scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """The distance of an output from the truth, in one run or in several.
+
+    Every error is relative to the largest absolute value that the truth has in the same run.
+
+    Attributes:
+        largest: Largest relative error.
+        squares: Sum of the squares of all relative errors.
+        count: Number of elements.
+    """
+
+    largest: float = 0.0
+    squares: float = 0.0
+    count: int = 0
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the relative errors."""
+        return math.sqrt(self.squares / self.count) if self.count else 0.0
+
+    def __add__(self, other: Deviation) -> Deviation:
+        return Deviation(
+            max(self.largest, other.largest), self.squares + other.squares, self.count + other.count
+        )
+
+
+def deviation(truth: object, actual: object) -> Deviation:
+    """Measure one output against the truth; sequences, maps and optionals leaf by leaf.
+
+    Elements that are not finite in either are left out, since no distance is defined there, and so are leaves
+    of other shapes: whether those are right is for [`agreement`][bnfold.runtime.agreement] to say.
+
+    Args:
+        truth: The array, list, dict or None in float64.
+        actual: What was computed in the model's own type.
+    """
+    total = Deviation()
+    for one, other in _leaves(truth, actual):
+        total += _of_arrays(one, other)
+    return total
+
+
+def _leaves(truth: object, actual: object) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    if isinstance(truth, list) and isinstance(actual, list):
+        for one, other in zip(truth, actual, strict=False):
+            yield from _leaves(one, other)
+    elif isinstance(truth, dict) and isinstance(actual, dict):
+        for key in truth.keys() & actual.keys():
+            yield from _leaves(truth[key], actual[key])
+    elif not isinstance(truth, (list, dict, type(None))) and not isinstance(actual, (list, dict, type(None))):
+        yield np.asarray(truth), np.asarray(actual)
+
+
+def _of_arrays(truth: npt.NDArray[Any], actual: npt.NDArray[Any]) -> Deviation:
+    if truth.dtype.kind not in "fV" or actual.dtype.kind not in "fV" or truth.shape != actual.shape:
+        return Deviation()
+    # below the smallest normal number of the type that was computed in there is no precision to ask for
+    tiny = float(np.finfo(actual.dtype).tiny) if actual.dtype.kind == "f" else 0.0
+    wide, other = truth.astype(np.float64), actual.astype(np.float64)
+    finite = np.isfinite(wide) & np.isfinite(other)
+    wide, other = wide[finite], other[finite]
+    scale = float(np.abs(wide).max(initial=0.0))
+    error = np.maximum(np.abs(other - wide) - tiny, 0.0)
+    if not error.any():
+        return Deviation(count=error.size)
+    relative = error / scale if scale else np.full_like(error, math.inf)
+    return Deviation(float(relative.max()), float(np.square(relative).sum()), relative.size)

@@ -1,0 +1,112 @@
+"""The oracle is taken where it can be had, within a budget, and what was taken instead is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from bnfold.errors import InputError
+from bnfold.proof import truth
+from bnfold.reference import NotEvaluableError, multiply_adds
+from tests.graphs import build, weight
+
+MODEL = ir.from_proto(
+    build("g (float[N,4] x) => (float[N,8] y) { m = MatMul (x, w) y = Relu (m) }", {"w": weight(4, 8)})
+)
+UNKNOWN = ir.from_proto(build("g (float[N,4] x) => (float[N,4] y) { y = local.Mystery (x) }"))
+
+
+def samples(*batches: int) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [{"x": rng.normal(size=(batch, 4)).astype(np.float32)} for batch in batches]
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_the_original_in_float64_is_the_reference(mode: truth.OracleMode) -> None:
+    given = samples(1, 3)
+    found = truth.find(MODEL, given, mode)
+    assert (found.chosen, found.sentence) == (
+        (0, 1),
+        "The reference is the original, evaluated in float64.",
+    )
+    (y,) = found.outputs(given[1], 1)
+    assert y.dtype == np.float64
+    np.testing.assert_allclose(y, np.maximum(given[1]["x"].astype(float) @ weight(4, 8), 0), rtol=1e-14)
+
+
+def test_without_it_the_original_in_float32_is() -> None:
+    found = truth.find(MODEL, samples(1, 3), "off")
+    assert (found.oracle, found.chosen) == (None, (0, 1))
+    assert found.outputs(samples(1)[0], 2) == [None, None]
+    assert "ONNX Runtime on the CPU with its optimizer off (as asked for)" in found.sentence
+
+
+def test_what_it_cannot_evaluate_falls_back_and_says_why() -> None:
+    found = truth.find(UNKNOWN, samples(1), "auto")
+    assert (found.oracle, found.chosen) == (None, (0,))
+    assert "Mystery" in found.sentence
+    assert found.sentence.endswith(").")
+    with pytest.raises(NotEvaluableError, match="Mystery"):
+        truth.find(UNKNOWN, samples(1), "on")
+
+
+def test_an_operator_that_refuses_when_it_sees_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_oracle: object, _feeds: object) -> list[object]:
+        raise NotEvaluableError("The oracle cannot evaluate Relu: its input is odd.")
+
+    monkeypatch.setattr(truth.Oracle, "run", refuse)
+    assert (
+        "(The oracle cannot evaluate Relu: its input is odd)"
+        in truth.find(MODEL, samples(1), "auto").sentence
+    )
+    with pytest.raises(NotEvaluableError):
+        truth.find(MODEL, samples(1), "on")
+
+
+def test_the_budget_takes_the_samples_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = samples(1, 50, 2, 50)
+    small, large = (multiply_adds(MODEL, feeds) for feeds in given[:2])
+    assert (small, large) == (32, 1600)
+    monkeypatch.setattr(truth, "BUDGET", truth.PROOF_EVALUATIONS * small + 3 * small)
+    found = truth.find(MODEL, given, "auto")
+    assert found.chosen == (0, 2)
+    assert found.sentence.endswith("For time's sake 2 of 4 inputs were compared.")
+    assert truth.find(MODEL, given, "on").chosen == (0, 1, 2, 3)
+
+
+def test_a_budget_for_nothing_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(truth, "BUDGET", truth.PROOF_EVALUATIONS * 32)
+    found = truth.find(MODEL, samples(1, 3), "auto")
+    assert (found.oracle, found.chosen) == (None, (0, 1))
+    assert "takes too long; `--oracle on` does it all the same" in found.sentence
+    assert truth.find(MODEL, samples(1, 3), "on").oracle is not None
+
+
+def test_each_size_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    def count(_model: object, feeds: dict[str, np.ndarray]) -> int:
+        counted.append(len(feeds["x"]))
+        return 1
+
+    monkeypatch.setattr(truth, "multiply_adds", count)
+    truth.find(MODEL, samples(1, 3, 1, 3, 1), "auto")
+    assert counted == [1, 3]
+
+
+def test_conditioning_is_what_a_rounding_of_the_weights_moves() -> None:
+    """The sum of these products cancels to a thousandth, so that roundings show a thousandfold."""
+    w = np.array([[1.0], [-1.0], [1.0], [-0.999]], np.float32)
+    model = ir.from_proto(build("g (float[1,4] x) => (float[1,1] y) { y = MatMul (x, w) }", {"w": w}))
+    feeds = {"x": np.ones((1, 4), np.float32)}
+    (moved,) = truth.find(model, [feeds], "on").conditioning(model, feeds)
+    assert 100 * 2.0**-24 < moved < 4000 * 2.0**-24
+    (calm,) = truth.find(MODEL, samples(1), "on").conditioning(MODEL, samples(1)[0])
+    assert 0 < calm < 4 * 2.0**-24
+
+
+def test_an_unknown_mode() -> None:
+    with pytest.raises(InputError, match="'maybe' is no way to use the oracle") as caught:
+        truth.find(MODEL, samples(1), "maybe")  # type: ignore[arg-type]
+    assert "auto, on, off" in caught.value.fix

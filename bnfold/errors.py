@@ -48,6 +48,11 @@ class MissingShapeError(InputError):
         super().__init__(problem, f"Add: {' '.join(options)}")
         self.options = tuple(options)
 
+    @property
+    def has_blanks(self) -> bool:
+        """Whether a size among the options is still to be filled in."""
+        return any("<" in option for option in self.options)
+
 
 class MissingExtraError(BnfoldError):
     """An optional dependency that this command needs and that is not installed.

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bnfold import doctor as module
-from bnfold.doctor import ADVISORIES, Finding, doctor, release
+from bnfold.advisories import ADVISORIES
+from bnfold.doctor import Finding, doctor
 from bnfold.environment import Environment
 from bnfold.runtime.probe import Probe
 
@@ -301,10 +302,3 @@ def test_a_temporary_folder_that_is_full_or_closed(monkeypatch) -> None:
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", closed)
     finding = only(module._temporary_folder(), "temporary folder")
     assert (finding.state, finding.fix) == ("problem", "export TMPDIR=/a/folder/with/room")
-
-
-def test_versions_compare_as_numbers() -> None:
-    assert release("2.10.0") > release("2.9.1")
-    assert release("2.13.0+cpu") == (2, 13, 0)
-    assert release("1.20.0.dev1") == (1, 20, 0)
-    assert release("nightly") == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,10 @@ from bnfold.ops.conv import Conv
 from bnfold.ops.linear import Weighted
 from bnfold.ops.matmul import MatMul
 from bnfold.pipeline import Export, ExportDisagreementError, export
+from bnfold.proof.verdict import Blame, Layer
 from bnfold.report import json as report
 from bnfold.report import text
+from bnfold.validate import Validation
 from tests.graphs import build, statistics, weight
 from tests.small_networks import Draft, levit, residual
 
@@ -198,6 +201,20 @@ def test_what_shows_only_after_a_round_is_undone_in_the_next(monkeypatch: pytest
         batchnorms("out.onnx") == {"layer1.bn2", "layer2.bn1"} == {n for n in done.rolled_back if ".bn" in n}
     )
     assert done.rolled_back.index("layer1.bn2") < done.rolled_back.index("layer2.bn1")
+
+
+def test_a_fold_that_only_the_runtime_computes_wrongly_is_undone_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a provider would that computes something else: in float64 every value agrees."""
+    right = Layer("layer1.bn2_out", 3, 0.0, 1e-7, originals=("layer1.conv2", "layer1.bn2"))
+    other = replace(right, name="layer1.bn1_out", originals=("layer1.conv1", "layer1.bn1"))
+    layers, blame = (other, right), Blame(right, runtime=True, provider="cuda")
+    outcomes = [
+        Validation((), ("It differs.",), layers=layers, blame=blame),
+        bnfold.validate(*[residual(0)] * 2),
+    ]
+    monkeypatch.setattr(sys.modules["bnfold.validate"], "validate", lambda *_, **__: outcomes.pop(0))
+    assert attempt(residual(0), rollback=True).rolled_back == ("layer1.bn2", "layer1.conv2")
+    assert batchnorms("out.onnx") == {"layer1.bn2"}
 
 
 # What cannot be undone ends

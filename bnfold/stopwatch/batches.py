@@ -43,7 +43,7 @@ def by_batch(
     if not free:
         raise InputError(
             f"The model's batch size is fixed, so that {batches[0]} cannot be asked for.",
-            "Leave --batch out, or export the model with --dynamic-batch.",
+            "Leave --batch out, or export the model with --dynamic batch.",
         )
     made: dict[int | None, Feeds] = {batch: _repeated(first, free, batch) for batch in batches}
     for feeds in made.values():

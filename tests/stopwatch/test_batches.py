@@ -38,7 +38,7 @@ def test_rows_are_repeated_where_the_batch_is_free() -> None:
 def test_a_fixed_batch_size_is_said() -> None:
     with pytest.raises(InputError, match="is fixed, so that 8 cannot") as caught:
         by_batch((Port("x", "float32", (1, 2)),), take, None, (8,), 0)
-    assert "--dynamic-batch" in caught.value.fix
+    assert "--dynamic batch" in caught.value.fix
 
 
 def test_a_size_that_the_model_rejects_is_told() -> None:

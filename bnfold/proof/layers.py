@@ -27,7 +27,8 @@ from bnfold.proof.truth import SEEDS
 from bnfold.proof.verdict import Blame, Layer
 from bnfold.reference import Oracle
 from bnfold.runtime import sessions
-from bnfold.runtime.agreement import compare
+from bnfold.runtime.agreement import UNITS, compare
+from bnfold.runtime.interface import dtype_name
 from bnfold.runtime.sessions import Feeds
 from bnfold.sites import is_batchnorm, module_name
 
@@ -47,7 +48,8 @@ def prove(original: ir.Model, folded: ir.Model, feeds: Feeds, unit: float) -> tu
         original: The model before the fold.
         folded: The model after it.
         feeds: One sample.
-        unit: Unit roundoff of the coarsest float type among the original's weights.
+        unit: Unit roundoff of the coarsest float type among the original's weights; a region is held to that
+            of its own.
 
     Raises:
         NotEvaluableError: One of them has an operator that the oracle does not know.
@@ -60,10 +62,9 @@ def prove(original: ir.Model, folded: ir.Model, feeds: Feeds, unit: float) -> tu
         for name, error in _errors(Oracle(original, perturbed=seed), feeds, truth).items():
             allowed[name] = max(allowed[name], error)
     errors = _errors(Oracle(folded), feeds, truth)
-    regions = Regions(original, folded, names)
-    floor = ULPS * unit + _EXACT
+    regions = Regions(original, folded, names, unit)
     return tuple(
-        regions.layer(name, depth, errors[name], ROUNDINGS * allowed[name] + floor)
+        regions.layer(name, depth, errors[name], ROUNDINGS * allowed[name] + _EXACT)
         for depth, name in enumerate(names)
         if name in errors
     )
@@ -114,24 +115,42 @@ def shared(original: ir.Model, folded: ir.Model) -> tuple[str, ...]:
 class Regions:
     """The nodes of both models between one shared value and the shared values before it."""
 
-    def __init__(self, original: ir.Model, folded: ir.Model, names: Collection[str]) -> None:
+    def __init__(self, original: ir.Model, folded: ir.Model, names: Collection[str], unit: float) -> None:
         self._names = frozenset(names)
+        self._unit = unit
+        self._functions = original.functions
         self._made = [_producers(model) for model in (original, folded)]
         self._stay = {label(node) for node in folded.graph}
 
-    def layer(self, name: str, depth: int, fold_error: float, bound: float) -> Layer:
-        """The report of one shared value, with its nodes in both models and the BatchNorms that are gone."""
+    def layer(self, name: str, depth: int, fold_error: float, moved: float) -> Layer:
+        """The report of one shared value, with its nodes in both models and the BatchNorms that are gone.
+
+        `moved` is what roundings of its weights explain; some units in the last place are added.
+        """
         originals, nodes = (self._between(name, made) for made in self._made)
         gone = [node for node in originals if is_batchnorm(node) and label(node) not in self._stay]
         return Layer(
             name=name,
             depth=depth,
             fold_error=fold_error,
-            bound=bound,
+            bound=moved + ULPS * self._unit_of(originals),
             site=", ".join(map(module_name, gone)) or None,
             nodes=tuple(map(label, nodes)),
             originals=tuple(map(label, originals)),
         )
+
+    def _unit_of(self, originals: Sequence[ir.Node]) -> float:
+        """Unit roundoff of the coarsest float type among the constants that nodes of the original read.
+
+        A float16 table elsewhere excuses no error of float32 weights. What a function or a subgraph reads is
+        not looked up: there the whole model's type decides.
+        """
+        if any(_has_body(node) or node.op_identifier() in self._functions for node in originals):
+            return self._unit
+        read = (value for node in originals for value in node.inputs if value is not None)
+        held = (tensor for value in read if (tensor := ir.convenience.get_const_tensor(value)) is not None)
+        units = [UNITS[name] for tensor in held if (name := dtype_name(tensor.dtype)) in UNITS]
+        return max(units, default=min(self._unit, UNITS["float32"]))
 
     def _between(self, name: str, made: Mapping[str, ir.Node]) -> list[ir.Node]:
         """The nodes that compute a value from the shared values before it, in the order of evaluation."""
@@ -154,6 +173,11 @@ def _producers(model: ir.Model) -> dict[str, ir.Node]:
         for value in node.outputs
         if value.name and node.op_type != "Constant"
     }
+
+
+def _has_body(node: ir.Node) -> bool:
+    kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    return any(attribute.type in kinds for attribute in node.attributes.values())
 
 
 def _captured(node: ir.Node) -> Iterator[ir.Value]:

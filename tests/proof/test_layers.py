@@ -19,6 +19,7 @@ from bnfold.proof.layers import first_off, measure, prove, shared
 from bnfold.proof.verdict import Layer
 from bnfold.reference import NotEvaluableError
 from bnfold.runtime import sessions
+from bnfold.runtime.agreement import UNITS
 from tests.graphs import build, feeds, statistics, weight
 
 UNIT = 2.0**-24
@@ -229,3 +230,29 @@ def test_a_runtime_that_is_wrong_at_one_value_is_named(monkeypatch: pytest.Monke
 def test_the_runtime_may_round_as_it_does_for_the_original(folded_error: float, blamed: bool) -> None:
     layer = Layer("e", 0, 0.0, 1e-6, original_error=1e-6, folded_error=folded_error)
     assert (first_off([replace(layer, folded_error=1e-6), layer], "cuda") is not None) == blamed
+
+
+@pytest.mark.parametrize("coarse", ["float16", "bfloat16"])
+def test_a_coarser_type_elsewhere_excuses_nothing(coarse: str) -> None:
+    """The model has a table of another type, which the layer with the fault does not read."""
+    one = build(
+        """g (float[N,3,6,6] x) => (float[N,4,4,4] y, float[2,2] z) {
+            [conv] a = Conv (x, w)
+            [bn] y = BatchNormalization (a, scale, bias, mean, var)
+            [cast] z = Cast <to = 1> (table)
+        }""",
+        {"w": weight(4, 3, 3, 3), "table": np.ones((2, 2), np.float16), **statistics(4)},
+    )
+    other = bnfold.fold(one).model
+    conv = next(node for node in other.graph.node if node.op_type == "Conv")
+    held = next(tensor for tensor in other.graph.initializer if tensor.name == conv.input[1])
+    array = numpy_helper.to_array(held).copy()
+    array[2] *= np.float32(1.0005)
+    held.CopyFrom(numpy_helper.from_array(array, held.name))
+    unit = UNITS[coarse]
+    wrong = [
+        layer.name
+        for layer in prove(ir.from_proto(one), ir.from_proto(other), feeds(one), unit)
+        if not layer.agrees
+    ]
+    assert wrong == ["y"]

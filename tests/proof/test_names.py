@@ -88,3 +88,22 @@ def test_a_fold_towards_a_reader_moves_no_name() -> None:
     other.graph.node[0].op_type = "Abs"
     layers, _ = names.proved(ir.from_proto(one), ir.from_proto(other), feeds(one), UNIT)
     assert [(layer.name, layer.agrees) for layer in layers] == [("a", False), ("y", True)]
+
+
+def test_a_wrong_value_before_a_fold_is_not_taken_for_what_the_fold_removed() -> None:
+    """Its reader writes now what its reader's reader wrote, and what was between had another shape."""
+    one = build(
+        """g (float[N,3,6,6] x) => (float[N,4,4,4] y) {
+            high = Constant <value_float = 0.5> ()
+            [relu] a = Relu (x)
+            [clip] b = Clip (a, , high)
+            [conv] c = Conv (b, w)
+            [bn] y = BatchNormalization (c, scale, bias, mean, var)
+        }""",
+        {"w": weight(4, 3, 3, 3), **statistics(4)},
+    )
+    other = bnfold.fold(one).model
+    next(node for node in other.graph.node if node.op_type == "Constant").attribute[0].f = 0.6
+    layers, model = names.proved(ir.from_proto(one), ir.from_proto(other), feeds(one), UNIT)
+    assert [layer.name for layer in layers if not layer.agrees] == ["b"]
+    assert {value.name for node in model.graph for value in node.outputs} >= {"b", "y"}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import onnx_ir as ir
 
@@ -14,7 +14,7 @@ from bnfold.errors import InputError, ModelError
 from bnfold.files.contents import describe, head_of
 from bnfold.files.storage import load_onnx
 
-Kind = Literal["onnx", "module", "exported program"]
+Kind = Literal["onnx", "module", "exported program", "torchscript", "state_dict", "safetensors"]
 Progress = Callable[[str, int, int], None]
 """Called as `progress(stage, done, total)`; a stage of unknown length has the total 0."""
 
@@ -24,7 +24,7 @@ def silent(stage: str, done: int, total: int) -> None:
     del stage, done, total
 
 
-_TORCH_SUFFIXES = frozenset({".pt", ".pth", ".pt2", ".pkl", ".bin", ".ckpt"})
+_TORCH_SUFFIXES = frozenset({".pt", ".pth", ".pt2", ".pkl", ".bin", ".ckpt", ".safetensors"})
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80")  # a zip archive, and the pickle protocol 2 and upwards
 
 
@@ -34,15 +34,20 @@ class Source:
 
     Attributes:
         path: The file.
-        kind: What the file holds: `"onnx"`, a pickled `"module"` or an `"exported program"`.
+        kind: What the file holds: `"onnx"`, a pickled `"module"`, an `"exported program"`, `"torchscript"`,
+            or weights: a `"state_dict"`, alone or in a checkpoint, or `"safetensors"`.
         was_training: Whether the file holds a module in train mode; `model` is in eval mode all the same.
         model: The model with every BatchNorm in place.
+        options: What was said about how to read it: those arguments of `read_model` that were given.
+        notes: What a user should know about how it was read and exported, as sentences.
     """
 
     path: Path
     kind: Kind
     was_training: bool
     model: ir.Model
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def read_model(
@@ -50,21 +55,33 @@ def read_model(
     *,
     input_shape: Sequence[int] | Sequence[str] | str | None = None,
     dtype: str | None = None,
+    arch: str | None = None,
+    arch_args: Mapping[str, Any] | str | None = None,
+    key: str | None = None,
     allow: Sequence[str] = (),
+    trust: bool = False,
     opset: int | None = None,
-    dynamic_batch: bool = False,
+    ir_version: int | None = None,
+    dynamic: Sequence[str] | str = (),
     progress: Progress = silent,
 ) -> Source:
     """Read an ONNX or a PyTorch file, by what it holds, as an ONNX model in eval mode.
 
     Args:
-        path: `.onnx`, `.pt2` from `torch.export.save`, or `.pt`/`.pth` holding a whole `nn.Module`.
+        path: `.onnx`, `.pt2` from `torch.export.save`, TorchScript, a whole `nn.Module`, or weights: a
+            state_dict, a checkpoint around one, safetensors.
         input_shape: For a `nn.Module`: `(1, 3, 224, 224)`, `"1x3x224x224"`, or for several inputs a list as
             `["image=1x3x8x8", "mask=1x8"]`.
         dtype: Type of the inputs, as `"float16"`, or types by name, as `"ids=int64,mask=bool"`.
+        arch: What makes the network for weights, as `"package.module:factory"`. It is imported and runs.
+        arch_args: Its keyword arguments, or a JSON object that holds them.
+        key: Where in a checkpoint the model is, with dots.
         allow: Classes beyond torch.nn's own that the pickle may use, as `"package.module.Class"`.
+        trust: Whether a pickle may run any code while it is read.
         opset: ONNX opset to export a PyTorch model to; the exporter's own choice when None.
-        dynamic_batch: Whether to leave the first size of a `nn.Module`'s inputs open.
+        ir_version: IR version of a PyTorch model's export; the exporter's own choice when None.
+        dynamic: Sizes of a `nn.Module`'s inputs to leave open: `"batch"` is the first of every input,
+            `"2=height"` that axis of every input, `"x:2=height"` of the input x.
         progress: Told the stages `"load"` and `"export"`.
 
     Raises:
@@ -74,29 +91,34 @@ def read_model(
     """
     path = Path(path)
     progress("load", 0, 0)
+    open_sizes = [dynamic] if isinstance(dynamic, str) else list(dynamic)
+    options = {
+        "input_shape": list(_shape_texts(input_shape)),
+        "dtype": dtype,
+        "arch": arch,
+        "arch_args": arch_args,
+        "key": key,
+        "allow": list(allow),
+        "trust": trust,
+        "opset": opset,
+        "ir_version": ir_version,
+        "dynamic": open_sizes,
+    }
+    given = {name: value for name, value in options.items() if value}
     if not _is_torch(path):
-        _refuse_torch_options(
-            path,
-            input_shape=input_shape,
-            dtype=dtype,
-            allow=allow,
-            opset=opset,
-            dynamic_batch=dynamic_batch,
-        )
+        _refuse_torch_options(path, given)
         return Source(path, "onnx", False, load_onnx(path))
     from bnfold.torch.export import to_onnx
     from bnfold.torch.inputs import example_inputs, parse_shapes
     from bnfold.torch.load import load
 
-    loaded = load(path, allow=allow)
-    inputs = example_inputs(loaded, parse_shapes(_shape_texts(input_shape), dtype=dtype))
+    loaded = load(path, arch=arch, arch_args=arch_args, key=key, trust=trust, allow=allow)
+    notes = list(loaded.notes)
+    specs = parse_shapes(_shape_texts(input_shape), dtype=dtype)
+    inputs = example_inputs(loaded, specs, note=notes.append)
     progress("export", 0, 0)
-    return Source(
-        path,
-        loaded.kind,
-        loaded.was_training,
-        to_onnx(loaded, inputs, opset=opset, dynamic_batch=dynamic_batch),
-    )
+    model = to_onnx(loaded, inputs, opset=opset, ir_version=ir_version, dynamic=open_sizes, note=notes.append)
+    return Source(path, loaded.kind, loaded.was_training, model, given, tuple(notes))
 
 
 def read_onnx(path: str | os.PathLike[str]) -> Source:
@@ -118,14 +140,18 @@ def _is_torch(path: Path) -> bool:
     head = head_of(path)
     if describe(head) == "an ONNX model":
         return False
-    return head.startswith(_TORCH_MAGIC) or path.suffix.lower() in _TORCH_SUFFIXES
+    return (
+        head.startswith(_TORCH_MAGIC)
+        or describe(head).startswith("a safetensors file")
+        or path.suffix.lower() in _TORCH_SUFFIXES
+    )
 
 
-def _refuse_torch_options(path: Path, **options: object) -> None:
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+def _refuse_torch_options(path: Path, options: Iterable[str]) -> None:
+    given = ", ".join(f"--{name.replace('_', '-')}" for name in options)
     if given:
         raise InputError(
-            f"{path} is an ONNX model: {', '.join(given)} is for PyTorch files.",
+            f"{path} is an ONNX model: {given} is for PyTorch files.",
             "Leave it out: an ONNX file already tells its inputs and opset.",
         )
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from bnfold.errors import ModelError
+from bnfold.errors import BnfoldError
 from bnfold.torch import load as load_checked
 
 FOLDER = Path(__file__).parent
@@ -92,7 +92,7 @@ def _load_layers(path: Path) -> nn.Module:
 def _load_program(path: Path) -> nn.Module:
     try:
         program = load_checked(path).source
-    except ModelError as error:
+    except BnfoldError as error:
         raise ValueError(f"{path} is no whole torch.export.save file.") from error
     if not isinstance(program, ExportedProgram):
         raise ValueError(f"{path} holds a {type(program).__name__}, not a program.")

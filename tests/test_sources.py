@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import pytest
 
 from bnfold.errors import InputError, ModelError
@@ -52,8 +53,19 @@ def test_a_shape_may_be_written_in_several_ways(net: Path, shape: Any) -> None:
     assert tuple(value.shape) == (1, 3, 8, 8)
 
 
+def test_how_it_was_read_is_noted_as_it_can_be_read_again(net: Path, tmp_path: Path) -> None:
+    source = read_model(net, input_shape=(1, 3, 8, 8), dtype="float32", opset=18, dynamic="batch")
+    assert source.options == {
+        "input_shape": ["1x3x8x8"], "dtype": "float32", "opset": 18, "dynamic": ["batch"]
+    }  # fmt: skip
+    again = read_model(net, **source.options)
+    assert again.options == source.options
+    assert ir.to_proto(again.model) == ir.to_proto(source.model)
+    assert read_model(onnx_file(tmp_path / "model.onnx")).options == {}
+
+
 def test_the_batch_size_may_be_left_open(net: Path) -> None:
-    (value,) = read_model(net, input_shape="1x3x8x8", dynamic_batch=True).model.graph.inputs
+    (value,) = read_model(net, input_shape="1x3x8x8", dynamic="batch").model.graph.inputs
     assert not isinstance(value.shape[0], int)
 
 

@@ -8,8 +8,9 @@ and calls nothing that is not in the table. This module fills the table, for one
   nothing else;
 - classes that the caller allowed by name. A class can be called with anything that the file says, so only
   these can be allowed: subclasses of nn.Module, enumerations, dataclasses, and other classes from outside
-  Python's standard library and torch's machinery. **Functions never can.** Allowing a class imports its
-  module, which runs that module's code: allow what you would import.
+  Python's standard library and torch's machinery. **Functions never can**, but for two of NumPy's, which
+  make numbers and arrays. Allowing a class imports its module, which runs that module's code: allow what you
+  would import.
 
 The scan for names is for the message alone; nothing is safer or less safe by what it finds.
 """
@@ -30,6 +31,7 @@ from torch import nn
 
 from bnfold.errors import UnsafePickleError
 from bnfold.files.contents import reason
+from bnfold.torch.importing import from_here
 
 Global = tuple[Callable[..., Any], str]
 
@@ -55,6 +57,13 @@ _DATA_ONLY |= {
     "datetime.datetime",
     "fractions.Fraction",
     "uuid.UUID",
+}
+# functions that make a number or an array of NumPy's and do nothing else; a checkpoint's best score is one
+_DATA_FUNCTIONS = {
+    "numpy._core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
 }
 _STANDARD = sys.stdlib_module_names | {"__builtin__", "posix", "nt"}
 
@@ -84,19 +93,22 @@ def allowed_globals(names: Iterable[str]) -> list[Global]:
     return [(_allowed(name), name) for name in names]
 
 
-def _allowed(name: str) -> type:
+def _allowed(name: str) -> Callable[..., Any]:
     module, _, attribute = name.rpartition(".")
     if refusal := _never(name):
         raise UnsafePickleError(f"{name} cannot be allowed: {refusal}.", "Take that --allow away.")
     if not module or not attribute.isidentifier():
         raise UnsafePickleError(f"--allow {name} is no full class name.", "Write --allow pkg.module.Class")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        with from_here():
+            found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # the import runs the user's code, which can raise anything
         raise UnsafePickleError(
             f"{name} could not be imported: {reason(error)}.",
-            "Install its package, or say which folder holds it, as in: PYTHONPATH=. bnfold ...",
+            "Stand in the folder that holds it, or install its package.",
         ) from error
+    if name in _DATA_FUNCTIONS:
+        return found
     if not isinstance(found, type):
         raise UnsafePickleError(
             f"{name} is a function, not a class; calling it from a file could do anything.",
@@ -139,7 +151,7 @@ def _names_in_one(stream: BinaryIO) -> Iterator[str]:
     for opcode, argument, _ in pickletools.genops(stream):
         if opcode.name in ("GLOBAL", "INST"):
             yield _present_name(*str(argument).split(" ", 1))
-        elif opcode.name == "STACK_GLOBAL":
+        elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
             yield _present_name(*strings[-2:])
         elif opcode.name == "MEMOIZE":
             memo.append(last)

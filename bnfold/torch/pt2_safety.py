@@ -25,6 +25,7 @@ from torch.export.pt2_archive._package import PT2ArchiveReader
 
 from bnfold.errors import ModelError, UnsafePickleError
 from bnfold.files.contents import reason
+from bnfold.torch import archive, pickle_safety
 
 _RECORD = re.compile(
     r"archive_format|archive_version|byteorder|version|\.format_version|\.storage_alignment|\.data/\w+"
@@ -84,11 +85,22 @@ def check(stream: BinaryIO, names: set[str], path: str) -> None:
                 document = json.loads(reader.read_bytes(name))
                 _walk(document, _payload if "_config.json" in name else _graph)
             elif name.startswith("data/sample_inputs/") and (data := reader.read_bytes(name)):
-                torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                _check_samples(data, name)
+    except ModelError as error:  # about an archive within
+        raise UnsafePickleError(f"{path} was not opened: {reason(error)}.", fix) from None
     except (_UnexpectedError, pickle.UnpicklingError) as error:
         raise UnsafePickleError(f"{path} was not opened: it holds {reason(error)}.", fix) from None
     except (RuntimeError, ValueError, EOFError, AssertionError, RecursionError) as error:
         raise ModelError(f"{path} is damaged: {reason(error)}.", "Save it again.") from error
+
+
+def _check_samples(data: bytes, name: str) -> None:
+    """The example inputs: an archive within the archive, which `torch.export.load` unpickles."""
+    archive.entries(io.BytesIO(data), name)
+    asked = pickle_safety.unknown(pickle_safety.names_in_archive(io.BytesIO(data)), ())
+    if never := pickle_safety.dangerous(asked):
+        raise _UnexpectedError(f"a pickle, {name!r}, that asks for {never[0]}")
+    torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def _walk(node: Any, visit: Callable[[str, Any], None], key: str = "") -> None:

@@ -15,13 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import bnfold.torch as bt  # noqa: E402
-from bnfold.errors import BnfoldError, ModelError, UnsafePickleError  # noqa: E402
+from bnfold.errors import BnfoldError, InputError, ModelError, UnsafePickleError  # noqa: E402
 from bnfold.torch import pickle_safety, pt2_safety  # noqa: E402
 
 
@@ -109,7 +110,7 @@ def test_a_program_whatever_its_suffix(program_file, tmp_path, suffix, caplog):
         (bytes(range(255, 0, -1)), "other kind of file"),
         (b"PK\x03\x04" + bytes(100), "truncated"),
         (bytes(257) + b"ustar" + bytes(300), "tar"),
-        ((12).to_bytes(8, "little") + b'{"a":[0, 0]}', "safetensors"),
+        ((12).to_bytes(8, "little") + b'{"a":[0, 0]}', "damaged"),  # safetensors
     ],
 )
 def test_not_a_pytorch_file(tmp_path, content, expected):
@@ -147,27 +148,20 @@ def test_flipped_bytes_never_escape_as_another_exception(tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_state_dict_and_checkpoint(tmp_path, zipped):
+def test_weights_ask_for_their_network(tmp_path, zipped):
     path = tmp_path / "m.pt"
-    torch.save(small().state_dict(), path, _use_new_zipfile_serialization=zipped)
-    text = refused(path)
-    assert "state_dict" in text
-    assert "0.weight" in text
-    torch.save({"epoch": 3, "model": small().state_dict()}, path, _use_new_zipfile_serialization=zipped)
-    assert "checkpoint" in refused(path)
-    torch.save([torch.zeros(2)], path)
-    assert "a list" in refused(path)
+    for content in (small().state_dict(), {"epoch": 3, "model": small().state_dict()}):
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        text = refused(path, InputError)
+        assert "9 tensors (0.weight, 0.bias, 1.weight, ...)" in text
+        assert "--arch package.module:factory" in text
 
 
-def test_checkpoint_around_a_module(tmp_path):
-    torch.save({"epoch": 3, "model": small()}, tmp_path / "m.pt")
-    assert "'model'" in refused(tmp_path / "m.pt")
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torchscript(tmp_path):
-    torch.jit.trace(small().eval(), torch.zeros(1, 3, 8, 8)).save(tmp_path / "m.pt")
-    assert "TorchScript" in refused(tmp_path / "m.pt")
+@pytest.mark.parametrize("content", [[torch.zeros(2)], torch.zeros(2), {"epoch": 3}, {}, None])
+def test_something_else(tmp_path, content):
+    torch.save(content, tmp_path / "m.pt")
+    text = refused(tmp_path / "m.pt")
+    assert f"holds a {type(content).__name__}" in text or "a dictionary without weights" in text
 
 
 def test_a_module_in_the_old_format(tmp_path):
@@ -175,9 +169,12 @@ def test_a_module_in_the_old_format(tmp_path):
     assert "before 1.6" in refused(tmp_path / "m.pt")
 
 
-def test_a_newer_pickle_protocol(tmp_path):
-    torch.save(small(), tmp_path / "m.pt", pickle_protocol=4)
-    assert "torch.save" in refused(tmp_path / "m.pt")
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_a_newer_pickle_protocol(tmp_path, protocol):
+    module = small().eval()
+    torch.save(module, tmp_path / "m.pt", pickle_protocol=protocol)
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(bt.load(tmp_path / "m.pt").source(x), module(x))
 
 
 def test_a_plain_pickle(tmp_path):
@@ -338,6 +335,52 @@ def test_python_2_names_are_seen_through():
     assert pickle_safety.names_in(io.BytesIO(b"\x80\x02c__builtin__\neval\n.")) == ["builtins.eval"]
 
 
+# trust, and what is known against torch
+
+
+def test_trust_runs_what_the_file_says(tmp_path):
+    """The counterpart of the refusals: the same file does what it is refused for."""
+    target = tmp_path / "written"
+    torch.save(Evil(os.mkdir, str(target)), tmp_path / "m.pt")
+    refused(tmp_path / "m.pt", UnsafePickleError)
+    assert not target.exists()
+    with pytest.raises(ModelError, match="not a model"):
+        bt.load(tmp_path / "m.pt", trust=True)
+    assert target.is_dir()
+
+
+@pytest.mark.parametrize("form", ["zip", "before 1.6", "plain"])
+def test_trust_reads_what_is_not_read_otherwise(own_model, form):
+    path, _ = own_model
+    allowed = ["own_models.Net", "own_models.Config", "own_models.Mode"]
+    network = bt.load(path, allow=allowed).source
+    if form == "plain":
+        path.write_bytes(pickle.dumps(network))
+    else:
+        torch.save(network, path, _use_new_zipfile_serialization=form == "zip")
+    loaded = bt.load(path, trust=True)
+    assert type(loaded.source).__name__ == "Net"
+    assert "could run any code" in loaded.notes[0]
+
+
+def test_a_known_weakness_of_torch_is_noted(tmp_path, monkeypatch, program_file):
+    torch.save(small(), tmp_path / "m.pt")
+    assert bt.load(tmp_path / "m.pt").notes == ()
+    monkeypatch.setattr(torch, "__version__", "2.9.1")
+    (note,) = bt.load(tmp_path / "m.pt").notes
+    assert "CVE-2026-24747" in note
+    assert "pip install" in note
+    assert any("CVE-2026-4538" in note for note in bt.load(program_file).notes)
+
+
+def test_a_number_of_numpys_in_a_checkpoint_can_be_allowed(tmp_path):
+    torch.save({"best": np.float64(0.5), "model": small()}, tmp_path / "m.pt")
+    text = refused(tmp_path / "m.pt", UnsafePickleError)
+    names = [word for word in text.split() if word.startswith("numpy.") and not word.endswith((",", "."))]
+    loaded = bt.load(tmp_path / "m.pt", allow=[*names, "numpy.dtypes.Float64DType"])
+    assert loaded.notes == ("It was found under the key model.",)
+
+
 # archives
 
 
@@ -415,7 +458,7 @@ def test_weights_that_are_a_pickle(tmp_path, program_file):
 
     def change(name: str, data: bytes) -> bytes:
         if name == "data/weights/weight_0":
-            return evil_bytes(target, saved)
+            return evil_bytes(target, pickle.dumps)
         return data.replace(b'"use_pickle": false', b'"use_pickle": true') if "config" in name else data
 
     rewrite(program_file, tmp_path / "m.pt2", change)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 import traceback
 from typing import Any
@@ -52,10 +53,12 @@ def _complain(error: Exception) -> int:
 
     An error that bnfold did not raise on purpose is a defect, and says so.
     """
-    from bnfold.errors import BnfoldError
+    from bnfold.errors import BnfoldError, MissingShapeError
 
     if isinstance(error, BnfoldError):
         problem, fix, exit_code = error.problem, error.fix, error.exit_code
+        if isinstance(error, MissingShapeError) and not error.has_blanks:
+            fix = f"Type: {shlex.join(['bnfold', *sys.argv[1:], *error.options])}"
     else:
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
         fix, exit_code = "bnfold did not foresee this; please report it with what --traceback shows.", 2

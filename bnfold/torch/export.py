@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import logging
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-import onnx
-import onnx.version_converter
 import onnx_ir as ir
 import torch
 from torch import nn
@@ -19,117 +12,251 @@ from torch.export import ExportedProgram
 
 from bnfold.errors import InputError, MissingExtraError, ModelError
 from bnfold.files.contents import reason
+from bnfold.torch import dynamic as sizes_
+from bnfold.torch import legacy, semantics
+from bnfold.torch import opset as opset_
+from bnfold.torch.inputs import Inputs, Note, bound, unsaid
 from bnfold.torch.load import Loaded
+from bnfold.torch.outputs import Outputs, name_outputs, outputs_of
+from bnfold.torch.quiet import eval_mode, quiet, silent
+from bnfold.torch.verify import Run, Verifier
 
-_LOGGERS = ("torch.onnx", "torch.export", "torch._export", "torch._dynamo", "onnxscript", "onnx_ir")
-_OLDEST = 7  # from here on, BatchNormalization has the meaning that bnfold's exports rely on
-_NATIVE = 18  # what the exporter writes itself; older ones are converted to
-_PARKED = "bnfold.parked"
-_ALIKE = ("BatchNormalization", "Relu")  # one meaning since opset 7
 _LARGEST_CONSTANT = 10**8  # elements; above the largest weight, which may have to be evaluated
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What the module gives on some inputs, and what is special about them."""
+
+    inputs: Mapping[str, torch.Tensor]
+    outputs: Outputs
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is exported, on which inputs, and how.
+
+    Attributes:
+        source: The module, in eval mode; or the program.
+        inputs: By name, in the order of `forward`; open sizes are at least 2.
+        by_name: Whether `forward` is called with their names.
+        sizes: Which of their sizes stay open.
+        opset: The opset of the result; the exporter's default when None.
+        ir_version: Its IR version, likewise.
+        note: Told what the user should know.
+    """
+
+    source: nn.Module | ExportedProgram
+    inputs: Mapping[str, torch.Tensor]
+    by_name: bool
+    sizes: sizes_.Sizes
+    opset: int | None
+    ir_version: int | None
+    note: Note
+
+    @property
+    def args(self) -> tuple[torch.Tensor, ...]:
+        return () if self.by_name else tuple(self.inputs.values())
+
+    @property
+    def kwargs(self) -> dict[str, torch.Tensor]:
+        return dict(self.inputs) if self.by_name else {}
+
+    @property
+    def is_dynamic(self) -> bool:
+        return any(self.sizes.values())
+
+    def call(self, module: nn.Module) -> Run:
+        """Call `module` as the job's own is called."""
+        return lambda inputs: module(**inputs) if self.by_name else module(*inputs.values())
 
 
 def to_onnx(
     loaded: Loaded,
-    inputs: Sequence[torch.Tensor] | Mapping[str, torch.Tensor],
+    inputs: Inputs,
     *,
     opset: int | None = None,
-    dynamic_batch: bool = False,
+    ir_version: int | None = None,
+    dynamic: Sequence[str] = (),
+    note: Note = unsaid,
 ) -> ir.Model:
-    """Export `loaded` in eval mode.
+    """Export `loaded` in eval mode, and compare the export with it in ONNX Runtime.
 
     The exporter's own optimiser folds Conv and BatchNorm, without saying which and in the weights' own type;
     it stays off, and only constants are evaluated. Nodes keep the module path that they come from as the
-    metadata `pkg.torch.onnx.name_scopes`.
+    metadata `pkg.torch.onnx.name_scopes`. Where the newer exporter cannot, or gets it wrong, the one that is
+    based on TorchScript is tried; the same comparison decides.
 
     Args:
-        loaded: The model. Every submodule's training flag is as it was when this returns or raises.
-        inputs: Example inputs, in order or by name; for an exported program they may be empty.
+        loaded: The model. Every submodule's training flag and every buffer is as it was when this returns or
+            raises.
+        inputs: Example inputs, in order or by name; for an exported program they may be empty, and are then
+            not compared on.
         opset: The ONNX opset to write, 7 or newer; the exporter's default when None.
-        dynamic_batch: Leave the first size of every input open, as `batch`. An exported program has its own
-            dynamic sizes, and takes no others.
+        ir_version: The IR version to write; the exporter's default when None.
+        dynamic: Sizes to leave open, as `"batch"`, `"2=height"`, `"x:2=height"`; the export is run at other
+            sizes, too. An exported program has its own dynamic sizes, and takes no others.
+        note: Told what the user should know, as sentences.
 
     Raises:
-        InputError: The model does not run on these inputs.
-        ModelError: The exporter cannot translate the model, or not to this opset.
+        InputError: The model does not run on these inputs, or takes no other size where one is to be open.
+        ModelError: The model does in eval mode what no export keeps; or the exporter cannot translate it, not
+            to this opset, or not rightly.
         MissingExtraError: onnxscript is not installed.
     """
     try:
-        import onnxscript
+        import onnxscript  # noqa: F401  (only to say how to install it)
     except ModuleNotFoundError:
         raise MissingExtraError("onnxscript", "torch", "export PyTorch models to ONNX") from None
-    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
-    newest = onnx.defs.onnx_opset_version()
-    if opset is not None and not _OLDEST <= opset <= newest:
-        raise InputError(f"There is no opset {opset} to export to.", f"Take one from {_OLDEST} to {newest}.")
-    if isinstance(loaded.source, ExportedProgram):
-        if dynamic_batch:
+    opset_.check(opset, ir_version)
+    wanted = sizes_.parse_dynamic(dynamic)
+    source = loaded.source
+    if isinstance(source, ExportedProgram):
+        if wanted:
             raise InputError(
                 "The sizes of an exported program are settled when it is exported.",
-                "Give dynamic_shapes to torch.export.export, and leave the dynamic batch out here.",
+                "Give dynamic_shapes to torch.export.export, and leave --dynamic out here.",
             )
-        model = _export(loaded.source, (), {}, opset, None)
-    else:
-        if dynamic_batch:  # a size of 1 would be taken for a constant
-            args = tuple(_at_least_two(tensor) for tensor in args)
-            kwargs = {name: _at_least_two(tensor) for name, tensor in kwargs.items()}
-        shapes = _batch_shapes(loaded.source, args, kwargs) if dynamic_batch else None
-        with _eval_mode(loaded.source):
-            model = _export(loaded.source, args, kwargs, opset, shapes)
-    with _quiet():
-        onnxscript.optimizer.fold_constants(
-            model, input_size_limit=_LARGEST_CONSTANT, output_size_limit=_LARGEST_CONSTANT
+        return _export_program(source, inputs, opset, ir_version, note)
+    semantics.refuse_lazy(source)
+    named = bound(source, inputs)
+    if wanted and named is None:
+        raise InputError(
+            "A forward with *args leaves no size open.", "Give forward a name for each of its inputs."
         )
-        onnxscript.optimizer.remove_unused_nodes(model)
-    return model if opset is None or opset >= _NATIVE else _convert(model, opset)
+    by_name = isinstance(inputs, Mapping)
+    named = named or {f"input_{i}": tensor for i, tensor in enumerate(_in_order(inputs))}
+    sizes = sizes_.assign(wanted, named)
+    named = sizes_.open_for_tracing(named, sizes)
+    with eval_mode(source):
+        return _export_module(_Job(source, named, by_name, sizes, opset, ir_version, note))
 
 
-def _export(
-    source: nn.Module | ExportedProgram,
-    args: tuple[torch.Tensor, ...],
-    kwargs: dict[str, torch.Tensor],
-    opset: int | None,
-    shapes: dict[str, dict[int, str]] | None,
+def _in_order(inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    return tuple(inputs.values()) if isinstance(inputs, Mapping) else tuple(inputs)
+
+
+def _export_program(
+    program: ExportedProgram, inputs: Inputs, opset: int | None, ir_version: int | None, note: Note
 ) -> ir.Model:
+    semantics.refuse_program(program)
+    if untrained := semantics.untrained(program.state_dict):
+        note(untrained)
+    tensors = _in_order(inputs)
+    names = [str(name) for name in program.graph_signature.user_inputs]
+    job = _Job(program, dict(zip(names, tensors, strict=False)), False, {}, opset, ir_version, note)
+    if not tensors:
+        return _attempt(job, _dynamo, None, ())
+    with quiet(), torch.no_grad():
+        module = program.module()
+        sample = _Sample(job.inputs, outputs_of(module(*tensors)))
+    return _attempt(job, _dynamo, module, [sample])
+
+
+def _export_module(job: _Job) -> ir.Model:
+    """Try one exporter after the other; the first one's complaint is the one that is told."""
+    assert isinstance(job.source, nn.Module), "a program has its own way"
+    samples = [_Sample(job.inputs, _observed(job, job.source)), *_elsewhere(job, job.source)]
+    if untrained := semantics.untrained(job.source.state_dict()):
+        job.note(untrained)
+    if isinstance(job.source, torch.jit.ScriptModule):
+        model = _attempt(job, _legacy, job.source, samples)
+        job.note("TorchScript goes through PyTorch's legacy exporter: torch.export does not take it.")
+        return model
     try:
-        with _quiet():
-            program = torch.onnx.export(
-                source,
-                args,
-                kwargs=kwargs or None,
-                dynamo=True,
-                optimize=False,
-                verbose=False,
-                opset_version=None if opset is None else max(opset, _NATIVE),
-                dynamic_shapes=shapes,
-            )
+        return _attempt(job, _dynamo, job.source, samples)
+    except ModelError as error:
+        problem = error
+    if job.opset is not None and job.opset not in legacy.NATIVE:
+        raise problem
+    try:
+        model = _attempt(job, _legacy, job.source, samples)
+    except ModelError:
+        raise problem from None
+    job.note(f"Exported by PyTorch's legacy exporter, because with the newer one: {problem.problem}")
+    return model
+
+
+def _observed(job: _Job, module: nn.Module) -> Outputs:
+    """Run the module itself; where it fails, its own message is clearer than any exporter's."""
+    try:
+        with quiet():
+            result, refusals = semantics.watched(module, job.args, job.kwargs)
+    except Exception as error:  # the user's own code
+        tensors = job.inputs.values()
+        shapes = ", ".join("x".join(map(str, tensor.shape)) or "scalar" for tensor in tensors)
+        types = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
+        raise InputError(
+            f"The model does not run on inputs of shape {shapes} ({types}): {reason(error)}.",
+            "Give the shape it expects with --input-shape, the type with --dtype.",
+        ) from error
+    if refusals:
+        raise refusals[0]
+    return outputs_of(result)
+
+
+def _attempt(
+    job: _Job, exporter: Callable[[_Job], ir.Model], module: nn.Module | None, samples: Sequence[_Sample]
+) -> ir.Model:
+    """Export, clean, convert, name, and compare."""
+    try:
+        with semantics.instance_norms_as_batch_norms(job.source):
+            model = exporter(job)
     except Exception as error:  # the exporter runs the model, which can raise anything
-        if isinstance(source, nn.Module):
-            _explain_forward(source, args, kwargs)
         raise ModelError(
             f"The model could not be exported to ONNX: {_first_useful_line(error)}.",
             "Make it pass torch.onnx.export(model, inputs, dynamo=True), or give an .onnx file.",
         ) from error
+    model = _finished(job, model)
+    _refuse_fixed(job, model)
+    if module is not None:
+        single = "output" if exporter is _legacy else None  # that calls it by a number
+        name_outputs(model, samples[0].outputs.names, single=single)
+        _compare(job, model, module, samples)
+    return model
+
+
+def _finished(job: _Job, model: ir.Model) -> ir.Model:
+    import onnxscript
+
+    with silent():
+        onnxscript.optimizer.fold_constants(
+            model, input_size_limit=_LARGEST_CONSTANT, output_size_limit=_LARGEST_CONSTANT
+        )
+        onnxscript.optimizer.remove_unused_nodes(model)
+    if job.opset is not None and model.graph.opset_imports.get("") != job.opset:
+        model = opset_.convert(model, job.opset)
+    if job.ir_version is not None:
+        opset_.set_ir_version(model, job.ir_version)
+    return model
+
+
+def _dynamo(job: _Job) -> ir.Model:
+    """Export by torch.export."""
+    native = opset_.NATIVE
+    with silent():
+        program = torch.onnx.export(
+            job.source,
+            () if isinstance(job.source, ExportedProgram) else job.args,
+            kwargs=job.kwargs or None,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=None if job.opset is None else min(max(job.opset, native[0]), native[-1]),
+            dynamic_shapes=job.sizes if job.is_dynamic else None,
+        )
     if program is None:
         raise ModelError("torch.onnx.export returned no model.", "Install torch 2.9 or newer.")
     return program.model
 
 
-def _explain_forward(
-    module: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]
-) -> None:
-    """Run the module itself; if that is what fails, its own message is the clearer one."""
-    try:
-        with torch.no_grad(), _quiet():
-            module(*args, **kwargs)
-    except Exception as error:  # the user's own code
-        told = [*args, *kwargs.values()]
-        shapes = ", ".join("x".join(map(str, tensor.shape)) or "scalar" for tensor in told)
-        types = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in told}))
-        raise InputError(
-            f"The model does not run on inputs of shape {shapes} ({types}): {reason(error)}.",
-            "Give the shape it expects with --input-shape, the type with --dtype.",
-        ) from error
+def _legacy(job: _Job) -> ir.Model:
+    """Export by TorchScript."""
+    assert isinstance(job.source, nn.Module), "only modules come here"
+    return legacy.export(
+        job.source, job.args, job.kwargs, names=list(job.inputs), opset=job.opset, sizes=job.sizes
+    )
 
 
 def _first_useful_line(error: BaseException) -> str:
@@ -139,110 +266,54 @@ def _first_useful_line(error: BaseException) -> str:
     return reason(error)
 
 
-def _at_least_two(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.cat([tensor, tensor]) if tensor.ndim and tensor.shape[0] == 1 else tensor
-
-
-def _batch_shapes(
-    module: nn.Module, args: Sequence[torch.Tensor], kwargs: Mapping[str, torch.Tensor]
-) -> dict[str, dict[int, str]]:
-    """Every input's first size by one name; a scalar has none."""
-    bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-    if not all(isinstance(value, torch.Tensor) for value in bound.values()):
+def _elsewhere(job: _Job, module: nn.Module) -> list[_Sample]:
+    """What the module gives at a larger and at a smaller size for each one that is open."""
+    found: list[_Sample] = []
+    stuck = dict.fromkeys(name for axes in job.sizes.values() for name in axes.values())
+    for name, tries in sizes_.other_sizes(job.inputs, job.sizes):
+        for length, inputs in tries:
+            try:
+                with torch.no_grad(), semantics.untouched(module), quiet():
+                    outputs = outputs_of(job.call(module)(inputs))
+            except Exception:  # a size that the user's own code does not take
+                continue
+            found.append(_Sample(inputs, outputs, f" at {name} {length}"))
+            stuck.pop(name, None)
+            break
+    for name in stuck:
         raise InputError(
-            "A forward with *args takes no dynamic batch.", "Give forward a name for each of its inputs."
+            f"{name} cannot stay open: the model takes no other size there.", f"Leave --dynamic {name} out."
         )
-    return {name: {0: "batch"} if tensor.ndim else {} for name, tensor in bound.items()}
+    return found
 
 
-def _convert(model: ir.Model, opset: int) -> ir.Model:
-    """Convert `model` to an opset older than the exporter writes, by onnx's own converter.
-
-    That has no adapter for some operators whose newer versions only take more types (BatchNormalization in
-    eval mode, below 15; Relu, below 14), so these pass in a domain of their own; the checker, at the end,
-    knows the types. It also drops node metadata, which is put back.
-    """
-    origin = {node.outputs[0].name: dict(node.metadata_props) for node in model.graph if node.outputs}
-    for node in _alike(model, ""):
-        node.domain = _PARKED
-    model.graph.opset_imports[_PARKED] = 1
+def _compare(job: _Job, model: ir.Model, module: nn.Module, samples: Sequence[_Sample]) -> None:
+    """Compare the export with the module on every sample."""
+    kinds = {tensor.dtype for one in samples for tensor in (*one.inputs.values(), *one.outputs.tensors)}
+    if torch.bfloat16 in kinds:
+        job.note("The export was not compared with the module: NumPy has no bfloat16.")
+        return
     try:
-        converted = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), opset))
-        for node in _alike(converted, _PARKED):
-            node.domain = ""
-        converted.graph.opset_imports.pop(_PARKED, None)
-        _drop_newer_defaults(converted, opset)
-        onnx.checker.check_model(ir.to_proto(converted))
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
-        detail = reason(error).rpartition(" failed: ")[2]  # after the place in onnx's sources
-        raise ModelError(
-            f"The model cannot be converted to opset {opset}: {detail}.",
-            "Leave --opset out, or take a newer one.",
-        ) from error
-    for node in converted.graph:
-        node.metadata_props.update(origin.get(node.outputs[0].name, {}))
-    return converted
+        verifier = Verifier(model, module, job.call)
+    except MissingExtraError:
+        job.note("The export was not compared with the module: ONNX Runtime is not installed.")
+        return
+    except ModelError as error:
+        if job.opset is not None:
+            raise ModelError(
+                f"The export does not run at opset {job.opset}: {error.problem}", "Take another --opset."
+            ) from error
+        job.note(f"The export was not compared with the module: {error.problem}")
+        return
+    for sample in samples:
+        verifier.check(sample.inputs, sample.outputs.tensors, sample.where)
 
 
-def _alike(model: ir.Model, domain: str) -> list[ir.Node]:
-    nodes = model.graph.all_nodes()
-    return [node for node in nodes if node.op_type in _ALIKE and node.domain == domain]
-
-
-def _drop_newer_defaults(model: ir.Model, opset: int) -> None:
-    """Remove attributes that the converter left and `opset` does not know, where they say the default.
-
-    `ReduceMean` keeps `noop_with_empty_axes=0` of opset 18 when it is converted to 17, for instance.
-    """
-    for node in model.graph.all_nodes():
-        if node.domain or not onnx.defs.has(node.op_type, opset):
-            continue
-        known = onnx.defs.get_schema(node.op_type, opset).attributes
-        newer = onnx.defs.get_schema(node.op_type, _NATIVE).attributes
-        for name in [name for name in node.attributes if name not in known and name in newer]:
-            default = ir.from_proto(newer[name].default_value)
-            if isinstance(default, ir.Attr) and default.value == node.attributes[name].value:
-                del node.attributes[name]
-
-
-@contextlib.contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Put every submodule in eval mode, and back to its own mode afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's talk from the user; pass on warnings that the model's own code raises.
-
-    What the model prints goes to standard error: standard output is for results.
-    """
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)  # what went wrong comes as an exception
-    try:
-        with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(sys.stderr):
-            warnings.simplefilter("always")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-    for warning in caught:
-        if not _from_the_exporter(warning.filename):
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-
-
-def _from_the_exporter(filename: str) -> bool:
-    """Whether a file is torch's, onnxscript's or onnx_ir's (or copyreg, which torch.export copies with)."""
-    homes = [sys.modules[name].__file__ for name in ("torch", "onnxscript", "onnx_ir", "copyreg")]
-    files = [Path(home) for home in homes if home]
-    return any(
-        Path(filename).is_relative_to(file.parent if file.name == "__init__.py" else file) for file in files
-    )
+def _refuse_fixed(job: _Job, model: ir.Model) -> None:
+    """Refuse an export that has a number where a size was to stay open."""
+    for value in model.graph.inputs:
+        for axis, name in job.sizes.get(value.name or "", {}).items():
+            if value.shape is not None and isinstance(value.shape[axis], int):
+                raise ModelError(
+                    f"The exporter fixed {name}, axis {axis} of {value.name}.", f"Leave --dynamic {name} out."
+                )

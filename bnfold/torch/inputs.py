@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, MissingShapeError
+from bnfold.torch import derive, signature
 from bnfold.torch.load import Loaded
 
 Inputs = tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
+Note = Callable[[str], None]
+"""Called with what the user should know, as a sentence."""
+
+
+def unsaid(note: str) -> None:
+    """Tell nobody."""
+    del note
+
 
 _SHAPE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<sizes>\d+(?:x\d+)*|scalar)")
 _DTYPES: dict[str, torch.dtype] = {
@@ -25,7 +33,6 @@ _DTYPES: dict[str, torch.dtype] = {
     )
 }
 _PLACES = {1: "<length>", 2: "<height>x<width>", 3: "<depth>x<height>x<width>"}
-_KINDS = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True)
@@ -86,31 +93,39 @@ def _parse_dtypes(text: str | None) -> dict[str | None, str]:
     return types
 
 
-def example_inputs(loaded: Loaded, specs: Sequence[InputSpec], seed: int = 0) -> Inputs:
+def example_inputs(
+    loaded: Loaded, specs: Sequence[InputSpec], seed: int = 0, *, note: Note = unsaid
+) -> Inputs:
     """Make seeded example inputs for `loaded`.
 
     Floating-point values are standard normal; integers are 0 or 1, which index any embedding.
 
     Args:
         loaded: The model.
-        specs: What the user told; may be empty for an exported program, which tells by itself.
+        specs: What the user told; may be empty for an exported program, which tells by itself, and for a
+            module that tells its input's shape or takes one only.
         seed: Of the values.
+        note: Told where a shape comes from that the user did not tell.
 
     Returns:
         A tuple, one tensor a parameter of `forward` in order; a dictionary if any was told by name.
 
     Raises:
-        InputError: The shapes are not told, or do not fit `forward`; it states what is known and gives a
-            line to paste.
+        MissingShapeError: The shapes are not told; it states what is known and gives options to paste.
+        InputError: They do not fit `forward`.
     """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(loaded.source, ExportedProgram):
         return _program_inputs(loaded.source, specs, generator)
     module = loaded.source
     if not specs:
-        raise _unknown_shape(module)
+        found = derive.shape(module)
+        if found is None:
+            raise _unknown_shape(module)
+        note(f"The input's shape is {_shape_text(found.shape)}: {found.why}.")
+        specs = (InputSpec(None, found.shape),)
     tensors = [_random(spec.shape, _dtype(spec, module), generator) for spec in specs]
-    names, required = _parameters(module)
+    names, required = signature.parameters(module)
     if all(spec.name is None for spec in specs):
         if names is not None and not len(required) <= len(tensors) <= len(names):
             raise InputError(
@@ -125,7 +140,7 @@ def _by_name(
     module: nn.Module, specs: Sequence[InputSpec], tensors: Sequence[torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Match named shapes with `forward`; unnamed ones take its first parameters in order."""
-    names, required = _parameters(module)
+    names, required = signature.parameters(module)
     if names is None:
         raise InputError(
             "forward takes any number of inputs, without names.", "Tell the shapes without names."
@@ -147,14 +162,13 @@ def _by_name(
     return {name: bound[name] for name in names if name in bound}
 
 
-def _parameters(module: nn.Module) -> tuple[list[str] | None, list[str]]:
-    """The names that `forward` takes (None when it takes any number) and those that have no default."""
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    plain = [p for p in parameters if p.kind in _KINDS or p.kind is p.KEYWORD_ONLY]
-    required = [p.name for p in plain if p.default is p.empty]
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return None, required
-    return [p.name for p in plain], required
+def bound(module: nn.Module, inputs: Inputs) -> dict[str, torch.Tensor] | None:
+    """Give `inputs` the names that `forward` has for them, in its order; None when it takes any number."""
+    names, _ = signature.parameters(module)
+    if isinstance(inputs, dict):
+        order = names if names is not None else list(inputs)
+        return {name: inputs[name] for name in order if name in inputs}
+    return None if names is None else dict(zip(names, inputs, strict=False))
 
 
 def _count(names: Sequence[str], required: Sequence[str]) -> str:
@@ -176,64 +190,47 @@ def _random(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
     return torch.randint(0, 2, tuple(shape), generator=generator).to(dtype)
 
 
-def _unknown_shape(module: nn.Module) -> InputError:
-    names, required = _parameters(module)
-    known = _first_layer(module)
+def _unknown_shape(module: nn.Module) -> MissingShapeError:
+    names, required = signature.parameters(module)
+    known = signature.first_layer(module)
     problem = "The file does not tell the shape of its input."
     if known:
         path, layer = known
         problem += f" Known: its first layer with weights is {_describe(path, layer)}."
     if len(required) > 1:
         problem += f" forward takes {_count(names or required, required)}."
-    return InputError(problem, _line(module, names=required))
+    return MissingShapeError(problem, _options(module, names=required))
 
 
 def _line(module: nn.Module, names: Sequence[str]) -> str:
-    """The line to paste, with what is not known in angle brackets."""
-    layer = _first_layer(module)
-    shape = _template(layer[1]) if layer else "1x<...>"
+    """The options to add, as a sentence."""
+    return "Add: " + " ".join(_options(module, names))
+
+
+def _options(module: nn.Module, names: Sequence[str]) -> list[str]:
+    """The options to add: a shape that the module takes, or what is not known in angle brackets."""
     if len(names) > 1:  # which of them reaches the first layer is not known
-        return "Add: " + " ".join(f"--input-shape {name}=<shape>" for name in names)
+        return [word for name in names for word in ("--input-shape", f"{name}=<shape>")]
+    layer = signature.first_layer(module)
+    taken = derive.plausible(module)
+    shape = _shape_text(taken) if taken else _template(layer[1]) if layer else "1x<...>"
     embeds = layer is not None and isinstance(layer[1], (nn.Embedding, nn.EmbeddingBag))
-    return f"Add: --input-shape {shape}" + (" --dtype int64" if embeds else "")
-
-
-def _first_layer(module: nn.Module) -> tuple[str, nn.Module] | None:
-    """The first submodule, in the order of definition, that has parameters of its own."""
-    for path, layer in module.named_modules():
-        if any(True for _ in layer.parameters(recurse=False)):
-            return path, layer
-    return None
-
-
-def _channels(layer: nn.Module) -> tuple[str, int] | None:
-    words = {"in_channels": "input channels", "in_features": "input features", "num_features": "channels"}
-    words |= {"input_size": "input features", "embedding_dim": "features an index"}
-    for attribute, word in words.items():
-        if isinstance(count := getattr(layer, attribute, None), int):
-            return word, count
-    return None
-
-
-def _dimensions(layer: nn.Module) -> int:
-    """How many spatial dimensions the layer's name tells, as `Conv2d`; 0 when it does not."""
-    match = re.search(r"([123])d$", type(layer).__name__)
-    return int(match[1]) if match else 0
+    return ["--input-shape", shape, *(("--dtype", "int64") if embeds else ())]
 
 
 def _describe(path: str, layer: nn.Module) -> str:
     where = f" at {path}" if path else ""
-    channels = _channels(layer)
+    channels = signature.channels(layer)
     text = f"{type(layer).__name__}{where}"
     if channels:
         text += f", with {channels[1]} {channels[0]}"
-    spatial = _dimensions(layer)
+    spatial = signature.dimensions(layer)
     return text + (f" and {spatial} spatial dimension{'s' * (spatial > 1)}" if spatial else "")
 
 
 def _template(layer: nn.Module) -> str:
-    channels = _channels(layer)
-    spatial = _dimensions(layer)
+    channels = signature.channels(layer)
+    spatial = signature.dimensions(layer)
     if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
         return "1x<length>"
     if channels is None:

@@ -329,3 +329,33 @@ def test_the_files_of_an_export_are_different_files(run, model, tmp_path, monkey
         assert words in result.stderr
     assert model.read_bytes() == before
     assert sorted(tmp_path.iterdir()) == [model]
+
+
+def test_a_shape_that_is_missing_comes_as_a_line_to_paste(run, saved, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["bnfold", "export", str(saved), "--no-bench"])
+    result = run("export", saved, "--no-bench")
+    assert result.exit_code == 2
+    assert "does not tell the shape of its input" in result.stderr
+    assert f"Type: bnfold export {saved} --no-bench --input-shape 1x3x224x224" in result.stderr
+
+
+def test_open_sizes_and_versions_reach_the_file(run, saved, tmp_path) -> None:
+    out = tmp_path / "out.onnx"
+    options = ("--dynamic", "batch", "--dynamic", "x:2=height", "--opset", "17", "--ir-version", "8")
+    result = run("export", saved, "-o", out, "--input-shape", SHAPE, "--no-bench", *options)
+    assert result.exit_code == 2
+    assert "no input 'x'" in result.stderr
+    result = run("export", saved, "-o", out, "--input-shape", SHAPE, "--no-bench", *options[:2], *options[4:])
+    assert result.exit_code == 0, result.stderr
+    model = onnx.load(out)
+    assert (model.ir_version, model.opset_import[0].version) == (8, 17)
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_batch_statistics_are_refused_by_name_and_nothing_is_written(run, tmp_path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
+    torch.save(net, tmp_path / "net.pt")
+    result = run("export", tmp_path / "net.pt", "--input-shape", SHAPE)
+    assert result.exit_code == 2
+    assert "A BatchNorm at 1 normalises by the statistics of the batch" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]

@@ -7,8 +7,11 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from bnfold.errors import InputError  # noqa: E402
+from bnfold.errors import InputError, MissingShapeError  # noqa: E402
 from bnfold.torch import InputSpec, Loaded, example_inputs, parse_shapes  # noqa: E402
+from bnfold.torch.inputs import bound  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit says that it is one
 
 
 def loaded(module: nn.Module) -> Loaded:
@@ -103,22 +106,39 @@ class Wrapped(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "known", "line"),
     [
-        (nn.Conv2d(5, 4, 3), "Conv2d at stem.1, with 5 input channels and 2 spatial", "1x5x<height>x<width>"),
-        (nn.Conv1d(5, 4, 3), "Conv1d at stem.1, with 5 input channels and 1 spatial", "1x5x<length>"),
-        (nn.Conv3d(5, 4, 3), "3 spatial dimensions", "1x5x<depth>x<height>x<width>"),
-        (nn.ConvTranspose2d(6, 4, 3), "6 input channels", "1x6x<height>x<width>"),
-        (nn.BatchNorm1d(7), "BatchNorm1d at stem.1, with 7 channels", "1x7x<length>"),
-        (nn.Linear(9, 2), "Linear at stem.1, with 9 input features", "1x9"),
-        (nn.GRU(3, 4, batch_first=True), "GRU at stem.1, with 3 input features", "1x<length>x3"),
-        (nn.Embedding(10, 4), "Embedding", "1x<length> --dtype int64"),
+        (nn.Conv2d(5, 4, 3), "Conv2d at stem.1, with 5 input channels and 2 spatial", "1x5x224x224"),
+        (nn.Conv1d(5, 4, 3), "Conv1d at stem.1, with 5 input channels and 1 spatial", "1x5x224"),
+        (nn.Conv3d(5, 4, 3), "3 spatial dimensions", "1x5x32x32x32"),
+        (nn.ConvTranspose2d(6, 4, 3), "6 input channels", "1x6x1x1"),
+        (nn.BatchNorm1d(7), "BatchNorm1d at stem.1, with 7 channels", "1x7x224"),
+        (nn.GRU(3, 4, batch_first=True), "GRU at stem.1, with 3 input features", "1x16x3"),
+        (nn.Embedding(10, 4), "Embedding", "1x16 --dtype int64"),
+        (nn.LSTMCell(3, 4), "LSTMCell at stem.1, with 3 input features", "1x3x<...>"),
         (nn.LayerNorm(8), "LayerNorm at stem.1", "1x<...>"),
     ],
 )
 def test_what_is_known_is_said(layer, known, line):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(MissingShapeError) as caught:
         example_inputs(loaded(Wrapped(layer)), ())
     assert known in caught.value.problem
     assert caught.value.fix == f"Add: --input-shape {line}"
+    assert caught.value.has_blanks == ("<" in line)
+
+
+def test_a_shape_that_can_be_derived_is_noted():
+    notes = []
+    (x,) = example_inputs(loaded(Wrapped(nn.Linear(9, 2))), (), note=notes.append)
+    assert tuple(x.shape) == (1, 9)
+    assert notes == ["The input's shape is 1x9: the model begins with a Linear and maps each row by itself."]
+
+
+def test_names_of_a_script():
+    source = loaded(torch.jit.script(Two()))
+    inputs = example_inputs(source, parse_shapes(["mask=1x1", "1x3x8x8"]))
+    assert list(bound(source.source, inputs)) == list(inputs) == ["image", "mask"]
+    assert list(bound(source.source, tuple(inputs.values()))) == ["image", "mask"]
+    with pytest.raises(InputError, match="2 to 3 inputs"):
+        example_inputs(source, parse_shapes(["1x3x8x8"]))
 
 
 def test_nothing_is_known():

@@ -120,8 +120,9 @@ def validate(
     outcome = replace(outcome, tolerance=max(bounds, default=0.0))
     outcome = _with_faults(outcome, pair, chosen, reference, runners)
     if reference.oracle is not None and outcome.checks:  # what does not run may be no model at all
-        feeds = chosen.feeds[_telling(reference, runners)]
-        outcome = _with_layers(outcome, pair, feeds, per_layer, tolerance)
+        places = _proving(pair.before, chosen, reference, runners)
+        outcome = replace(outcome, proved_on=tuple(chosen.labels[place] for place in places))
+        outcome = _with_layers(outcome, pair, [chosen.feeds[place] for place in places], per_layer, tolerance)
     return replace(outcome, notes=(*outcome.notes, *map(_excuse, filter(_is_excused, outcome.checks))))
 
 
@@ -183,7 +184,7 @@ def _compare(
     judged = [runner for runner in runners if not runner.setting.tf32]
     doubtful = {place for runner in judged for tally in runner.tallies for place in tally.doubtful}
     for place in sorted(doubtful):
-        moved = reference.conditioning(pair.before, samples.feeds[reference.chosen[place]])
+        moved = reference.conditioning(pair.before, samples.feeds[reference.chosen[place]], judged[0].unit)
         for runner in runners:
             for tally, one in zip(runner.tallies if not runner.problem else (), moved, strict=False):
                 tally.learn(place, one)
@@ -201,24 +202,34 @@ def _chaos(runners: Sequence[Runner], samples: Samples, reference: Truth) -> Ite
         )
 
 
-def _telling(reference: Truth, runners: Sequence[Runner]) -> int:
-    """The sample to prove the fold on: one that shows what is wrong with an output, otherwise the first.
+def _proving(
+    original: ir.Model, samples: Samples, reference: Truth, runners: Sequence[Runner]
+) -> tuple[int, ...]:
+    """The samples to prove the fold on: those that show what is wrong with an output come first.
 
-    A channel that is dead for one input may be all that a fault is in.
+    A channel that is dead for one input may be all that a fault is in. Then come those whose outputs decide
+    nothing, and all the others, as far as time allows.
     """
-    tallies = (tally for runner in runners if not runner.setting.tf32 for tally in runner.tallies)
-    shown = (tally.telling for tally in tallies if tally.runs)
-    return reference.chosen[next((place for place in shown if place is not None), 0)]
+    tallies = [t for runner in runners if not runner.setting.tf32 for t in runner.tallies if t.runs]
+    telling = [tally.telling for tally in tallies if tally.telling is not None]
+    chaotic = sorted({place for tally in tallies for place in tally.chaotic})
+    order = dict.fromkeys((*telling, *chaotic, *range(len(reference.chosen))))
+    places = [reference.chosen[place] for place in order]
+    feeds = [samples.feeds[place] for place in places]
+    return tuple(places[number] for number in truth.provable(original, feeds))
 
 
 def _with_layers(
-    outcome: Validation, pair: _Pair, feeds: Feeds, per_layer: bool, tolerance: float | None
+    outcome: Validation, pair: _Pair, samples: Sequence[Feeds], per_layer: bool, tolerance: float | None
 ) -> Validation:
     """Add the proof in float64 and, where something is wrong, the first value that is."""
+    feeds = samples[0]
     kinds = [kind for kind in coarsest(pair.before, pair.ports.outputs) if kind]
     try:
         unit = max((UNITS[kind] for kind in kinds), default=0.0)
         proved, after = names.proved(pair.before, pair.after, feeds, unit)
+        others = [layers.prove(pair.before, after, more, unit) for more in samples[1:]]
+        proved = layers.worst([proved, *others])
     except NotEvaluableError as error:
         sentence = f"The fold was not proved value by value. {error.problem}"
         if all(check.bound == math.inf for check in outcome.checks if not check.row):

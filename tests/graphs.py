@@ -125,7 +125,13 @@ def exposing_shared(
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """Both models with every computed value as an output whose name both have: it must be the same in both."""
     made = [
-        {name: None for node in model.graph.node if node.op_type != "Constant" for name in node.output if name}
+        {
+            name: None
+            for node in model.graph.node
+            if node.op_type != "Constant"
+            for name in node.output
+            if name
+        }
         for model in (original, folded)
     ]
     outputs = {value.name for value in original.graph.output}

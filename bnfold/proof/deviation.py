@@ -41,8 +41,9 @@ class Deviation:
 def deviation(truth: object, actual: object) -> Deviation:
     """Measure one output against the truth; sequences, maps and optionals leaf by leaf.
 
-    Elements that are not finite in either are left out, since no distance is defined there, and so are leaves
-    of other shapes: whether those are right is for [`agreement`][bnfold.runtime.agreement] to say.
+    Of integers and bools the error is the share of elements that are others: an index has no scale. Elements
+    that are not finite in either are left out, since no distance is defined there, and so are leaves of other
+    shapes: whether those are right is for [`agreement`][bnfold.runtime.agreement] to say.
 
     Args:
         truth: The array, list, dict or None in float64.
@@ -66,6 +67,9 @@ def _leaves(truth: object, actual: object) -> Iterator[tuple[npt.NDArray[Any], n
 
 
 def _of_arrays(truth: npt.NDArray[Any], actual: npt.NDArray[Any]) -> Deviation:
+    if truth.dtype.kind in "biu" and truth.shape == actual.shape and actual.dtype.kind in "biu":
+        wrong = int(np.count_nonzero(truth != actual))
+        return Deviation(wrong / max(truth.size, 1), float(wrong), truth.size)
     if truth.dtype.kind not in "fV" or actual.dtype.kind not in "fV" or truth.shape != actual.shape:
         return Deviation()
     # below the smallest normal number of the type that was computed in there is no precision to ask for

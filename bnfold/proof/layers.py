@@ -70,6 +70,16 @@ def prove(original: ir.Model, folded: ir.Model, feeds: Feeds, unit: float) -> tu
     )
 
 
+def worst(proofs: Sequence[Sequence[Layer]]) -> tuple[Layer, ...]:
+    """The proofs on several samples as one: of every value, the sample in which it is farthest off."""
+    found: dict[str, Layer] = {}
+    for layer in (layer for proof in proofs for layer in proof):
+        known = found.setdefault(layer.name, layer)
+        if layer.fold_error / layer.bound > known.fold_error / known.bound:
+            found[layer.name] = layer
+    return tuple(sorted(found.values(), key=lambda layer: layer.depth))
+
+
 def _errors(oracle: Oracle, feeds: Feeds, truth: Values) -> dict[str, float]:
     """The error of every shared value, computed from the true values before it."""
     errors: dict[str, float] = {}

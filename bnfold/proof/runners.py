@@ -146,6 +146,11 @@ class Runner:
         for tally, *values in zip(self.tallies, true, expected, own, other, actual, strict=True):
             tally.add(*values)
 
+    @property
+    def unit(self) -> float:
+        """Unit roundoff of the coarsest type that an output was computed in."""
+        return max((tally.unit for tally in self.tallies), default=0.0)
+
     def _stop(self, verb: str, error: ModelError) -> None:
         self.problem = f"The folded model does not {verb} ({self.setting}). {error.problem}"
 

@@ -67,6 +67,7 @@ class Tally:
         outcome: The folded model against the original.
         noise: The original at the setting against itself with the optimizer off.
         has_truth: Whether there is an oracle.
+        malformed: Whether the folded model's has another shape or type than the original's, in any run.
         runs: The errors, run by run.
         apart: The folded model's difference from the original, run by run.
         broken: The first run that no distance can judge: other shapes, NaN, integers that differ.
@@ -79,6 +80,7 @@ class Tally:
     outcome: Agreement = field(default_factory=Agreement)
     noise: Agreement = field(default_factory=Agreement)
     has_truth: bool = False
+    malformed: bool = False
     runs: list[Run] = field(default_factory=list)
     apart: Deviation = field(default_factory=Deviation)
     broken: int | None = None
@@ -95,6 +97,7 @@ class Tally:
         """
         self.shapes |= dict.fromkeys(agreement.shapes(expected))
         outcome = agreement.compare(expected, actual, math.inf)
+        self.malformed |= outcome.problem is not None and outcome.max_abs is None
         if outcome.problem and self.broken is None:
             self.broken = len(self.runs)
         self.outcome = self.outcome.worst(outcome)
@@ -120,12 +123,22 @@ class Tally:
     @property
     def judged_by_truth(self) -> bool:
         """Whether the distance from the oracle decides, and not the one from the original."""
-        return self.has_truth and self.given is None and self.natural is not None
+        return self.has_truth and self.given is None and (self.natural is not None or self._are_integers)
+
+    @property
+    def _are_integers(self) -> bool:
+        """Whether the output holds integers or bools, of one shape in both models."""
+        return self.natural is None and self.outcome.max_abs is not None and not self.malformed
 
     @property
     def worst(self) -> Run:
         """The run in which the folded model is nearest to its bound, or farthest beyond."""
-        return max(self.runs, key=lambda run: run.folded.largest / self._bound(run))
+        return max(self.runs, key=self._share)
+
+    def _share(self, run: Run) -> float:
+        """How much of its bound the folded model takes up in a run."""
+        bound = self._bound(run)
+        return run.folded.largest / bound if bound else math.inf if run.folded.largest else 0.0
 
     @property
     def telling(self) -> int | None:
@@ -156,7 +169,8 @@ class Tally:
         if self._is_chaotic(run):
             return math.inf
         noise = min(max(run.own.largest, run.other.largest, self._usual), self.rounding(run))
-        return NOISE_FACTOR * max(run.reference.largest, noise, run.conditioning) + ULPS * self.unit
+        floor = 0.0 if self._are_integers else ULPS * self.unit
+        return NOISE_FACTOR * max(run.reference.largest, noise, run.conditioning) + floor
 
     @property
     def _usual(self) -> float:
@@ -164,7 +178,9 @@ class Tally:
         return statistics.median(run.reference.largest for run in self.runs)
 
     def _is_chaotic(self, run: Run) -> bool:
-        return self.has_truth and max(run.conditioning, self._usual) > CHAOTIC * self.unit
+        if not self.has_truth or self._are_integers:
+            return False
+        return max(run.conditioning, self._usual) > CHAOTIC * self.unit
 
     @property
     def chaotic(self) -> Iterator[int]:
@@ -189,6 +205,8 @@ class Tally:
     @property
     def problem(self) -> str | None:
         """Why the output does not agree; None when it does."""
+        if self._are_integers and self.judged_by_truth and self.error <= self.bound:
+            return None  # where two scores are as good as equal, rounding decides which is the larger
         if self.outcome.problem or self.natural is None or self.error <= self.bound:
             return self.outcome.problem
         if not self.judged_by_truth:
@@ -236,7 +254,7 @@ class Tally:
             error=self.worst.folded.largest if by_truth else None,
             original_error=self.worst.own.largest if by_truth else None,
             ratio=self._ratio if by_truth else None,
-            bound=self.bound if self.judged_by_truth else None,
+            bound=self.bound if by_truth and self.given is None else None,
             row=row,
         )
 

@@ -19,6 +19,8 @@ OracleMode = Literal["auto", "on", "off"]
 # Multiply-adds in float64, all evaluations together: some ten seconds on two cores.
 BUDGET = 4 * 10**10
 SEEDS = (0, 1, 2)  # one random rounding can be small by luck, three hardly
+PROOF_BUDGET = 5 * 10**9
+_SUM_ROUNDINGS = 4.0  # units in the last place that a sum of some hundred terms is usually off by
 PROOF_EVALUATIONS = 5  # of one sample: the truth, three roundings of it, and the folded model
 
 
@@ -40,11 +42,20 @@ class Truth:
         """What the outputs are in truth; `count` times None without an oracle."""
         return [None] * count if self.oracle is None else self.oracle.run(feeds)
 
-    def conditioning(self, original: ir.Model, feeds: Feeds) -> list[float]:
-        """How far one rounding of every weight of the original moves each output, relative to its scale."""
+    def conditioning(self, original: ir.Model, feeds: Feeds, unit: float) -> list[float]:
+        """How far rounding every weight and every value of the original moves each output.
+
+        Args:
+            original: The model.
+            feeds: One sample.
+            unit: Unit roundoff of the type that it is computed in.
+
+        Returns:
+            The largest error of every output relative to its scale; for integers the share that is another.
+        """
         assert self.oracle is not None, "asked of the oracle"
         true = self.oracle.run(feeds)
-        moved = [Oracle(original, perturbed=seed).run(feeds) for seed in SEEDS]
+        moved = [_disturbed(original, feeds, unit, seed) for seed in SEEDS]
         return [
             max(deviation(value, outputs[number]).largest for outputs in moved)
             for number, value in enumerate(true)
@@ -86,6 +97,37 @@ def find(original: ir.Model, samples: Sequence[Feeds], mode: OracleMode) -> Trut
     if len(chosen) < len(samples):
         sentence += f" For time's sake {len(chosen)} of {len(samples)} inputs were compared."
     return Truth(oracle, chosen, sentence)
+
+
+def _disturbed(original: ir.Model, feeds: Feeds, unit: float, seed: int) -> list[Any]:
+    """The outputs with every weight rounded once, and every value as a sum of some terms is rounded."""
+    rng = np.random.default_rng(seed)
+    outputs = [value.name or "" for value in original.graph.outputs]
+    made: dict[str, Any] = dict(feeds)
+
+    def see(name: str, value: object) -> object:
+        if isinstance(value, np.ndarray) and value.dtype == np.float64:
+            # relative to the largest, since a sum is rounded by the size of its terms and not of its value
+            scale = np.abs(value[np.isfinite(value)]).max(initial=0.0)
+            value = value + _SUM_ROUNDINGS * unit * scale * rng.uniform(-1, 1, value.shape)
+        if name in outputs:
+            made[name] = value
+        return value
+
+    Oracle(original, perturbed=seed).walk(feeds, see)
+    return [made.get(name) for name in outputs]
+
+
+def provable(original: ir.Model, samples: Sequence[Feeds]) -> tuple[int, ...]:
+    """The samples on which the fold is proved value by value: the first, and more as the budget allows."""
+    room, found = PROOF_BUDGET, []
+    for number, feeds in enumerate(samples):
+        cost = PROOF_EVALUATIONS * multiply_adds(original, feeds) if len(samples) > 1 else 0
+        if number and cost > room:
+            continue
+        room -= cost
+        found.append(number)
+    return tuple(found)
 
 
 def _affordable(original: ir.Model, samples: Sequence[Feeds]) -> tuple[int, ...]:

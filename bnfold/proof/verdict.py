@@ -221,6 +221,7 @@ class Validation:
         oracle: Which reference decided, as a sentence.
         labels: What each sample is, as `"normal 1×3×64×64"`.
         layers: The values that both models compute, in order; empty without an oracle.
+        proved_on: The labels of the samples on which they were compared.
         blame: The first value that is wrong; None where nothing is, and where it is not known.
         faults: What ONNX Runtime's default optimizer does to the original.
         repeatability: Largest relative difference of the original from itself in a second run, by provider.
@@ -239,6 +240,7 @@ class Validation:
     oracle: str = ""
     labels: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()
+    proved_on: tuple[str, ...] = ()
     blame: Blame | None = None
     faults: tuple[Fault, ...] = ()
     repeatability: tuple[tuple[str, float], ...] = ()

@@ -202,6 +202,7 @@ def validation_record(validation: Validation) -> Json:
         "checks": [_check_record(check) for check in validation.checks],
         "oracle": validation.oracle,
         "labels": list(validation.labels),
+        "proved_on": list(validation.proved_on),
         "layers": [_layer_record(layer) for layer in validation.layers],
         "blame": validation.blame and _blame_record(validation.blame),
         "faults": [_fault_record(fault) for fault in validation.faults],

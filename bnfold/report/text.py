@@ -220,7 +220,7 @@ def _proof(result: Validation) -> str:
         else ""
     )
     return (
-        f"In float64, {len(good)} of {_count(len(result.layers), 'value')} that both models compute are the "
+        f"In float64, on {_count(len(result.proved_on), 'input')}, {len(good)} of {_count(len(result.layers), 'value')} that both models compute are the "
         f"same but for one rounding of the weights{nearest}."
     )
 

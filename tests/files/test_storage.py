@@ -110,6 +110,12 @@ def test_not_onnx(tmp_path, content, expected):
     assert expected in refused(path)
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no such device")
+def test_a_device_is_no_model() -> None:
+    with pytest.raises(ModelError, match="is a device"):
+        load_onnx("/dev/zero")
+
+
 def test_not_a_file(tmp_path):
     assert "not there" in refused(tmp_path / "absent.onnx")
     assert "a folder" in refused(tmp_path)

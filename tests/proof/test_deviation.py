@@ -40,9 +40,14 @@ def test_what_is_not_finite_has_no_distance(other: float) -> None:
     assert deviation(TRUTH, actual).largest == deviation(actual, TRUTH).largest == pytest.approx(0.1)
 
 
+def test_of_integers_the_error_is_the_share_that_are_others() -> None:
+    assert deviation(np.array([1, 2, 3, 4]), np.array([1, 9, 3, 4])) == Deviation(0.25, 1.0, 4)
+    assert deviation(np.array([True, False]), np.array([True, False])) == Deviation(0.0, 0.0, 2)
+    assert deviation(np.array([1, 2]), np.array([[1, 2]])) == Deviation()
+
+
 def test_other_shapes_and_what_is_no_float_are_for_the_comparison() -> None:
     assert deviation(TRUTH, TRUTH[:2] + 1) == Deviation()
-    assert deviation(np.array([1, 2]), np.array([1, 3])) == Deviation()
     assert deviation(np.array(["a"], object), np.array(["b"], object)) == Deviation()
 
 

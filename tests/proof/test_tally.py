@@ -164,6 +164,28 @@ def test_integers_must_be_equal() -> None:
     assert (check.tolerance, check.error, check.bound, check.ratio) == (None, None, None, None)
 
 
+def test_integers_may_be_others_where_the_original_and_rounding_are_undecided_too() -> None:
+    def of(reference: int, folded: int, conditioning: float = 0.0) -> Tally:
+        true = np.arange(100)
+        expected, actual = true.copy(), true.copy()
+        expected[:reference] += 1
+        actual[:folded] += 1
+        made = Tally(None, UNIT, None)
+        made.add(true, expected, expected, expected, actual)
+        made.learn(0, conditioning)
+        return made
+
+    assert of(2, 8).problem is None
+    assert "elements differ" in (of(2, 9).problem or "")
+    assert "elements differ" in (of(0, 1).problem or "")
+    assert list(of(0, 1).doubtful) == [0]
+    assert of(0, 1, conditioning=0.01).problem is None
+    made = Tally(None, UNIT, None)
+    made.add(np.arange(4), np.arange(4), np.arange(4), np.arange(4), np.arange(5))
+    made.add(*[np.arange(4)] * 5)
+    assert "shape" in (made.problem or "")
+
+
 def test_the_ratio_is_the_geometric_mean_over_the_runs() -> None:
     check = tally((E, E, E, 2 * E), (E, E, E, E / 8), (E, 0.0, E, E)).check("cpu", "off", PORT)
     assert check.ratio == pytest.approx(0.5)

@@ -100,10 +100,34 @@ def test_conditioning_is_what_a_rounding_of_the_weights_moves() -> None:
     w = np.array([[1.0], [-1.0], [1.0], [-0.999]], np.float32)
     model = ir.from_proto(build("g (float[1,4] x) => (float[1,1] y) { y = MatMul (x, w) }", {"w": w}))
     feeds = {"x": np.ones((1, 4), np.float32)}
-    (moved,) = truth.find(model, [feeds], "on").conditioning(model, feeds)
-    assert 100 * 2.0**-24 < moved < 4000 * 2.0**-24
-    (calm,) = truth.find(MODEL, samples(1), "on").conditioning(MODEL, samples(1)[0])
-    assert 0 < calm < 4 * 2.0**-24
+    (moved,) = truth.find(model, [feeds], "on").conditioning(model, feeds, 2.0**-24)
+    assert 100 * 2.0**-24 < moved < 4010 * 2.0**-24
+    (calm,) = truth.find(MODEL, samples(1), "on").conditioning(MODEL, samples(1)[0], 2.0**-24)
+    assert 0 < calm < 10 * 2.0**-24
+
+
+def test_conditioning_sees_what_rounding_can_tip_over() -> None:
+    """A step is tipped over by a rounding of the value before it, though no weight is there to be rounded."""
+    text = (
+        "g (float[1,64] x) => (float[1,64] y, int64[1] k) "
+        "{ d = Mul (x, x) y = Floor (d) k = ArgMax <axis = 1, keepdims = 0> (d) }"
+    )
+    model = ir.from_proto(build(text))
+    feeds = {"x": np.full((1, 64), np.sqrt(np.float32(2)), np.float32)}
+    floor, index = truth.find(model, [feeds], "on").conditioning(model, feeds, 2.0**-24)
+    assert floor == pytest.approx(1.0, abs=1e-5)  # d is a rounding away from 2
+    assert index == 1.0  # all are as good as equal
+    calm = {"x": np.linspace(1.1, 1.3, 64, dtype=np.float32)[None]}
+    floor, index = truth.find(model, [calm], "on").conditioning(model, calm, 2.0**-24)
+    assert (floor < 1e-5, index) == (True, 0.0)
+
+
+def test_the_proof_takes_as_many_samples_as_the_budget_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = truth.PROOF_EVALUATIONS * truth.multiply_adds(MODEL, samples(1)[0])
+    monkeypatch.setattr(truth, "PROOF_BUDGET", 3 * cost)
+    assert truth.provable(MODEL, samples(*[1] * 5)) == (0, 1, 2)
+    monkeypatch.setattr(truth, "PROOF_BUDGET", 0)
+    assert truth.provable(MODEL, samples(*[1] * 5)) == (0,)
 
 
 def test_an_unknown_mode() -> None:

@@ -123,7 +123,7 @@ def assert_same(original: onnx.ModelProto, folded: onnx.ModelProto, tolerance: f
 def exposing_shared(
     original: onnx.ModelProto, folded: onnx.ModelProto
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Both models with every computed value as an output whose name both have: it must be the same in both."""
+    """Both models with every computed value as an output whose name both have; it must agree in both."""
     made = [
         {
             name: None

@@ -220,8 +220,9 @@ def _proof(result: Validation) -> str:
         else ""
     )
     return (
-        f"In float64, on {_count(len(result.proved_on), 'input')}, {len(good)} of {_count(len(result.layers), 'value')} that both models compute are the "
-        f"same but for one rounding of the weights{nearest}."
+        f"In float64, on {_count(len(result.proved_on), 'input')}, {len(good)} of "
+        f"{_count(len(result.layers), 'value')} that both models compute are the same but for one "
+        f"rounding of the weights{nearest}."
     )
 
 

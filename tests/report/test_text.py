@@ -129,7 +129,10 @@ LAYER = Layer("r[1]", 0, 2e-8, 1e-7, site="net.bn1", nodes=("conv",), originals=
 def test_the_proof_says_how_far_it_went_and_how_near_to_its_bound() -> None:
     nearer = replace(LAYER, name="z", depth=1, fold_error=9e-8, bound=2e-7)
     page = words(text.validation(Validation((CHECK,), layers=(LAYER, nearer), samples=3, seed=0)))
-    assert "In float64, on 0 inputs, 2 of 2 values that both models compute are the same but for one rounding" in page
+    assert (
+        "In float64, on 0 inputs, 2 of 2 values that both models compute are the same but for one rounding"
+        in page
+    )
     assert "(at most 9.0e-08, where 2.0e-07 is explained by it)" in page
     assert "fold of" not in page, "no layer was measured in ONNX Runtime"
 

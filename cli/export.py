@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import _options, _terminal
+from . import _module, _options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.pipeline import Export
     from bnfold.runtime.given import Given
+    from bnfold.torch.save import Form
 
 
 @click.command("export")
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     metavar="OUT.onnx",
     help="The file to write; replaced if it is there. MODEL.folded.onnx beside the model otherwise.",
 )
+@_module.option
 @_options.torch_options
 @_options.fold_options
 @_options.provider_option
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 def command(
     model: Path,
     output: Path | None,
+    form: Form | None,
     inputs: Given | None,
     no_validate: bool,
     no_bench: bool,
@@ -75,7 +78,11 @@ def command(
         bnfold export model.pt2 -o model.onnx --html report.html
         bnfold export custom.pt --input-shape 1x8 --allow mypackage.layers.Gate
         bnfold export weights.safetensors --arch mypackage.nets:resnet18 --input-shape 1x3x224x224
+        bnfold export model.pt --input-shape 1x3x224x224 --to pt2 -o model.folded.pt2
     """
+    if form is not None:
+        _module.export(model, output, form, json_path, quiet=quiet)
+        return
     from bnfold.pipeline import ExportDisagreementError, export
     from bnfold.report import text
 

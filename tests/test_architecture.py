@@ -28,7 +28,7 @@ LAYERS = (
     ("reference", "ranges"),
     ("proof", "stopwatch"),
     ("validate", "bench", "doctor", "torch"),
-    ("sources", "pipeline", "replay"),
+    ("sources", "pipeline", "module_pipeline", "replay"),
     ("report",),
 )
 

@@ -4,6 +4,7 @@
 - [`parse_shapes`][bnfold.torch.inputs.parse_shapes] and
   [`example_inputs`][bnfold.torch.inputs.example_inputs] make the tensors that an export is traced with.
 - [`to_onnx`][bnfold.torch.export.to_onnx] exports, with every BatchNorm still in its place.
+- [`fold`][bnfold.torch.module.fold] gives a folded copy of a module.
 
 `import bnfold` does not import this package, since it needs torch.
 
@@ -25,5 +26,6 @@ except ModuleNotFoundError as error:
 from bnfold.torch.export import to_onnx
 from bnfold.torch.inputs import InputSpec, example_inputs, parse_shapes
 from bnfold.torch.load import Loaded, load
+from bnfold.torch.module import Folded, fold
 
-__all__ = ["InputSpec", "Loaded", "example_inputs", "load", "parse_shapes", "to_onnx"]
+__all__ = ["Folded", "InputSpec", "Loaded", "example_inputs", "fold", "load", "parse_shapes", "to_onnx"]

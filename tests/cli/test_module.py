@@ -1,0 +1,54 @@
+"""`bnfold export --to`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+from tests.cli.test_documents import SCHEMA, closed  # noqa: E402
+
+CONVNET = Path(__file__).parents[2] / "models" / "convnet.pt"
+SHAPE = ("--input-shape", "1x1x32x32")
+
+
+@pytest.mark.parametrize(("form", "says"), [("pt2", "a program"), ("state_dict", "the weights alone")])
+def test_a_file_and_a_report(run, tmp_path, form, says):
+    path, report = tmp_path / "out", tmp_path / "report.json"
+    done = run("export", CONVNET, *SHAPE, "--to", form, "-o", path)
+    assert done.exit_code == 0, done.output
+    assert "4 of 4 sites folded" in done.output
+    assert "In eager mode and float64 the largest relative error is" in done.output
+    assert f"It holds {says}" in done.output
+    assert path.is_file()
+    if form == "pt2":
+        return
+    assert run("export", CONVNET, *SHAPE, "--to", form, "-o", path, "--json", report, "-q").output == ""
+    document = json.loads(report.read_text())
+    schema = {**closed(SCHEMA), "$ref": "#/$defs/export_module"}
+    del schema["oneOf"]
+    jsonschema.Draft202012Validator(schema).validate(document)
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+    assert set(document) == set(SCHEMA["$defs"]["export_module"]["properties"])
+    assert set(document["module"]["parameters"]) == set(torch.load(path))
+    assert document["module"]["parameters"]["conv1.weight"][:2] == ["conv1.weight", "bn1.weight"]
+
+
+def test_the_file_stands_beside_the_model_where_none_is_named(run, tmp_path):
+    (model := tmp_path / "net.pt").write_bytes(CONVNET.read_bytes())
+    assert run("export", model, *SHAPE, "--to", "module", "-q").exit_code == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.folded.pt", "net.pt"]
+
+
+def test_options_of_onnx_are_refused_by_name(run, tmp_path):
+    options = ("--opset", "13", "--html", tmp_path / "x.html", "--samples", "2")
+    done = run("export", CONVNET, *SHAPE, "--to", "module", "-o", tmp_path / "out", *options)
+    assert done.exit_code == 2
+    told = done.output.partition(" means nothing with --to module")[0].partition("bnfold: ")[2]
+    assert set(told.split(", ")) == {"--opset", "--html", "--samples"}
+    assert not list(tmp_path.iterdir())

@@ -21,7 +21,7 @@ from bnfold.branches import merge_branches
 from bnfold.branches import refusals as branch_refusals
 from bnfold.edit import Editor, OutOfRangeError, rename
 from bnfold.errors import InputError, ModelError
-from bnfold.files.storage import from_proto, load_onnx
+from bnfold.files.load import from_proto, load_onnx
 from bnfold.graph import NO_FOLDS, Facts, count_nodes
 from bnfold.ledger import Ledger
 from bnfold.ops import operator

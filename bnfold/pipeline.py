@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from bnfold.errors import DisagreementError, SaveError
 from bnfold.files import atomic
-from bnfold.files.storage import save_onnx
+from bnfold.files.save import save_onnx
 from bnfold.fold import fold
 from bnfold.result import FoldResult
 from bnfold.runtime.given import Inputs

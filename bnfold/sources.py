@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from bnfold.errors import InputError, ModelError
 from bnfold.files.contents import describe, head_of
-from bnfold.files.storage import load_onnx
+from bnfold.files.load import load_onnx
 
 Kind = Literal["onnx", "module", "exported program", "torchscript", "state_dict", "safetensors"]
 Progress = Callable[[str, int, int], None]

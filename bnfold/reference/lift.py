@@ -18,7 +18,7 @@ import onnx_ir as ir
 from bnfold.errors import ModelError
 from bnfold.files.contents import reason
 from bnfold.files.external import self_contained
-from bnfold.files.storage import from_proto, load_onnx
+from bnfold.files.load import from_proto, load_onnx
 from bnfold.reference.call import Array
 from bnfold.runtime.sessions import ModelLike
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from bnfold.files.storage import from_proto, load_onnx
+from bnfold.files.load import from_proto, load_onnx
 from bnfold.runtime.sessions import ModelLike
 
 Shape: TypeAlias = tuple[int | str | None, ...]

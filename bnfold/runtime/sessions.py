@@ -31,7 +31,7 @@ import onnx_ir as ir
 
 from bnfold.errors import InputError, MissingExtraError, ModelError, ProviderError
 from bnfold.files.external import self_contained, tensors
-from bnfold.files.storage import from_proto
+from bnfold.files.load import from_proto
 
 if TYPE_CHECKING:
     import onnxruntime as ort

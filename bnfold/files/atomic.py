@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from bnfold.errors import SaveError
 from bnfold.files.contents import reason
+from bnfold.files.copying import start_writing
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 _STREAMS = {"-", "/dev/stdout", "/dev/stderr"}  # links that lead to whatever the shell has opened
+_AT_ONCE = 1 << 24  # bytes that a disk is told to write
 _ANOTHER_FOLDER = "Give a folder that you may write to."
 
 
@@ -31,7 +37,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.tmp")
     try:
-        with temporary.open("xb") as stream:  # "x" and the umask, where tempfile would give mode 600
+        with io.BufferedWriter(
+            _Output(temporary, "xb")
+        ) as stream:  # "x" and the umask, where tempfile gives 600
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -41,6 +49,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)  # gone already when the rename was reached
     _sync_folder(path.parent)
+
+
+class _Output(io.FileIO):
+    """A file that is on its way to the disk while it is written."""
+
+    _waiting = 0  # bytes that nobody has told the kernel to write yet
+
+    def write(self, data: Buffer, /) -> int:
+        """Write some of `data`, and say how many bytes."""
+        count = super().write(data)
+        self._waiting += count
+        if self._waiting >= _AT_ONCE:
+            start_writing(self.fileno(), self.tell() - self._waiting, self._waiting)
+            self._waiting = 0
+        return count
 
 
 def _sync_folder(folder: Path) -> None:

@@ -57,8 +57,8 @@ def head_of(path: str | os.PathLike[str]) -> bytes:
     """
     file = Path(path)
     try:
-        if file.is_char_device():  # /dev/zero and its like never end
-            raise ModelError(f"{path} is a device.", "Give the model's file.")
+        if file.exists() and not (file.is_file() or file.is_dir()):  # some never end, some never begin
+            raise ModelError(f"{path} is a device or a pipe.", "Give the model's file.")
         with file.open("rb") as stream:
             head = stream.read(_HEAD)
     except FileNotFoundError:

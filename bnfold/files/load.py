@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 import onnx
@@ -12,14 +13,27 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from bnfold.errors import ModelError
 from bnfold.files import external
 from bnfold.files.contents import describe, head_of, reason
+from bnfold.files.tensors import File
+from bnfold.files.wire import RawData, WireError, field, raw_data, replaced
 from bnfold.scopes import ONNX_DOMAINS
 
 OLDEST_IR = 3
 PROTOBUF_LIMIT = 2**31 - 1
+_SMALLEST = 4096  # bytes; below, reading costs no more than remembering where
+_DATA_LOCATION_EXTERNAL = b"\x70\x01"  # field 14, a number: 1
+_PLAIN_TYPES = frozenset(ir.DataType) - {
+    ir.DataType.UNDEFINED,
+    ir.DataType.STRING,
+    ir.DataType.FLOAT6E2M3,  # whose padding onnx_ir checks when it writes
+    ir.DataType.FLOAT6E3M2,
+}
 
 
 def load_onnx(path: str | os.PathLike[str]) -> ir.Model:
-    """Read the ONNX model at `path`; external data stays on disk until a tensor is read.
+    """Read the ONNX model at `path`, but for its larger tensors, which stay on disk until they are read.
+
+    Those are [`FileTensor`][bnfold.files.tensors.FileTensor]s, in the file itself or in its external data.
+    The files stay open meanwhile: they may be replaced or deleted, but not written to.
 
     Returns:
         The model, whose external tensors have been checked to lie in the model's own folder and to be there
@@ -30,10 +44,64 @@ def load_onnx(path: str | os.PathLike[str]) -> ir.Model:
             external data that is missing, too short, or outside the model's folder.
     """
     head = head_of(path)
-    proto = _parse(Path(path), head)
-    model = from_proto(proto, str(path))
-    external.locate(model, Path(path))
+    place = Path(path)
+    try:
+        model = _in_place(place, describe(head))
+    except (WireError, ModelError):  # protobuf has the last word on what is wrong, if anything is
+        model = from_proto(_parse(place, head), str(path))
+    external.locate(model, place)
     return model
+
+
+def _in_place(path: Path, kind: str) -> ir.Model:
+    """The model at `path`, whose larger tensors have not been read.
+
+    Protobuf reads a copy of the file in which their bytes are exchanged for references.
+
+    Raises:
+        WireError: There are none, or one would not be what plain parsing makes of it.
+        ModelError: As for `load_onnx`, or the file changed meanwhile.
+    """
+    file = File(path)
+    if len(file) > PROTOBUF_LIMIT:
+        raise WireError("larger than a message may be")
+    found = raw_data(file, _SMALLEST)
+    if not found:
+        raise WireError("nothing to leave in the file")
+    marker = secrets.token_hex(16)  # which no file can have guessed
+    pieces = replaced(file, [(raw, _reference(marker, raw), 0) for raw in found])
+    proto = _checked(b"".join(piece for piece in pieces if isinstance(piece, bytes)), path, kind)
+    model = from_proto(proto, str(path))
+    left = []
+
+    def back(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        if not isinstance(tensor, ir.ExternalTensor) or tensor.location != marker:
+            return tensor
+        if not _is_consistent(tensor):
+            raise WireError("a tensor whose bytes do not fit its type and sizes")
+        left.append(external.file_tensor(tensor, file, external=False))
+        return left[-1]
+
+    external.exchange(model, back)
+    if len(left) != len(found):
+        raise WireError("a tensor that is not part of the model")
+    file.check()
+    return model
+
+
+def _reference(marker: str, raw: RawData) -> bytes:
+    """The fields of a tensor that say: its bytes are external data."""
+    told = {"location": marker, "offset": str(raw.begin), "length": str(raw.stop - raw.begin)}
+    entries = (field(1, key.encode()) + field(2, value.encode()) for key, value in told.items())
+    return b"".join(field(13, entry) for entry in entries) + _DATA_LOCATION_EXTERNAL
+
+
+def _is_consistent(tensor: ir.ExternalTensor) -> bool:
+    """Whether its bytes are what its type and sizes ask for, and its texts are text."""
+    if tensor.dtype not in _PLAIN_TYPES or min(tensor.shape.numpy(), default=0) < 0:
+        return False
+    texts = (tensor.name, tensor.doc_string, *tensor.metadata_props, *tensor.metadata_props.values())
+    return bool(tensor.length == tensor.nbytes and not any(isinstance(text, bytes) for text in texts))
 
 
 def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
@@ -69,19 +137,24 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
 
 def _parse(path: Path, head: bytes) -> onnx.ModelProto:
     """The protobuf at `path`, known to be a model of at least IR 3 with a graph."""
-    if path.stat().st_size > PROTOBUF_LIMIT:
-        raise ModelError(
-            f"{path} is larger than 2 GB, which no ONNX file can be.",
-            "Save its weights as external data, as in onnx.save(..., save_as_external_data=True).",
-        )
-    kind = describe(head)
-    proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
-    except DecodeError:
-        raise _not_onnx(path, kind) from None
+        if path.stat().st_size > PROTOBUF_LIMIT:
+            raise ModelError(
+                f"{path} is larger than 2 GB, which no ONNX file can be.",
+                "Save its weights as external data, as in onnx.save(..., save_as_external_data=True).",
+            )
+        data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {reason(error)}.", "Check the disk.") from error
+    return _checked(data, path, describe(head))
+
+
+def _checked(data: bytes, path: Path, kind: str) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        raise _not_onnx(path, kind) from None
     if not proto.ir_version and kind != "an ONNX model":
         raise _not_onnx(path, kind)
     if not proto.HasField("graph"):

@@ -1,15 +1,16 @@
-"""ONNX files are written whole or not at all.
+"""ONNX files are written whole or not at all, and without ever being in memory as a whole.
 
-The order of a save that has external data is what keeps the pair from being torn. The data file is named by
-its own content, so no model on disk refers to it yet when it is put in place; then the model file is replaced
-in one step; only then is the data file that the old model used removed. A process that is killed in between
-leaves the old pair or the new one (and perhaps a file that nothing refers to).
+The order of a save that has external data is what keeps the pair from being torn. The data file has a name of
+its own, so no model on disk refers to it yet when it is put in place; then the model file is replaced in one
+step; only then is the data file that the old model used removed. A process that is killed in between leaves
+the old pair or the new one (and perhaps a file that nothing refers to).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx_ir as ir
@@ -19,12 +20,20 @@ from bnfold.errors import SaveError
 from bnfold.files import external
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.contents import reason
+from bnfold.files.data_file import move_out, own_files
 from bnfold.files.load import PROTOBUF_LIMIT
+from bnfold.files.pieces import pieces, size, write
 
 _HEADROOM = 2**24  # what a large model's graph may take beside its tensors
 
 
-def save_onnx(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool | None = None) -> None:
+def save_onnx(
+    model: ir.Model,
+    path: str | os.PathLike[str],
+    *,
+    external_data: bool | None = None,
+    exclusive: bool = False,
+) -> None:
     """Write `model` to `path`, which holds what it held before until the new file is there in full.
 
     The same model gives the same bytes. `model` is not changed, and its tensors may be read lazily from the
@@ -35,43 +44,51 @@ def save_onnx(model: ir.Model, path: str | os.PathLike[str], *, external_data: b
         path: Where to write it; the folder must exist.
         external_data: Put initializers of a kilobyte and more into `NAME.HASH.data` beside the model. None
             does so only where the model would pass protobuf's limit of 2 GB.
+        exclusive: Whether nobody else looks at `model` meanwhile, which saves the time for a clone.
 
     Raises:
         SaveError: Nothing was written; the error says why.
     """
     target = destination(path)
     if external_data is None:
-        size = sum(tensor.nbytes for tensor in external.tensors(model))
-        external_data = size + _HEADROOM > PROTOBUF_LIMIT
-    with save_errors(path):
-        clone = external.self_contained(model)
-        before = external.own_files(target)
-        if external_data:
-            _save_pair(clone, target)
-        else:
-            _save_file(clone, target)
-        for name in before - external.own_files(target):
-            with contextlib.suppress(OSError):  # Windows keeps a file that someone still reads
-                target.with_name(name).unlink()
+        in_tensors = sum(tensor.nbytes for tensor in external.tensors(model))
+        external_data = in_tensors + _HEADROOM > PROTOBUF_LIMIT
+    own = model if exclusive else model.clone()
+    with save_errors(path), external.restoring(own):
+        external.take_in(own)
+        needed_before = own_files(target)
+        made: list[Path] = []
+        try:
+            if external_data:
+                move_out(own, target, made)
+            _save_file(own, target)
+        finally:
+            data = {*needed_before, *(place.name for place in made)}
+            try:
+                _remove_unneeded(data, target)
+            except KeyboardInterrupt:  # it came when all was decided: tidy up and only then end
+                _remove_unneeded(data, target)
+                raise
 
 
-def _save_pair(model: ir.Model, target: Path) -> None:
-    data = external.move_out(model, target)
-    try:
-        _save_file(model, target)
-    finally:
-        # An interrupt can come just after the rename: what counts is which data the model on disk needs.
-        if data.name not in external.own_files(target):
-            data.unlink(missing_ok=True)
+def _remove_unneeded(data: Collection[str], target: Path) -> None:
+    """Remove those of some data files that the model at `target` does not mention.
+
+    Whether a save has come to its end says nothing: an interrupt can come just after a rename.
+    """
+    for name in set(data) - own_files(target):
+        with contextlib.suppress(OSError):  # Windows keeps a file that someone still reads
+            target.with_name(name).unlink()
 
 
 def _save_file(model: ir.Model, target: Path) -> None:
+    too_large = "One ONNX file holds at most 2 GB: beyond, let external_data be True or unset."
     try:
-        data = ir.to_proto(model).SerializeToString(deterministic=True)
+        row = pieces(model)
     except (EncodeError, ValueError) as error:
-        raise SaveError(
-            f"{target} could not be saved: {reason(error)}.",
-            "One ONNX file holds at most 2 GB: beyond, let external_data be True or unset.",
-        ) from error
+        raise SaveError(f"{target} could not be saved: {reason(error)}.", too_large) from error
+    if size(row) > PROTOBUF_LIMIT:
+        raise SaveError(f"{target} could not be saved: it would be larger than 2 GB.", too_large)
     with replacing(target) as stream:
-        stream.write(data)
+        for piece in row:
+            write(piece, stream)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import onnx
-import onnx.reference.ops
 
 from bnfold.reference.call import Array, Call, Operator, Refusal, is_float, widen
 
@@ -53,9 +52,11 @@ def evaluate(node: onnx.NodeProto, opset: int, *inputs: Array | None) -> Any:
 
 def _instance(node: onnx.NodeProto, opset: int) -> Any:
     """The reference's object for one node, with its float attributes and stated types lifted."""
+    from onnx.reference.ops import load_op  # takes long to import, and seldom is needed
+
     parameters = {"log": lambda *_: None, "opsets": {"": opset}, "verbose": 0, "new_ops": None}
     try:
-        made = onnx.reference.ops.load_op("", node.op_type, opset)(node, parameters)
+        made = load_op("", node.op_type, opset)(node, parameters)
     except Exception as error:  # from KeyError to RuntimeError, by version of onnx and by what is missing
         raise Refusal(f"onnx {onnx.__version__} has no reference implementation for it") from error
     for name in made.attributes_names_:

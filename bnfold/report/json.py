@@ -14,11 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
 from bnfold.environment import environment, versions
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.contents import sha256
+from bnfold.files.external import data_files
 from bnfold.runtime.sessions import CUDA_OPTIONS
 
 if TYPE_CHECKING:
@@ -45,11 +44,17 @@ def document(command: str, **parts: object) -> Json:
     return {"schema": SCHEMA, "command": command, "versions": versions(), **parts}
 
 
-def export_document(command: str, export: Export) -> Json:
-    """Report an `export` or a `fold`; `output` is null when no file was written."""
+def export_document(command: str, export: Export, source: Json | None = None) -> Json:
+    """Report an `export` or a `fold`; `output` is null when no file was written.
+
+    Args:
+        command: `"export"` or `"fold"`.
+        export: What it did.
+        source: The `source_record` from before, where the source was replaced.
+    """
     return document(
         command,
-        source=source_record(export.source),
+        source=source or source_record(export.source),
         output=file_record(export.destination) if export.destination else None,
         fold=fold_record(export.fold),
         validation=validation_record(export.validation) if export.validation else None,
@@ -120,19 +125,11 @@ def file_record(path: Path) -> Json:
 
 def source_record(source: Source) -> Json:
     """Identify a model that was read, with the files of its external data, and say how it was read."""
-    external = sorted(
-        {
-            Path(value.const_value.path)
-            for graph in source.model.graphs()
-            for value in graph.initializers.values()
-            if isinstance(value.const_value, ir.ExternalTensor)
-        }
-    )
     return {
         **file_record(source.path),
         "kind": source.kind,
         "was_training": source.was_training,
-        "external_data": [file_record(path) for path in external],
+        "external_data": [file_record(path) for path in sorted(data_files(source.model))],
         "options": dict(source.options),
         "notes": list(source.notes),
     }

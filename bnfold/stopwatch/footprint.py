@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.errors import BnfoldError, ModelError
-from bnfold.files.external import tensors
+from bnfold.files.external import data_files, tensors
 from bnfold.graph import count_nodes
 from bnfold.runtime import sessions
 from bnfold.runtime.interface import as_ir
@@ -61,9 +61,8 @@ def footprint(file: Path, feeds: Feeds, provider: str, threads: int) -> Footprin
     """
     model = as_ir(file)
     constants = list(tensors(model))
-    external = {Path(tensor.path) for tensor in constants if isinstance(tensor, ir.ExternalTensor)}
     return Footprint(
-        bytes=sum(path.stat().st_size for path in (file, *external)),
+        bytes=sum(path.stat().st_size for path in (file, *data_files(model))),
         nodes=count_nodes(model),
         parameters=sum(tensor.size for tensor in constants),
         multiply_adds=_multiply_adds(model, feeds),

@@ -85,14 +85,17 @@ class Constants:
         """The constant's elements, in its own type, or None where the value is not constant."""
         if value is None or not self.has(value):
             return None
-        tensor = initializer(value, overridable=self._overridable)
+        tensor = self.stored(value)
         if tensor is not None:
             return tensor.numpy()
         node = value.producer()
         assert node is not None, "only nodes and initializers are constant"
-        if node.op_type == "Constant":
-            return constant_node(node)
         return self._evaluate(node, value)
+
+    def stored(self, value: ir.Value) -> ir.TensorProtocol | None:
+        """The tensor that holds a constant, not read yet; None where it is computed, or no tensor at all."""
+        node = value.producer()
+        return initializer(value, overridable=self._overridable) if node is None else held(node)
 
     def _decide(self, value: ir.Value) -> bool:
         pending = [value]
@@ -126,7 +129,7 @@ class Constants:
         if node is None or not self._is_evaluable(node) or not self._is_small(value):
             return None
         if node.op_type == "Constant":
-            return [] if constant_node(node) is not None else None
+            return [] if held(node) is not None else None
         if node.op_type in ("Shape", "Size") and self._static_shape(node) is not None:
             return []
         sources = [source for source in node.inputs if source is not None]
@@ -179,17 +182,22 @@ class Constants:
         return np.asarray(results[0])
 
 
-def constant_node(node: ir.Node) -> npt.NDArray[np.generic] | None:
-    """The elements of a `Constant` node, whichever attribute holds them; None for sparse ones."""
+def held(node: ir.Node) -> ir.TensorProtocol | None:
+    """The tensor that a `Constant` node holds, not read yet; None for sparse ones and for any other node."""
+    if node.op_type != "Constant" or node.domain not in ONNX_DOMAINS:
+        return None
     for name, attribute in node.attributes.items():
         if attribute.is_ref():
             return None
         if name == "value":
-            return attribute.as_tensor().numpy()
+            tensor: ir.TensorProtocol = (
+                attribute.value
+            )  # as_tensor() compares it with a protocol, which is slow
+            return tensor
         if name in ("value_float", "value_floats"):
-            return np.asarray(attribute.value, np.float32)
+            return ir.Tensor(np.asarray(attribute.value, np.float32))
         if name in ("value_int", "value_ints"):
-            return np.asarray(attribute.value, np.int64)
+            return ir.Tensor(np.asarray(attribute.value, np.int64))
     return None
 
 

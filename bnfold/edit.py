@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,33 +12,10 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.affine import Array
 from bnfold.graph import Facts, Names
-from bnfold.reasons import Rule
+from bnfold.products import COARSE, OutOfRangeError, Product
 from bnfold.scopes import scopes
 
-# twice the distance of 1 from its neighbour: what rounding may cost, relative to the largest element
-_COARSE = {
-    ir.DataType.FLOAT16: 2.0**-9,
-    ir.DataType.BFLOAT16: 2.0**-6,
-    ir.DataType.FLOAT: 2.0**-22,
-    ir.DataType.DOUBLE: 2.0**-51,
-}
 _ANNOTATION = "quant_parameter_tensor_names"  # under which onnx_ir keeps a value's quantization annotation
-
-
-class OutOfRangeError(Exception):
-    """Folded constants do not fit their type; the fold that made them is taken back by the pass.
-
-    Args:
-        node: The node that was to read them.
-        dtype: Their type.
-        rule: Whether they are too large or too small for it.
-    """
-
-    def __init__(self, node: ir.Node, dtype: ir.DataType, rule: Rule = reasons.OVERFLOW) -> None:
-        super().__init__(f"constants of {node.name} do not fit {dtype}")
-        self.node = node
-        self.dtype = dtype
-        self.rule = rule
 
 
 class Editor:
@@ -48,6 +26,7 @@ class Editor:
         self._facts = facts
         self._names = Names(facts.model)
         self._made: dict[tuple[object, ...], ir.Value] = {}
+        self._products: dict[ir.Value, Product] = {}
         self._orphans: list[ir.Value] = []
         self._annotated = _annotated(facts.model)
 
@@ -63,21 +42,55 @@ class Editor:
         """
         rounded = _round(node, array, dtype)
         self._facts.edited.pop((node, index), None)  # this is what it was waiting for
-        old = node.inputs[index] if index < len(node.inputs) else None
-        if index >= len(node.inputs):
-            node.resize_inputs(index + 1)
-        wanted = f"{old.name}.folded" if old is not None and old.name else name
-        node.replace_input_with(index, self._constant(node, rounded, dtype, wanted))
-        if old is not None:
-            self._orphans.append(old)
+        self._replace(node, index, ir.Tensor(rounded, dtype=dtype), _content(rounded), name)
+
+    def multiply(self, node: ir.Node, index: int, factors: Sequence[Array], name: str) -> None:
+        """Let a constant input of a node be itself times factors, computed when it is read.
+
+        Args:
+            node: The node.
+            index: Which input.
+            factors: Arrays in float64 that broadcast against the constant.
+            name: The name wanted for it when the constant had none.
+        """
+        old = node.inputs[index]
+        assert old is not None, "only a constant that is there is multiplied"
+        product = Product(
+            self._facts.stored(node, index), factors, self._facts.constant_dtype(node, index), node
+        )
+        key = (old, *((factor.shape, factor.tobytes()) for factor in factors))
+        self._products.setdefault(self._replace(node, index, product, key, name), product)
 
     def set_tensor(self, node: ir.Node, index: int, array: npt.NDArray[np.generic]) -> None:
         """Let an input of a node be a new constant of any type, taken as it is."""
         old = node.inputs[index]
         assert old is not None, "only constants that are there are replaced as they are"
-        dtype = ir.DataType.from_numpy(array.dtype)
-        node.replace_input_with(index, self._constant(node, array, dtype, f"{old.name}.folded"))
-        self._orphans.append(old)
+        self._replace(node, index, ir.Tensor(array), _content(array), "integers")
+
+    def compute(self) -> None:
+        """Let every product be an array, so that it need not be computed each time it is read.
+
+        Raises:
+            OutOfRangeError: One does not fit its type.
+        """
+        for value, product in self._products.items():
+            tensor = ir.Tensor(product.numpy(), dtype=product.dtype, name=product.name)
+            if value.is_initializer():
+                value.const_value = tensor
+                continue
+            maker = value.producer()
+            assert maker is not None, "what is no initializer is a Constant node's"
+            maker.attributes["value"] = ir.AttrTensor("value", tensor)
+
+    def check(self) -> None:
+        """Compute every product in the order in which they were made, and keep none.
+
+        Raises:
+            OutOfRangeError: One does not fit its type.
+        """
+        for product in self._products.values():
+            for _ in product.blocks():
+                pass
 
     def add_behind(self, node: ir.Node, shift: Array, dtype: ir.DataType) -> None:
         """Insert an Add of a constant behind a node's first output.
@@ -104,7 +117,7 @@ class Editor:
         value.name = self._names.fresh(f"{name}.without_bias")
         add.resize_inputs(2)
         rounded = _round(node, shift, dtype)
-        add.replace_input_with(1, self._constant(add, rounded, dtype, f"{node.name or name}.bias"))
+        self._replace(add, 1, ir.Tensor(rounded, dtype=dtype), _content(rounded), f"{node.name or name}.bias")
 
     def insert(
         self, before: ir.Node, op_type: str, inputs: list[ir.Value], like: ir.Node | None = None
@@ -167,47 +180,66 @@ class Editor:
             graph.inputs.remove(value)
         graph.initializers.pop(value.name or "")
 
+    def _replace(
+        self, node: ir.Node, index: int, tensor: ir.TensorProtocol, key: tuple[object, ...], name: str
+    ) -> ir.Value:
+        """Let an input be a constant of its own, or one that was made of the same `key` for another node."""
+        old = node.inputs[index] if index < len(node.inputs) else None
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        value = self._constant(
+            node, tensor, key, f"{old.name}.folded" if old is not None and old.name else name
+        )
+        node.replace_input_with(index, value)
+        if old is not None:
+            self._orphans.append(old)
+        return value
+
     def _constant(
-        self, node: ir.Node, array: npt.NDArray[np.generic], dtype: ir.DataType, wanted: str
+        self, node: ir.Node, tensor: ir.TensorProtocol, key: tuple[object, ...], wanted: str
     ) -> ir.Value:
         graph = node.graph
         assert graph is not None, "the node stands in a graph"
         if self._facts.scope(node).is_function:
-            value = self._constant_node(node, graph, array, dtype, wanted)
+            value = self._constant_node(node, graph, tensor, wanted)
         else:
             # what several nodes shared before stays shared, if the folds gave all of them the same numbers
-            key = (graph, dtype, array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest())
+            key = (graph, tensor.dtype, *key)
             if key not in self._made:
-                self._made[key] = self._initializer(graph, array, dtype, wanted)
+                self._made[key] = self._initializer(graph, tensor, wanted)
             value = self._made[key]
-        self._facts.learn(value, array.shape, dtype)
+        self._facts.learn(value, tuple(tensor.shape.numpy()), tensor.dtype)
         return value
 
-    def _initializer(
-        self, graph: ir.Graph, array: npt.NDArray[np.generic], dtype: ir.DataType, wanted: str
-    ) -> ir.Value:
-        name = self._names.fresh(wanted)
-        tensor = ir.Tensor(array, dtype=dtype, name=name)
-        value = ir.Value(
-            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype), const_value=tensor
-        )
+    def _initializer(self, graph: ir.Graph, tensor: ir.TensorProtocol, wanted: str) -> ir.Value:
+        tensor.name = self._names.fresh(wanted)
+        kind, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+        value = ir.Value(name=tensor.name, shape=shape, type=kind, const_value=tensor)
         graph.register_initializer(value)
         if self._model.ir_version < 4 and graph is self._model.graph:
             graph.inputs.append(value)  # a matter of form before IR version 4
         return value
 
     def _constant_node(
-        self, node: ir.Node, graph: ir.Graph, array: npt.NDArray[np.generic], dtype: ir.DataType, wanted: str
+        self, node: ir.Node, graph: ir.Graph, tensor: ir.TensorProtocol, wanted: str
     ) -> ir.Value:
         """A constant where there are no initializers: in a function's body."""
-        name = self._names.fresh(wanted)
-        tensor = ir.AttrTensor("value", ir.Tensor(array, dtype=dtype, name=name))
+        tensor.name = name = self._names.fresh(wanted)
         maker = ir.Node(
-            "", "Constant", [], [tensor], num_outputs=1, name=self._names.fresh(f"{name}.constant")
+            "",
+            "Constant",
+            [],
+            [ir.AttrTensor("value", tensor)],
+            num_outputs=1,
+            name=self._names.fresh(f"{name}.constant"),
         )
         maker.outputs[0].name = name
         graph.insert_before(node, maker)
         return maker.outputs[0]
+
+
+def _content(array: npt.NDArray[np.generic]) -> tuple[object, ...]:
+    return array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
 
 
 def rename(value: ir.Value, like: ir.Value) -> None:
@@ -235,6 +267,6 @@ def _round(node: ir.Node, array: Array, dtype: ir.DataType) -> npt.NDArray[np.ge
     finite = np.where(np.isfinite(array), array, 0.0)
     error = np.abs(np.where(np.isfinite(array), wide, 0.0) - finite).max(initial=0)
     # even the largest number keeps less than half of the type's digits: all are near the end of its range
-    if error > _COARSE.get(dtype, 0.0) * np.abs(finite).max(initial=0):
+    if error > COARSE.get(dtype, 0.0) * np.abs(finite).max(initial=0):
         raise OutOfRangeError(node, dtype, reasons.UNDERFLOW)
     return rounded

@@ -14,12 +14,11 @@ from typing import overload
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
 
 from bnfold import reasons
 from bnfold.branches import merge_branches
 from bnfold.branches import refusals as branch_refusals
-from bnfold.edit import Editor, OutOfRangeError, rename
+from bnfold.edit import Editor, rename
 from bnfold.errors import InputError, ModelError
 from bnfold.files.load import from_proto, load_onnx
 from bnfold.graph import NO_FOLDS, Facts, count_nodes
@@ -27,6 +26,7 @@ from bnfold.ledger import Ledger
 from bnfold.ops import operator
 from bnfold.ops.base import Operand, ToInput, ToOutput, label, name_of
 from bnfold.ops.linear import Linear
+from bnfold.products import OutOfRangeError
 from bnfold.push import Plan, search
 from bnfold.reasons import Reason
 from bnfold.result import FoldResult, Merge, Site
@@ -98,10 +98,47 @@ def fold(
     return _fold(opened, merge, inline_functions, keep, on_progress)
 
 
+def fold_into(
+    write: Callable[[ir.Model], None],
+    model: ir.Model,
+    *,
+    merge: bool = True,
+    inline_functions: bool = False,
+    keep: Collection[str] = (),
+    on_progress: Progress | None = None,
+) -> FoldResult[ir.Model]:
+    """Fold as [`fold`][bnfold.fold.fold] does, but compute a folded weight only when it is written.
+
+    So each weight is read once, and none need fit into memory. `fold` itself keeps what it has computed,
+    since its models are run, compared and measured, which reads every weight several times.
+
+    Args:
+        write: Called with the folded model; once more, with another, each time that a weight turned out not
+            to fit its type and its fold was taken back. It writes all or nothing, and lets what reading a
+            tensor raises through.
+        model: As in `fold`, like the next four.
+        merge: Whether to merge parallel linear branches.
+        inline_functions: Whether to inline functions first.
+        keep: What shall stay.
+        on_progress: Called in every sweep.
+
+    Returns:
+        The model as it was written last; its folded weights are computed anew each time they are read.
+    """
+    return _fold(model, merge, inline_functions, keep, on_progress, write)
+
+
 def _fold(
-    original: ir.Model, merge: bool, inline: bool, keep: Collection[str], on_progress: Progress | None
+    original: ir.Model,
+    merge: bool,
+    inline: bool,
+    keep: Collection[str],
+    on_progress: Progress | None,
+    write: Callable[[ir.Model], None] | None = None,
 ) -> FoldResult[ir.Model]:
     if inline and original.functions:
+        from onnx_ir.passes.common import InlinePass  # with all other passes, so only where it is asked for
+
         original = original.clone()
         InlinePass()(original)
     before = count_nodes(original)
@@ -109,8 +146,9 @@ def _fold(
     while True:
         folding = _Pass(original.clone(), barred, merge, on_progress)
         try:
-            sites = folding.run()
-        except OutOfRangeError as error:
+            sites = folding.run(write)
+        except OutOfRangeError as late:
+            error = folding.earliest(late)
             # the folds that led to numbers that do not fit their type are taken back: all begins anew without
             blamed = folding.blame(error)
             if blamed.keys() <= barred.keys():
@@ -118,7 +156,7 @@ def _fold(
                     raise ModelError(
                         f"Folded constants of {label(error.node)} do not fit {error.dtype}.",
                         "Please report this with the model; a wider type avoids it.",
-                    ) from error
+                    ) from late
                 merge = False
             barred |= blamed
             continue
@@ -128,6 +166,8 @@ def _fold(
 
 def _kept(model: ir.Model, keep: Collection[str]) -> dict[int, Reason]:
     """The nodes that shall stay, by their place in the model."""
+    if not keep:
+        return {}
     missing = set(keep)
     barred: dict[int, Reason] = {}
     for place, node in enumerate(node for scope in scopes(model) for node in scope.graph):
@@ -155,14 +195,18 @@ class _Pass:
         self._merging = merging
         self._facts = Facts(model)
         self._editor = Editor(self._facts)
-        position = {node: i for i, node in enumerate(n for scope in scopes(model) for n in scope.graph)}
+        position = {node: i for i, node in enumerate(n for scope in self._facts.scopes for n in scope.graph)}
         self._barred = {node: barred[i] for node, i in position.items() if i in barred}
         self._ledger = Ledger(position, self._facts)
         self._inserted: set[ir.Node] = set()
         self._progress = on_progress or _silent
 
-    def run(self) -> tuple[Site, ...]:
-        """Sweep until nothing changes, then write every constant once."""
+    def run(self, write: Callable[[ir.Model], None] | None) -> tuple[Site, ...]:
+        """Sweep until nothing changes, then set every constant once; compute them in memory or in `write`.
+
+        Raises:
+            OutOfRangeError: One does not fit its type.
+        """
         self._note_refusals()
         changed = True
         while changed:
@@ -173,12 +217,27 @@ class _Pass:
                 changed = self._sweep(rebalance=True)
         self._note_branches()
         self._write()
+        if write is None:
+            self._editor.compute()
+        else:
+            write(self.model)
         return self._ledger.sites()
+
+    def earliest(self, error: OutOfRangeError) -> OutOfRangeError:
+        """The first constant in the order of writing that does not fit its type, where `error` tells of one.
+
+        So what is taken back does not depend on when products are computed.
+        """
+        try:
+            self._editor.check()
+        except OutOfRangeError as earlier:
+            return earlier
+        return error
 
     def _merge(self) -> bool:
         found = [
             merged
-            for scope in scopes(self.model)
+            for scope in self._facts.scopes
             for merged in merge_branches(scope, self._facts, self._editor, self._barred)
         ]
         for merged in found:
@@ -189,7 +248,7 @@ class _Pass:
     def _note_branches(self) -> None:
         """Say of branches that stayed beside others why they are not one."""
         if self._merging:
-            for scope in scopes(self.model):
+            for scope in self._facts.scopes:
                 for node, reason in branch_refusals(scope, self._facts):
                     self._ledger.beside(node, reason)
                     self.apart.setdefault(reason.sentence, reason)
@@ -200,19 +259,19 @@ class _Pass:
         return self._ledger.blame(error.node, reason)
 
     def _note_refusals(self) -> None:
-        for node in (node for scope in scopes(self.model) for node in scope.graph):
-            link = link_of(node, self._facts)
-            reason = self._barred.get(node) if link is not None else None
-            if reason is None and is_batchnorm(node):
-                reason = link if isinstance(link, Reason) else None
-            reason = reason or data_norm(node)
+        for node in (node for scope in self._facts.scopes for node in scope.graph):
+            reason = data_norm(node)
+            if is_batchnorm(node) or node in self._barred:
+                link = link_of(node, self._facts)
+                barred = self._barred.get(node) if link is not None else None
+                reason = barred or (link if is_batchnorm(node) and isinstance(link, Reason) else reason)
             if reason is not None:
                 self._ledger.refused(node, reason)
 
     def _sweep(self, *, rebalance: bool) -> bool:
         changed, done = False, 0
-        total = sum(is_batchnorm(node) for scope in scopes(self.model) for node in scope.graph)
-        for scope in scopes(self.model):
+        total = sum(is_batchnorm(node) for scope in self._facts.scopes for node in scope.graph)
+        for scope in self._facts.scopes:
             # each chain is composed when its turn comes, since the fold before it may have changed its nodes
             for chain in chains(scope, self._facts, self._barred):
                 changed |= self._fold(chain, rebalance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +31,7 @@ class Names:
 
     def __init__(self, model: ir.Model) -> None:
         self._taken: set[str] = set()
+        self._count: dict[str, int] = {}
         for scope in scopes(model):
             self._taken.update(value.name or "" for value in scope.graph.inputs)
             self._taken.update(scope.graph.initializers)
@@ -40,11 +42,12 @@ class Names:
 
     def fresh(self, wanted: str) -> str:
         """Return `wanted`, with a number behind it where it is taken, and remember it as taken."""
-        name, count = wanted, 1
+        name, count = wanted, self._count.get(wanted, 1)
         while name in self._taken:
             count += 1
             name = f"{wanted}_{count}"
         self._taken.add(name)
+        self._count[wanted] = count
         return name
 
 
@@ -89,8 +92,13 @@ class Facts:
 
     def __post_init__(self) -> None:
         self._scopes = {scope.graph: scope for scope in scopes(self.model)}
-        self._shapes, self._dtypes = infer(self.model)
+        self._shapes, self._dtypes = infer(self.model, self.scopes)
         self.constants = Constants(self.model.ir_version, self.shape, self.version)
+
+    @property
+    def scopes(self) -> Collection[Scope]:
+        """All scopes of the model; folding adds none and removes none."""
+        return self._scopes.values()
 
     def scope(self, node: ir.Node) -> Scope:
         """The scope in which a node stands."""
@@ -99,8 +107,8 @@ class Facts:
 
     def composed(self, node: ir.Node, own: Affine) -> Affine:
         """The map that an affine node is, with all that it has absorbed."""
-        folds = self.folds.get(node, NO_FOLDS)
-        return folds.inward.then(own).then(folds.outward)
+        folds = self.folds.get(node)
+        return own if folds is None else folds.inward.then(own).then(folds.outward)
 
     def forget(self, node: ir.Node) -> None:
         """Drop what was to be written into a node that goes."""
@@ -155,6 +163,22 @@ class Facts:
             return self.edited[node, index]
         array = self.constants.array(node.inputs[index]) if index < len(node.inputs) else None
         return None if array is None else np.asarray(array, np.float64)
+
+    def stored(self, node: ir.Node, index: int) -> ir.TensorProtocol:
+        """A constant input of a node as it was before any fold; not read, unless it has to be computed."""
+        value = node.inputs[index]
+        assert value is not None, "asked about a constant"
+        stored = self.constants.stored(value)
+        if stored is not None:
+            return stored
+        array = self.constants.array(value)
+        assert array is not None, "asked about a constant"
+        return ir.Tensor(array)
+
+    def weight(self, node: ir.Node, index: int) -> ir.TensorProtocol:
+        """A constant input of a node as it is after the folds made so far; not read, as in `stored`."""
+        edited = self.edited.get((node, index))
+        return self.stored(node, index) if edited is None else ir.Tensor(edited)
 
     def integers(self, node: ir.Node, index: int, attribute: str) -> list[int] | None:
         """A list of integers that older versions hold in an attribute and newer ones in a constant input.

@@ -13,14 +13,14 @@ import onnx_ir as ir
 from bnfold.errors import DisagreementError, SaveError
 from bnfold.files import atomic
 from bnfold.files.save import save_onnx
-from bnfold.fold import fold
+from bnfold.fold import fold, fold_into
 from bnfold.result import FoldResult
-from bnfold.runtime.given import Inputs
 from bnfold.sources import Progress, Source, read_model, read_onnx, silent
 
 if TYPE_CHECKING:
     from bnfold.bench import Benchmark
     from bnfold.proof.truth import OracleMode
+    from bnfold.runtime.given import Inputs
     from bnfold.validate import Validation
 
 
@@ -192,14 +192,15 @@ def export(
         else ()
     )
     progress("save", 0, 0)
-    save_onnx(folded.model, target)
+    save_onnx(folded.model, target, exclusive=True)
     return Export(original, target, folded, validation, benchmarks, rolled_back)
 
 
 def fold_file(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Source,
     destination: str | os.PathLike[str],
     *,
+    in_place: bool = False,
     merge: bool = True,
     inline_functions: bool = False,
     keep: Collection[str] = (),
@@ -208,8 +209,9 @@ def fold_file(
     """Fold an ONNX file into another, the pass alone: nothing is run.
 
     Args:
-        source: The ONNX model.
+        source: The ONNX model, or what `read_onnx` made of it.
         destination: The file to write; one that is there is replaced.
+        in_place: Whether `destination` may be the file of `source`.
         merge: Whether parallel linear branches become one convolution where that does not cost more.
         inline_functions: Whether to inline model-local functions before the fold.
         keep: Names of sites, or of nodes, that shall stay as they are.
@@ -219,11 +221,23 @@ def fold_file(
         BnfoldError: It could not be done; says how to mend it. Nothing was written.
     """
     target = Path(destination)
-    check_destination(target, Path(source))
-    original = read_onnx(source)
-    folded = _Attempt(original, merge, inline_functions, progress).fold(keep)
-    progress("save", 0, 0)
-    save_onnx(folded.model, target)
+    path = source.path if isinstance(source, Source) else Path(source)
+    check_destination(target, *([] if in_place else [path]))
+    original = source if isinstance(source, Source) else read_onnx(path)
+
+    def write(model: ir.Model) -> None:
+        progress("save", 0, 0)
+        save_onnx(model, target, exclusive=True)
+
+    progress("fold", 0, 0)
+    folded = fold_into(
+        write,
+        original.model,
+        merge=merge,
+        inline_functions=inline_functions,
+        keep=keep,
+        on_progress=_within("fold", progress),
+    )
     return Export(original, target, folded)
 
 

@@ -99,3 +99,67 @@ def test_infinite_weights_make_no_bias(layer):
     result = bnfold.fold(build(text, {"w": w, "k": weight(4)}))
     assert operators(result.model) == [layer[: layer.index("(")]]
     assert len(arrays(result.model)) == 1
+
+
+# what is shared, and when it is computed
+
+
+def folded_weights(text: str, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return [array for array in arrays(bnfold.fold(build(text, given)).model).values() if array.ndim == 4]
+
+
+def two_convs(first: str, second: str, before: str = "") -> str:
+    norms = f"y = {NORM.format('c')} d = Conv(x, {second}) z = {NORM.format('d')}"
+    outputs = "float[N,4,4,4] y, float[N,4,4,4] z"
+    return f"g (float[N,3,6,6] x) => ({outputs}) {{ {before} c = Conv(x, {first}) {norms} }}"
+
+
+def test_one_weight_of_two_nodes_stays_one() -> None:
+    given = {"w": weight(4, 3, 3, 3), **statistics(4, 2)}
+    assert len(folded_weights(two_convs("w", "w"), given)) == 1
+
+
+def test_one_computed_weight_of_two_nodes_stays_one() -> None:
+    given = {"v": weight(3, 4, 3, 3), **statistics(4, 2)}
+    before = "w = Transpose<perm = [1, 0, 2, 3]>(v)"
+    [made] = folded_weights(two_convs("w", "w", before), given)
+    assert made.shape == (4, 3, 3, 3)
+
+
+def test_two_weights_of_equal_numbers_stay_two() -> None:
+    given = {"w": weight(4, 3, 3, 3), "v": weight(4, 3, 3, 3), **statistics(4, 2)}
+    first, second = folded_weights(two_convs("w", "v"), given)
+    assert np.array_equal(first, second)
+
+
+def test_biases_of_equal_numbers_become_one() -> None:
+    given = {"w": weight(4, 3, 3, 3), "v": weight(4, 3, 3, 3), **statistics(4, 2)}
+    folded = bnfold.fold(build(two_convs("w", "v"), given)).model
+    assert sorted(array.ndim for array in arrays(folded).values()) == [1, 4, 4]
+
+
+def test_factors_of_one_scale_are_one_whichever_side_it_came_from() -> None:
+    text = (
+        "g (float[N,4] x) => (float[N,4] y, float[N,4] z) "
+        f"{{ c = Gemm(x, w) y = {NORM.format('c')} r = Relu(x) n = {NORM.format('r')} z = Gemm(n, w) }}"
+    )
+    ones, zeros = np.ones(4, np.float32), np.zeros(4, np.float32)
+    given = {"w": weight(4, 4), "scale": 3 * ones, "bias": zeros, "mean": zeros, "var": ones}
+    result = bnfold.fold(build(text, given))
+    assert operators(result.model) == ["Gemm", "Relu", "Gemm"]
+    assert len(arrays(result.model)) == 1
+
+
+def test_a_weight_in_a_function_is_computed_when_it_is_written() -> None:
+    text = (
+        "g (float[N,3,6,6] x) => (float[N,4,4,4] y) { y = local.layer(x) }"
+        '<domain: "local", opset_import: ["" : 18]> layer (x) => (y) { w = Constant<value = {0}>() '
+        "scale = Constant<value = float[4] {1, 2, 3, 4}>() bias = Constant<value = float[4] {1, 2, 3, 4}>() "
+        "mean = Constant<value = float[4] {4, 3, 2, 1}>() var = Constant<value = float[4] {1, 2, 1, 2}>() "
+        f"c = Conv(x, w) y = {NORM.format('c')} }}"
+    )
+    numbers = ", ".join(map(str, weight(4, 3, 3, 3).reshape(-1).tolist()))
+    model = build(text.replace("{0}", f"float[4,3,3,3] {{{numbers}}}"))
+    result = bnfold.fold(model)
+    assert [node.op_type for node in result.model.functions[0].node] == ["Constant", "Constant", "Conv"]
+    assert_same(model, result.model)

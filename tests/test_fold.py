@@ -11,7 +11,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 import bnfold
+from bnfold import products
 from bnfold.errors import InputError
+from bnfold.fold import _Pass, fold_into
+from bnfold.products import OutOfRangeError, Product
 from tests.graphs import assert_same, build, feeds, fold_and_compare, kept_codes, operators, run, weight
 from tests.graphs import statistics as any_statistics
 
@@ -587,3 +590,136 @@ def test_a_name_that_there_is_not_is_no_wish_that_can_be_met():
     with pytest.raises(InputError, match=r"no node named bn3, net\.bn9, which was to be kept") as caught:
         bnfold.fold(two_layers(), keep=["net.bn9", "bn1", "bn3"])
     assert "bnfold inspect" in caught.value.fix
+
+
+# blocks
+
+
+BETWEEN = "n = BatchNormalization(x, iscale, ibias, imean, ivar)"
+BEHIND = "y = BatchNormalization(c, scale, bias, mean, var)"
+BOTH_SIDES = {
+    "Conv": ("[N,6,9,9] x", "[N,4,7,7] y", "Conv(n, w, b)", (4, 6, 3, 3)),
+    "Conv in groups": ("[N,6,9,9] x", "[N,4,7,7] y", "Conv<group = 2>(n, w)", (4, 3, 3, 3)),
+    "ConvTranspose": ("[N,6,9,9] x", "[N,4,9,9] y", "ConvTranspose<group = 2>(n, w, b)", (6, 2, 1, 1)),
+    "Gemm": ("[N,6] x", "[N,4] y", "Gemm(n, w, b)", (6, 4)),
+    "Gemm transposed": ("[N,6] x", "[N,4] y", "Gemm<transB = 1>(n, w, b)", (4, 6)),
+}
+
+
+def both_sides(layer: str, dtype: type = np.float32) -> onnx.ModelProto:
+    """A layer between two BatchNorms."""
+    source, result, call, shape = BOTH_SIDES[layer]
+    text = f"g (float{source}) => (float{result}) {{ {BETWEEN} c = {call} {BEHIND} }}"
+    given = {
+        "w": weight(*shape),
+        "b": weight(4, seed=8),
+        **statistics(4),
+        **statistics(6, seed=4, prefix="i"),
+    }
+    if "b)" not in call:
+        del given["b"]
+    return build(text, {name: array.astype(dtype) for name, array in given.items()})
+
+
+@pytest.mark.parametrize("layer", BOTH_SIDES)
+def test_what_is_computed_in_blocks_has_the_same_bits(layer, monkeypatch):
+    model = both_sides(layer)
+    whole = fold_and_compare(model)
+    assert {site.status for site in whole.sites} == {"folded"}
+    monkeypatch.setattr(products, "BLOCK", 40)
+    assert in_bytes(bnfold.fold(model).model) == in_bytes(whole.model)
+
+
+def test_a_product_of_matrices_in_blocks_has_the_same_bits(monkeypatch):
+    model = build(
+        "g (float[2,3,5,6] x) => (float[2,3,5,4] y) { n = Mul(x, k) m = Add(n, t) c = MatMul(m, w) "
+        "y = Mul(c, s) }",
+        {"w": weight(3, 6, 4), "k": weight(6, seed=2), "t": weight(6, seed=3), "s": weight(4, seed=4)},
+    )
+    whole = fold_and_compare(model)
+    assert operators(whole.model) == ["MatMul", "Add"]
+    monkeypatch.setattr(products, "BLOCK", 40)
+    assert in_bytes(bnfold.fold(model).model) == in_bytes(whole.model)
+
+
+def test_a_result_needs_neither_the_file_nor_the_argument(tmp_path):
+    path = tmp_path / "model.onnx"
+    model = both_sides("Conv")
+    onnx.save(model, path)
+    from_file, from_proto = bnfold.fold(path).model, bnfold.fold(model).model
+    path.unlink()
+    for tensor in model.graph.initializer:
+        tensor.raw_data = bytes(len(tensor.raw_data))
+    assert in_bytes(ir.to_proto(from_file)) == in_bytes(from_proto)
+    assert any(np.any(array) for array in arrays(from_proto).values())
+    assert not any(isinstance(value.const_value, Product) for value in from_file.graph.initializers.values())
+
+
+def two_that_overflow() -> onnx.ModelProto:
+    """The first weight overflows, and so does the second bias, which is computed while planning."""
+    ones = {f"{letter}{name}": np.ones(4, np.float16) for letter in "fs" for name in ("scale", "var")}
+    zeros = {f"{letter}{name}": np.zeros(4, np.float16) for letter in "fs" for name in ("bias", "mean")}
+    first, second = (
+        f"BatchNormalization({of}, {p}scale, {p}bias, {p}mean, {p}var)" for of, p in (("c", "f"), ("d", "s"))
+    )
+    return build(
+        "g (float16[1,4,4,4] x) => (float16[1,4,4,4] y) { "
+        f"c = Conv(x, w) n = {first} r = Relu(n) d = Conv(r, v, b) y = {second} }}",
+        {
+            **ones,
+            **zeros,
+            "fscale": np.full(4, 300, np.float16),
+            "sscale": np.full(4, 3, np.float16),
+            "w": np.full((4, 4, 1, 1), 300, np.float16),
+            "v": weight(4, 4, 1, 1, dtype=np.float16),
+            "b": np.full(4, 60000, np.float16),
+        },
+    )
+
+
+def test_what_does_not_fit_is_taken_back_in_the_order_of_writing(monkeypatch):
+    blamed = []
+    blame = _Pass.blame
+
+    def note(self: _Pass, error: OutOfRangeError) -> object:
+        blamed.append(error.node.outputs[0].name)
+        return blame(self, error)
+
+    monkeypatch.setattr(_Pass, "blame", note)
+    result = bnfold.fold(two_that_overflow())
+    assert [site.reason.code for site in result.sites] == ["BN401", "BN401"]
+    assert blamed == ["n", "y"]
+
+
+def test_weights_are_computed_while_they_are_written():
+    model = two_that_overflow()
+    written = []
+
+    def write(folded: ir.Model) -> None:
+        weights = [value.const_value for value in folded.graph.initializers.values()]
+        written.append([type(tensor) for tensor in weights].count(Product))
+        for tensor in weights:
+            tensor.tobytes()
+
+    result = fold_into(write, ir.from_proto(model))
+    assert in_bytes(ir.to_proto(result.model)) == in_bytes(bnfold.fold(model).model)
+    assert written == [0]  # both were taken back before anything was written
+    result = fold_into(write, ir.from_proto(both_sides("Conv")))
+    assert written == [0, 1]
+    assert [str(site.status) for site in result.sites] == ["folded", "folded"]
+
+
+@pytest.mark.parametrize(("lowest", "status"), [(-127, "folded"), (-128, "kept")])
+def test_integers_are_flipped_in_blocks(lowest, status, monkeypatch):
+    dequantized = "{ w = DequantizeLinear<axis = 0>(q, s, z) c"
+    integers = np.random.default_rng(3).integers(-126, 124, (4, 3, 3, 3), dtype=np.int8)
+    integers[:, -1, -1, -1] = lowest  # in the last block of every channel, the flipped one among them
+    model = build(
+        CONV.format(f"y = {NORM.format('c')}").replace("{ c", dequantized),
+        {"q": integers, "s": weight(4, seed=7) ** 2, "z": np.array([0, 0, 0, 0], np.int8), **statistics()},
+        opset=19,
+    )
+    whole = fold_and_compare(model)
+    assert [site.status for site in whole.sites] == [status]
+    monkeypatch.setattr(products, "BLOCK", 20)
+    assert in_bytes(bnfold.fold(model).model) == in_bytes(whole.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfold import pipeline
 from bnfold.errors import DisagreementError, InputError, ModelError, SaveError
+from bnfold.fold import fold
 from bnfold.pipeline import ExportDisagreementError, check_destination, export, fold_file
 from bnfold.validate import Validation
 
@@ -168,3 +170,85 @@ def test_a_model_that_is_read_is_no_destination(model: Path, tmp_path: Path) -> 
     with pytest.raises(SaveError, match="is a folder"):
         check_destination(tmp_path, model)
     check_destination(tmp_path / "other.onnx", model)
+
+
+def chain_of_two(tmp_path: Path, size: int, dtype: type = np.float32, scale: float = 1.5) -> Path:
+    """MatMul → BatchNormalization twice, with weights of `size` × `size`."""
+    draw = np.random.default_rng(0)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    row = draw.uniform(0.5, 1, (1, size))
+    numbers = {"scale": np.full(size, scale), "bias": draw.normal(size=size), "mean": draw.normal(size=size)}
+    constants = {"w": np.repeat(row, size, 0), "v": np.repeat(row[:, ::-1], size, 0), "var": np.ones(size)}
+    norm = ["scale", "bias", "mean", "var"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["x", "w"], ["h"], name="first"),
+            helper.make_node("BatchNormalization", ["h", *norm], ["n"], name="norm1"),
+            helper.make_node("Relu", ["n"], ["r"], name="relu"),
+            helper.make_node("Gemm", ["r", "v"], ["k"], name="second"),
+            helper.make_node("BatchNormalization", ["k", *norm], ["y"], name="norm2"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", kind, ["N", size])],
+        [helper.make_tensor_value_info("y", kind, ["N", size])],
+        [numpy_helper.from_array(a.astype(dtype), name) for name, a in (numbers | constants).items()],
+    )
+    path = tmp_path / f"chain{size}.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    return path
+
+
+def test_both_ways_to_a_file_give_the_same_bytes(tmp_path: Path) -> None:
+    source = chain_of_two(tmp_path, 300)
+    fold_file(source, tmp_path / "file.onnx")
+    export(source, tmp_path / "export.onnx", validate=False, bench=False)
+    assert (tmp_path / "file.onnx").read_bytes() == (tmp_path / "export.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(("scale", "code"), [(60000.0, "BN401"), (2.0**-24, "BN402")])
+def test_a_weight_that_does_not_fit_is_found_while_it_is_written(tmp_path: Path, scale, code) -> None:
+    source = chain_of_two(tmp_path, 64, np.float16, scale)
+    model = onnx.load(source)
+    for tensor in model.graph.initializer:
+        if tensor.name in ("bias", "mean"):
+            tensor.raw_data = bytes(len(tensor.raw_data))
+        if tensor.name in ("w", "v"):
+            array = numpy_helper.to_array(tensor)
+            tensor.raw_data = (array * (np.float16(2) if scale > 1 else np.float16(0.5))).tobytes()
+    onnx.save(model, source)
+    stages: list[str] = []
+    done = fold_file(source, tmp_path / "out.onnx", progress=lambda stage, *_: stages.append(stage))
+    assert [site.reason.code for site in done.fold.kept if site.reason] == [code, code]
+    assert stages.count("save") == 3
+    assert [path.name for path in tmp_path.glob("*out*")] == ["out.onnx"]
+    assert done.fold.sites == fold(source).sites
+    assert onnx.load(tmp_path / "out.onnx").graph.node == model.graph.node
+
+
+_FOLD = """
+import sys
+from bnfold.pipeline import fold_file
+def peak():
+    [line] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    return int(line.split()[1]) // 1024
+fold_file(sys.argv[1], sys.argv[3])
+before = peak()
+done = fold_file(sys.argv[2], sys.argv[3])
+print(len(done.fold.folded), peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_folding_large_weights_takes_the_memory_of_blocks(tmp_path: Path) -> None:
+    small, large = chain_of_two(tmp_path, 64), chain_of_two(tmp_path, 3072)
+    out = tmp_path / "out.onnx"
+    told = subprocess.run(
+        [sys.executable, "-c", _FOLD, small, large, out], capture_output=True, text=True, check=True
+    )
+    folded, megabytes = map(int, told.stdout.split())
+    print(f"{megabytes} MiB more for {large.stat().st_size >> 20} MiB of weights")
+    assert folded == 2
+    assert out.stat().st_size > 2**26
+    assert megabytes < 24
+    for path in (large, out):
+        path.unlink()

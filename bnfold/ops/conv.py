@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -17,10 +19,12 @@ from bnfold.ops.linear import (
     bias_problem,
     channel_problem,
     constant_problem,
+    multiplied,
     weight_shape,
     write_bias,
     write_weight,
 )
+from bnfold.products import Elements, parts
 from bnfold.reasons import Reason
 
 
@@ -46,8 +50,8 @@ class Convolution(Weighted):
         """A number for each output channel, laid out over the weight's first two axes."""
         raise NotImplementedError
 
-    def summed(self, matrix: Array, groups: int) -> Array:
-        """Numbers over the weight's first two axes, summed up for each output channel."""
+    def from_shift(self, weight: ir.TensorProtocol, shift: Array, groups: int) -> Array:
+        """`Σ W·t` for each output channel, of a shift t that is laid out over the weight's first two axes."""
         raise NotImplementedError
 
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
@@ -72,33 +76,34 @@ class Convolution(Weighted):
                 problem = self.shift_problem(node, shape[2:])
         return problem or self.absorb(node, 1, Absorb("input", affine), facts)
 
-    def factor(self, node: ir.Node, folds: Folds, facts: Facts) -> Array:
+    def scales(self, node: ir.Node, folds: Folds, facts: Facts) -> tuple[Array, Array]:
         """The scales of both sides, over the weight's first two axes."""
         shape, groups = _shape(node, facts), integer(node, "group", 1)
         cin, cout = self.channels(shape, groups)
-        inward, _ = folds.inward.vectors(1, cin)
-        outward, _ = folds.outward.vectors(1, cout)
-        both = self.on_inputs(inward, shape, groups) * self.on_outputs(outward, shape, groups)
-        return both.reshape(both.shape + (1,) * (len(shape) - 2))
+
+        def laid_out(affine: Affine, size: int, lay: Callable[..., Array]) -> Array:
+            scale, _ = affine.vectors(1, size)
+            over = lay(scale, shape, groups) if affine.scale_axes else affine.scale.reshape(1, 1)
+            return over.reshape(over.shape + (1,) * (len(shape) - 2))
+
+        return laid_out(folds.outward, cout, self.on_outputs), laid_out(folds.inward, cin, self.on_inputs)
 
     def bias(self, node: ir.Node, folds: Folds, facts: Facts) -> Array:
         """`s·(b + Σ W·t_in) + t`, shape `(Cout,)`, in float64."""
-        weight, old = facts.operand(node, 1), facts.operand(node, 2)
-        assert weight is not None, "asked about a constant weight"
-        groups = integer(node, "group", 1)
-        cin, cout = self.channels(weight.shape, groups)
+        old, shape, groups = facts.operand(node, 2), _shape(node, facts), integer(node, "group", 1)
+        cin, cout = self.channels(shape, groups)
         _, shift_in = folds.inward.vectors(1, cin)
         scale, shift = folds.outward.vectors(1, cout)
         bias = np.zeros(cout) if old is None else old
         if folds.inward.has_shift:  # 0·∞ is no number: without a shift, weights are not asked
-            taps = weight.reshape(*weight.shape[:2], -1).sum(2)
-            bias = bias + self.summed(taps * self.on_inputs(shift_in, weight.shape, groups), groups)
+            given = np.broadcast_to(self.on_inputs(shift_in, shape, groups), shape[:2])
+            bias = bias + self.from_shift(facts.weight(node, 1), given, groups)
         return scale * bias + shift
 
     def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
         """Write the bias, and the weight times its factor."""
         write_bias(node, 2, self.bias(node, folds, facts), facts, editor)
-        write_weight(node, 1, self.factor(node, folds, facts), facts, editor)
+        write_weight(node, 1, self.factors(node, folds, facts), facts, editor)
 
 
 class Conv(Convolution):
@@ -130,7 +135,7 @@ class Conv(Convolution):
         reach = [step * (size - 1) for step, size in zip(dilation, shape[2:], strict=True)]
         margin = (pads[axis] + pads[axis + spatial] - reach[axis] for axis in range(spatial))
         return Kernel(
-            weight=weight * self.factor(node, folds, facts),
+            weight=weight * multiplied(self.factors(node, folds, facts)),
             bias=self.bias(node, folds, facts),
             groups=integer(node, "group", 1),
             stride=integers(node, "strides") or ones,
@@ -141,17 +146,20 @@ class Conv(Convolution):
 
     def on_inputs(self, vector: Array, weight: tuple[int, ...], groups: int) -> Array:
         """Every output channel reads the input channels of its group."""
-        return np.repeat(vector.reshape(groups, weight[1]), weight[0] // groups, axis=0)
+        return _for_groups(vector, weight, groups)
 
     def on_outputs(self, vector: Array, weight: tuple[int, ...], groups: int) -> Array:
         """Output channels are the rows."""
         del weight, groups
         return vector[:, None]
 
-    def summed(self, matrix: Array, groups: int) -> Array:
-        """Output channels are the rows."""
+    def from_shift(self, weight: ir.TensorProtocol, shift: Array, groups: int) -> Array:
+        """Output channels are the rows, which are summed up block by block."""
         del groups
-        return np.asarray(matrix.sum(1))
+        sums = np.empty(len(shift))
+        for rows, part in parts(weight, whole=len(weight.shape) - 1):
+            sums[rows] = (_taps(part) * shift[rows]).sum(1)
+        return sums
 
 
 class ConvTranspose(Convolution):
@@ -180,11 +188,14 @@ class ConvTranspose(Convolution):
 
     def on_outputs(self, vector: Array, weight: tuple[int, ...], groups: int) -> Array:
         """Every input channel feeds the output channels of its group."""
-        return np.repeat(vector.reshape(groups, weight[1]), weight[0] // groups, axis=0)
+        return _for_groups(vector, weight, groups)
 
-    def summed(self, matrix: Array, groups: int) -> Array:
+    def from_shift(self, weight: ir.TensorProtocol, shift: Array, groups: int) -> Array:
         """A group's rows add up to its output channels."""
-        return np.asarray(matrix.reshape(groups, -1, matrix.shape[1]).sum(1)).reshape(-1)
+        matrix = np.empty(shift.shape)
+        for rows, part in parts(weight, whole=len(weight.shape) - 1):
+            matrix[rows] = _taps(part) * shift[rows]
+        return np.asarray(matrix.reshape(groups, -1, shift.shape[1]).sum(1)).reshape(-1)
 
 
 def _problem(node: ir.Node, facts: Facts) -> Reason | None:
@@ -195,6 +206,17 @@ def _shape(node: ir.Node, facts: Facts) -> tuple[int, ...]:
     shape = weight_shape(node, 1, facts)
     assert shape is not None, "the shape of a constant weight is known"
     return shape
+
+
+def _for_groups(vector: Array, weight: tuple[int, ...], groups: int) -> Array:
+    """A number for each channel of the weight's axis 1 in each group, over its first two axes."""
+    each = vector.reshape(groups, weight[1])
+    return each if groups == 1 else np.repeat(each, weight[0] // groups, axis=0)
+
+
+def _taps(weight: Elements) -> Array:
+    """A kernel summed up over its taps, in float64."""
+    return np.asarray(np.asarray(weight, np.float64).reshape(*weight.shape[:2], -1).sum(2))
 
 
 def _pads(node: ir.Node, kernel: tuple[int, ...]) -> bool:

@@ -16,6 +16,8 @@ from bnfold.ops.linear import (
     channel_problem,
     constant_problem,
     demand_finite,
+    row_times,
+    times_column,
     weight_shape,
     write_weight,
 )
@@ -56,30 +58,26 @@ class Gemm(Weighted):
     def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
         """Compute both constants in float64."""
         index = _weight_index(node, facts)
-        matrix = facts.operand(node, index)
-        assert matrix is not None, "planned on a constant weight"
         free, contracted = _axes(node, index)
         _, axis = _axes(node, 1 - index)
         alpha, beta = real(node, "alpha", 1.0), real(node, "beta", 1.0)
         old = facts.operand(node, 2)
         scale, shift = folds.outward.padded(2)
-        _, shift_in = folds.inward.vectors(axis, matrix.shape[contracted])
-        from_input = np.zeros(matrix.shape[free])
+        _, shift_in = folds.inward.vectors(axis, _size(node, index, contracted, facts))
+        from_input = np.zeros(_size(node, index, free, facts))
         if folds.inward.has_shift:  # 0·∞ is no number: without a shift, the weight is not asked
-            from_input = alpha * np.tensordot(shift_in, matrix, axes=(0, contracted))
+            matrix = facts.weight(node, index)
+            given = row_times(shift_in[None], matrix) if free else times_column(matrix, shift_in[:, None])
+            from_input = alpha * given.reshape(-1)
         bias = _as_row_or_column(from_input, index) + (0.0 if old is None or beta == 0 else beta * old)
         demand_finite(node, scale * bias + shift, facts)
         self._write_c(node, scale * bias + shift, old, facts, editor)
-        write_weight(node, index, self.factor(node, folds, facts), facts, editor)
+        write_weight(node, index, self.factors(node, folds, facts), facts, editor)
 
-    def factor(self, node: ir.Node, folds: Folds, facts: Facts) -> Array:
-        """The outer product of the scales on the free and on the contracted axis."""
-        index = _weight_index(node, facts)
-        free, contracted = _axes(node, index)
-        _, axis = _axes(node, 1 - index)
-        outward, _ = folds.outward.vectors(index, _size(node, index, free, facts))
-        inward, _ = folds.inward.vectors(axis, _size(node, index, contracted, facts))
-        return np.outer(outward, inward) if free == 0 else np.outer(inward, outward)
+    def scales(self, node: ir.Node, folds: Folds, facts: Facts) -> tuple[Array, Array]:
+        """The scales on the free and on the contracted axis."""
+        free, contracted = _axes(node, _weight_index(node, facts))
+        return _on_axis(folds.outward.scale, free), _on_axis(folds.inward.scale, contracted)
 
     def _write_c(self, node: ir.Node, bias: Array, old: Array | None, facts: Facts, editor: Editor) -> None:
         if old is None and not np.any(bias):
@@ -106,6 +104,11 @@ def _problem(node: ir.Node, weight: int, facts: Facts) -> Reason | None:
     if node.inputs[0] is node.inputs[1]:
         return reasons.WEIGHT_NOT_CONSTANT(value=name_of(node.inputs[0]), node=label(node))
     return constant_problem(node, weight, facts) or bias_problem(node, 2, facts)
+
+
+def _on_axis(scale: Array, axis: int) -> Array:
+    """A scale that varies along one axis at most, along that of a matrix."""
+    return scale.reshape((-1, 1) if axis == 0 else (1, -1))
 
 
 def _size(node: ir.Node, weight: int, axis: int, facts: Facts) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.affine import Affine, Array
-from bnfold.edit import Editor, OutOfRangeError
+from bnfold.edit import Editor
 from bnfold.graph import FLOATS, NO_FOLDS, Facts, Folds
 from bnfold.ops import quantized
 from bnfold.ops.base import Absorb, Answer, Operator, label, name_of, wrong_axis
+from bnfold.products import OutOfRangeError, parts
 from bnfold.reasons import Reason
 
 
@@ -25,16 +28,22 @@ class Linear(Operator):
 class Weighted(Linear):
     """A linear operator whose weight is multiplied, element by element, by what it absorbs."""
 
-    def factor(self, node: ir.Node, folds: Folds, facts: Facts) -> Array:
-        """What the weight is multiplied by: an array that broadcasts against the weight as it is stored."""
+    def scales(self, node: ir.Node, folds: Folds, facts: Facts) -> tuple[Array, Array]:
+        """What the weight is multiplied by: arrays of its rank that broadcast against it as it is stored."""
         raise NotImplementedError
+
+    def factors(self, node: ir.Node, folds: Folds, facts: Facts) -> tuple[Array, ...]:
+        """The scales, as few as say it without one that is as large as the weight."""
+        first, second = self.scales(node, folds, facts)
+        return (first * second,) if 1 in (first.size, second.size) else (first, second)
 
     def absorb(self, node: ir.Node, index: int, step: Absorb, facts: Facts) -> Answer:
         """Let the weight at input `index` take an affine, if it is not quantised in a way that cannot."""
         folds = facts.folds.get(node, NO_FOLDS).absorbing(step.side, step.affine)
         if quantized.source(node, index) is None:
             return [(step,)]
-        return quantized.problem(node, index, self.factor(node, folds, facts), facts) or [(step,)]
+        factor = multiplied(self.factors(node, folds, facts))
+        return quantized.problem(node, index, factor, facts) or [(step,)]
 
 
 def constant_problem(node: ir.Node, index: int, facts: Facts) -> Reason | None:
@@ -76,8 +85,7 @@ def weight_shape(node: ir.Node, index: int, facts: Facts) -> tuple[int, ...] | N
     shape = facts.shape(value) if value is not None else None
     if shape is not None and all(isinstance(dim, int) for dim in shape):
         return tuple(dim for dim in shape if isinstance(dim, int))
-    array = facts.operand(node, index)
-    return None if array is None else array.shape
+    return tuple(facts.stored(node, index).shape.numpy()) if facts.has_constant(node, index) else None
 
 
 def write_bias(node: ir.Node, index: int, bias: Array, facts: Facts, editor: Editor) -> None:
@@ -105,11 +113,35 @@ def demand_finite(node: ir.Node, bias: Array, facts: Facts) -> None:
         raise OutOfRangeError(node, dtype or ir.DataType.FLOAT)
 
 
-def write_weight(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor) -> None:
+def multiplied(factors: tuple[Array, ...]) -> Array:
+    """All factors in one, which may be as large as the weight."""
+    return reduce(np.multiply, factors)
+
+
+def write_weight(node: ir.Node, index: int, factors: tuple[Array, ...], facts: Facts, editor: Editor) -> None:
     """Multiply a weight; a quantised one keeps its integers and gets other scales."""
     if quantized.source(node, index) is not None:
-        quantized.write(node, index, factor, facts, editor)
-        return
-    weight = facts.operand(node, index)
-    assert weight is not None, "planned on a constant weight"
-    editor.set_input(node, index, weight * factor, facts.constant_dtype(node, index), f"{label(node)}.weight")
+        quantized.write(node, index, multiplied(factors), facts, editor)
+    elif (node, index) in facts.edited:  # merged branches, not rounded yet and in memory anyway
+        array, dtype = facts.edited[node, index] * multiplied(factors), facts.constant_dtype(node, index)
+        editor.set_input(node, index, array, dtype, f"{label(node)}.weight")
+    else:
+        editor.multiply(node, index, factors, f"{label(node)}.weight")
+
+
+def row_times(row: Array, matrix: ir.TensorProtocol) -> Array:
+    """`row @ matrix` in float64, for a row of shape `(1, K)` and matrices of shape `(…, K, N)`."""
+    *stack, _, columns = matrix.shape.numpy()
+    product = np.zeros((*stack, 1, columns))
+    for where, part in parts(matrix, whole=1):
+        rows = where[len(stack) :] or (slice(None),)
+        product[where[: len(stack)]] += row[:, rows[0]] @ np.asarray(part, np.float64)
+    return product
+
+
+def times_column(matrix: ir.TensorProtocol, column: Array) -> Array:
+    """`matrix @ column` in float64, for matrices of shape `(…, M, K)` and a column of shape `(K, 1)`."""
+    product = np.empty((*matrix.shape.numpy()[:-1], 1))
+    for where, part in parts(matrix, whole=1):
+        product[where] = np.asarray(part, np.float64) @ column
+    return product

@@ -15,6 +15,8 @@ from bnfold.ops.linear import (
     channel_problem,
     constant_problem,
     demand_finite,
+    row_times,
+    times_column,
     weight_shape,
     write_weight,
 )
@@ -82,19 +84,19 @@ class MatMul(Weighted):
         rank = facts.rank(node.outputs[0])
         assert index is not None, "planned on a constant weight"
         assert rank is not None, "planned on a known rank"
-        matrix = facts.operand(node, index)
-        assert matrix is not None, "planned on a constant weight"
         scale, shift = folds.outward.padded(rank)
         total = shift
         if folds.inward.has_shift:  # 0·∞ is no number: without a shift, the weight is not asked
-            _, shift_in = _contracted(node, index, matrix.shape, folds.inward, facts)
-            total = scale * _fit(shift_in @ matrix if index == 1 else matrix @ shift_in, rank) + shift
-        write_weight(node, index, self.factor(node, folds, facts), facts, editor)
+            matrix = facts.weight(node, index)
+            _, shift_in = _contracted(node, index, _shape(node, index, facts), folds.inward, facts)
+            given = row_times(shift_in, matrix) if index == 1 else times_column(matrix, shift_in)
+            total = scale * _fit(given, rank) + shift
+        write_weight(node, index, self.factors(node, folds, facts), facts, editor)
         demand_finite(node, total, facts)
         if np.any(total):
             _write_bias(node, total, facts, editor)
 
-    def factor(self, node: ir.Node, folds: Folds, facts: Facts) -> Array:
+    def scales(self, node: ir.Node, folds: Folds, facts: Facts) -> tuple[Array, Array]:
         """The scale of the output on the free axis times that of the input on the contracted one."""
         index, rank = _weight_index(node, facts), facts.rank(node.outputs[0])
         assert index is not None, "planned on a constant weight"
@@ -103,8 +105,8 @@ class MatMul(Weighted):
         inward, _ = _contracted(node, index, shape, folds.inward, facts)
         outward, _ = folds.outward.padded(rank)
         # the rows that an input is multiplied by are the columns of what multiplies the weight
-        both = np.swapaxes(inward, -1, -2) * _fit(outward, len(shape))
-        return both.reshape((1,) * (len(shape) - both.ndim) + both.shape)
+        inward = np.swapaxes(inward, -1, -2) if folds.inward.scale_axes else folds.inward.scale
+        return _fit(outward, len(shape)), _fit(inward, len(shape))
 
 
 def bias_add(node: ir.Node, facts: Facts) -> tuple[ir.Node, int] | None:

@@ -11,10 +11,14 @@ from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
 from bnfold.graph import Facts
 from bnfold.ops.base import integer, label, name_of
+from bnfold.products import parts
 from bnfold.reasons import Reason
 from bnfold.scopes import ONNX_DOMAINS
 
-_LIMITS = {np.dtype(kind): np.iinfo(kind) for kind in (np.int8, np.uint8, np.int16, np.uint16, np.int32)}
+_LIMITS = {
+    ir.DataType.from_numpy(np.dtype(kind)): np.iinfo(kind)
+    for kind in (np.int8, np.uint8, np.int16, np.uint16, np.int32)
+}
 
 
 def source(node: ir.Node, index: int) -> ir.Node | None:
@@ -54,8 +58,7 @@ def write(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor
     """Multiply the scales, one a channel where the factor varies, and flip integers where it is negative."""
     maker = source(node, index)
     assert maker is not None, "planned on a quantised weight"
-    integers, scale = facts.constants.array(maker.inputs[0]), facts.operand(maker, 1)
-    assert integers is not None, "planned on a constant weight"
+    scale = facts.operand(maker, 1)
     assert scale is not None, "planned on a constant scale"
     if np.any(factor < 0):
         flipped = _flipped(maker, factor, facts)
@@ -65,7 +68,7 @@ def write(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor
     along = Affine(factor)  # in its smallest form, one axis at most
     if along.axes:
         [axis] = along.axes
-        size = integers.shape[axis]
+        size = facts.stored(maker, 0).shape.numpy()[axis]
         scale = np.broadcast_to(scale.reshape(-1), (size,)) * np.abs(along.scale.reshape(-1))
         maker.attributes["axis"] = ir.AttrInt64("axis", axis)
         zero = facts.constants.array(maker.inputs[2]) if len(maker.inputs) > 2 else None
@@ -79,23 +82,31 @@ def write(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor
 
 def _flipped(maker: ir.Node, factor: Array, facts: Facts) -> npt.NDArray[np.generic] | None:
     """The integers with `2z − q` wherever the factor is negative, or None where one would leave its type."""
-    integers = facts.constants.array(maker.inputs[0])
-    zero = facts.constants.array(maker.inputs[2]) if len(maker.inputs) > 2 else None
-    if integers is None or integers.dtype not in _LIMITS:
+    integers = facts.stored(maker, 0)
+    if integers.dtype not in _LIMITS:
         return None
-    wide = np.asarray(integers, np.int64)
+    shape, limits = integers.shape.numpy(), _LIMITS[integers.dtype]
+    center = np.broadcast_to(_zero_points(maker, len(shape), facts), shape)
+    negative = np.broadcast_to(factor < 0, shape)
+    flipped = np.empty(shape, limits.dtype)
+    for where, part in parts(integers):
+        wide = np.asarray(part, np.int64)
+        mirrored = np.where(negative[where], 2 * center[where] - wide, wide)
+        if mirrored.min(initial=0) < limits.min or mirrored.max(initial=0) > limits.max:
+            return None
+        flipped[where] = mirrored
+    return flipped
+
+
+def _zero_points(maker: ir.Node, rank: int, facts: Facts) -> npt.NDArray[np.int64]:
+    """The zero points, of a shape that broadcasts against the integers."""
+    zero = facts.constants.array(maker.inputs[2]) if len(maker.inputs) > 2 else None
     if zero is None:
-        center = np.zeros((), np.int64)
-    else:
-        axis = _axis(maker, facts)
-        shape = [1] * wide.ndim
-        if zero.size > 1:
-            shape[axis] = zero.size
-        center = np.asarray(zero, np.int64).reshape(shape)
-    mirrored = np.where(np.broadcast_to(factor < 0, wide.shape), 2 * center - wide, wide)
-    limits = _LIMITS[integers.dtype]
-    fits = mirrored.min(initial=0) >= limits.min and mirrored.max(initial=0) <= limits.max
-    return mirrored.astype(integers.dtype) if fits else None
+        return np.zeros((), np.int64)
+    shape = [1] * rank
+    if zero.size > 1:
+        shape[_axis(maker, facts)] = zero.size
+    return np.asarray(zero, np.int64).reshape(shape)
 
 
 def _axis(maker: ir.Node, facts: Facts) -> int:

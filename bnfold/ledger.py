@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -15,7 +15,7 @@ from bnfold.result import Site, Status
 from bnfold.sites import Chain, is_batchnorm, module_name
 
 
-@dataclass
+@dataclass(eq=False)
 class _Entry:
     """One BatchNorm, or one chain without any."""
 
@@ -41,21 +41,19 @@ class Ledger:
         self._position = position
         self._facts = facts
         self._entries: dict[ir.Node, _Entry] = {}
+        self._touching: dict[ir.Node, dict[_Entry, None]] = {}  # the entries that have touched a node
         # taken down at the start: a node without a name goes by its output's, which a fold may change
-        self._names = {node: module_name(node) for node in position}
+        self._labels = {node: label(node) for node in position}
 
     def folded(self, chain: Chain, into: Iterable[ir.Node]) -> None:
         """Note that a chain is gone and which nodes took it, together with all that it had taken itself."""
         nodes = list(into)
         for node in chain.nodes:
-            for earlier in self._entries.values():
-                if node in earlier.touched:
-                    del earlier.touched[node]
-                    earlier.touched.update(dict.fromkeys(nodes))
+            self._move(node, nodes)
         for entry in self._open(chain):
             entry.status = "folded"
             entry.reasons = (None, None)
-            entry.touched.update(dict.fromkeys(nodes))
+            self._touch(entry, nodes)
 
     def shortened(self, chain: Chain, last: ir.Node) -> None:
         """Note that a chain of arithmetic now ends in another of its nodes."""
@@ -66,15 +64,13 @@ class Ledger:
     def merged(self, merged: Merged) -> None:
         """Note that nodes, BatchNorms and what others had folded into, have become one convolution."""
         for node in merged.gone:
-            for earlier in self._entries.values():
-                if node in earlier.touched:
-                    del earlier.touched[node]
-                    earlier.touched[merged.node] = None
+            self._move(node, [merged.node])
             if is_batchnorm(node) or node in self._entries:
                 entry = self._entries.get(node) or self._entry(node, (node,))
                 entry.status = "merged"
                 entry.reasons = (None, None)
-                entry.touched = {merged.node: None}
+                entry.touched.clear()
+                self._touch(entry, [merged.node])
 
     def beside(self, node: ir.Node, reason: Reason) -> None:
         """Note that a node, if it is a site that stays, is a branch beside others that it cannot join."""
@@ -121,13 +117,28 @@ class Ledger:
                 op_type=entry.op_type,
                 graph=entry.graph,
                 status=entry.status,
-                into=tuple(self._names.get(node) or module_name(node) for node in entry.touched),
+                into=tuple(self._name(node) for node in entry.touched),
                 reason=entry.reasons[0],
                 reason_after=entry.reasons[1],
             )
             for _, entry in ordered
             if entry.status != "kept" or entry.reasons[0] is not None
         )
+
+    def _touch(self, entry: _Entry, nodes: Sequence[ir.Node]) -> None:
+        for node in nodes:
+            entry.touched[node] = None
+            self._touching.setdefault(node, {})[entry] = None
+
+    def _move(self, node: ir.Node, into: Sequence[ir.Node]) -> None:
+        """Let all that a node had taken be in others."""
+        for entry in self._touching.pop(node, ()):
+            if node in entry.touched:  # not so where a merge has begun its list anew
+                del entry.touched[node]
+                self._touch(entry, into)
+
+    def _name(self, node: ir.Node) -> str:
+        return module_name(node, self._labels.get(node))
 
     def _open(self, chain: Chain) -> list[_Entry]:
         """One entry for each BatchNorm of the chain, or one for all of it."""
@@ -142,6 +153,6 @@ class Ledger:
             is_chain = len(members) > 1 and node.op_type != "BatchNormalization"
             op_type = "+".join(member.op_type for member in members) if is_chain else node.op_type
             scope = self._facts.scope(node)
-            self._entries[node] = _Entry(self._names[node], label(node), op_type, scope.label, members)
+            self._entries[node] = _Entry(self._name(node), label(node), op_type, scope.label, members)
         self._entries[node].members = members
         return self._entries[node]

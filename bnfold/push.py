@@ -105,7 +105,8 @@ class _Search:
                     return refusal
                 ways, todo, edits, touched = choices.pop()
                 del self._edits[edits:]
-                self._touched = dict.fromkeys(list(self._touched)[:touched])
+                while len(self._touched) > touched:
+                    self._touched.popitem()
             if len(ways) > 1:
                 choices.append((ways[1:], todo, len(self._edits), len(self._touched)))
             for task in reversed(ways[0]):

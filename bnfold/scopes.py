@@ -10,6 +10,8 @@ import onnx_ir as ir
 ONNX_DOMAINS = ("", "ai.onnx")
 """The two names of the domain of ONNX's own operators."""
 
+_GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -41,19 +43,22 @@ def scopes(model: ir.Model) -> Iterator[Scope]:
 def _with_subgraphs(scope: Scope) -> Iterator[Scope]:
     yield scope
     for node in scope.graph:
-        for attribute in node.attributes.values():
-            for graph in _graphs(attribute):
+        for attribute in node.attributes.data.values():  # its own views take five times as long
+            if attribute.type not in _GRAPHS:
+                continue
+            for graph in subgraphs(attribute):
                 label = f"{attribute.name} of {node.op_type} {node.name or ''}".rstrip()
                 label = f"{scope.label}, {label}" if scope.label else label
                 yield from _with_subgraphs(Scope(graph, label, scope.opset, scope.is_function))
 
 
-def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
-    if attribute.is_ref():
+def subgraphs(attribute: ir.Attr) -> list[ir.Graph]:
+    """The graphs that an attribute holds; none for a reference to a function's attribute."""
+    if attribute.type not in _GRAPHS or attribute.is_ref():
         return []
     if attribute.type == ir.AttributeType.GRAPH:
         return [attribute.as_graph()]
-    return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
+    return list(attribute.as_graphs())
 
 
 def _opset(imports: dict[str, int], default: int = 1) -> int:

@@ -2,84 +2,102 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 
+import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
-from bnfold.constants import Constants, constant_node
-from bnfold.scopes import ONNX_DOMAINS, Scope, scopes
+from bnfold.constants import Constants, held
+from bnfold.scopes import Scope, subgraphs
+from bnfold.sketch import draw, is_inferable
 
 Dim = int | str | None
 Dims = tuple[Dim, ...]
-
-# Inputs whose numbers decide the shape of the output. ONNX's inference reads them from initializers only.
-_DECISIVE = {
-    "ConstantOfShape": (0,),
-    "Expand": (1,),
-    "Pad": (1, 3),
-    "ReduceMax": (1,),
-    "ReduceMean": (1,),
-    "ReduceMin": (1,),
-    "Reshape": (1,),
-    "Resize": (2, 3),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1,),
-    "Unsqueeze": (1,),
-    "Upsample": (1,),
-}
+_Types = Mapping[str | None, onnx.TypeProto]
 
 
-def infer(model: ir.Model) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.DataType]]:
-    """Infer on a copy, since what is recorded in the user's file is not ours to change.
+def infer(
+    model: ir.Model, scopes: Iterable[Scope]
+) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.DataType]]:
+    """Infer on a sketch, since what is recorded in the user's file is not ours to change.
 
     Recorded shapes can be stale, as when somebody has changed the batch size of the inputs alone, and
     runtimes do not mind. So all are inferred anew from the inputs, and what is recorded only fills what
     inference leaves open.
 
+    Args:
+        model: The model.
+        scopes: All of its scopes.
+
     Returns:
         The shape and the element type of every value for which they are known.
     """
-    copy = model.clone()
-    pairs = [
-        pair
-        for scope, twin in zip(scopes(model), scopes(copy), strict=True)
-        for pair in zip(_values(scope.graph), _values(twin.graph), strict=True)
-    ]
-    for _, twin in pairs:
-        producer = twin.producer()
-        if producer is not None and producer.domain in ONNX_DOMAINS:
-            twin.shape = None
-    _settle_constants(copy)
-    with _quiet():
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
+    opsets = {scope.graph: scope.opset for scope in scopes}
+    constants = Constants(
+        model.ir_version,
+        lambda value: None if is_inferable(value) else _dims(value),
+        lambda node: opsets[node.graph] if node.graph is not None else 1,
+    )
+    inferred = _inferred(model, constants)
     shapes: dict[ir.Value, Dims] = {}
     dtypes: dict[ir.Value, ir.DataType] = {}
-    for value, inferred in pairs:
-        tensor = _stored(value)
-        dtype = tensor.dtype if tensor is not None else inferred.dtype
-        if dtype is not None:
-            dtypes[value] = dtype
-        shape = _dims(tensor) if tensor is not None else _completed(_dims(inferred), _dims(value))
-        if shape is not None:
-            shapes[value] = shape
+    for graph in opsets:
+        types = inferred.get(graph, {})
+        for value in _values(graph):
+            shape, dtype = _known(value, types.get(value.name))
+            if shape is not None:
+                shapes[value] = shape
+            if dtype is not None:
+                dtypes[value] = dtype
     return shapes, dtypes
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Inference that fails leaves shapes unknown, which the result says; it need not be logged too."""
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _inferred(model: ir.Model, constants: Constants) -> dict[ir.Graph, _Types]:
+    """What ONNX's inference says of each graph's values, by name; nothing of functions, whose types vary."""
     try:
-        yield
-    finally:
-        logger.setLevel(level)
+        proto = onnx.shape_inference.infer_shapes(draw(model, constants), data_prop=True)
+    except Exception:  # it fails in many ways; the shapes then stay unknown, which the result says
+        return {}
+    found: dict[ir.Graph, _Types] = {}
+    pending = [(model.graph, proto.graph)]
+    while pending:
+        graph, drawn = pending.pop()
+        infos = (info for infos in (drawn.input, drawn.value_info, drawn.output) for info in infos)
+        found[graph] = {info.name: info.type for info in infos}
+        inner = [sub for node in graph for one in node.attributes.values() for sub in subgraphs(one)]
+        if inner:
+            attributes = (one for node in drawn.node for one in node.attribute)
+            twins = [sub for one in attributes for sub in ([one.g] if one.HasField("g") else one.graphs)]
+            pending.extend(zip(inner, twins, strict=True))
+    return found
+
+
+def _known(value: ir.Value, inferred: onnx.TypeProto | None) -> tuple[Dims | None, ir.DataType | None]:
+    """A value's shape and type: those of its tensor, else what was inferred, else what the file records."""
+    producer = value.producer()
+    tensor = held(producer) if producer is not None else value.const_value if value.is_initializer() else None
+    if tensor is not None:
+        return _dims(tensor), tensor.dtype
+    recorded = _dims(value)
+    if inferred is None:
+        return recorded, value.dtype
+    shape, dtype = _read(inferred)
+    return _completed(shape, recorded), value.dtype if dtype is None else dtype
+
+
+def _read(proto: onnx.TypeProto) -> tuple[Dims | None, ir.DataType | None]:
+    """The shape and the element type that a type in protobuf's terms tells."""
+    kind = proto.WhichOneof("value")
+    if kind in ("sequence_type", "optional_type"):
+        return _read(getattr(proto, kind).elem_type)
+    if kind not in ("tensor_type", "sparse_tensor_type"):
+        return None, None
+    tensor = getattr(proto, kind)
+    dtype = ir.DataType(tensor.elem_type) if tensor.HasField("elem_type") else None
+    if not tensor.HasField("shape"):
+        return None, dtype
+    sizes = ((dim.WhichOneof("value"), dim) for dim in tensor.shape.dim)
+    return tuple(getattr(dim, name) if name is not None else None for name, dim in sizes), dtype
 
 
 def _dims(holder: ir.Value | ir.TensorProtocol) -> Dims | None:
@@ -95,44 +113,6 @@ def _completed(inferred: Dims | None, recorded: Dims | None) -> Dims | None:
     if len(inferred) != len(recorded):
         return inferred
     return tuple(own if own is not None else other for own, other in zip(inferred, recorded, strict=True))
-
-
-def _settle_constants(model: ir.Model) -> None:
-    """Evaluate what decides shapes and is computed from constants, so that inference can read it."""
-    opsets = {scope.graph: scope.opset for scope in scopes(model)}
-    constants = Constants(
-        model.ir_version,
-        _dims,
-        lambda node: opsets[node.graph] if node.graph is not None else 1,
-    )
-    for scope in tuple(scopes(model)):
-        for node in tuple(scope.graph):
-            for index in _DECISIVE.get(node.op_type, ()):
-                _settle(scope, node, index, constants)
-
-
-def _settle(scope: Scope, node: ir.Node, index: int, constants: Constants) -> None:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None or _stored(value) is not None or not constants.has(value):
-        return
-    array = constants.array(value)
-    tensor = ir.Tensor(array, name=f"{value.name}.settled.{index}") if array is not None else None
-    maker = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], num_outputs=1) if tensor else None
-    if maker is not None and tensor is not None:
-        maker.outputs[0].name = f"{node.outputs[0].name}.settled.{index}"
-        scope.graph.insert_before(node, maker)
-        node.replace_input_with(index, maker.outputs[0])
-
-
-def _stored(value: ir.Value) -> ir.TensorProtocol | None:
-    """The tensor that an initializer or a `Constant` node holds."""
-    if value.is_initializer():
-        return value.const_value
-    producer = value.producer()
-    if producer is None or producer.op_type != "Constant":
-        return None
-    array = constant_node(producer)
-    return None if array is None else ir.Tensor(array)
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -125,18 +125,21 @@ def data_norm(node: ir.Node) -> Reason | None:
     return None
 
 
-def module_name(node: ir.Node) -> str:
-    """The PyTorch module path that the exporter noted, otherwise the node's label."""
+def module_name(node: ir.Node, otherwise: str | None = None) -> str:
+    """The PyTorch module path that the exporter noted, otherwise the node's label, or what is given."""
     scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
-    if scopes is not None:
-        try:
-            path = ast.literal_eval(scopes)
-        except (SyntaxError, ValueError):
-            return label(node)
-        # the last entry is the operator within the module
-        if isinstance(path, list) and len(path) > 1 and isinstance(path[-2], str) and path[-2]:
-            return path[-2]
-    return label(node)
+    path = None if scopes is None else _literal(scopes)
+    # the last entry is the operator within the module
+    if isinstance(path, list) and len(path) > 1 and isinstance(path[-2], str) and path[-2]:
+        return path[-2]
+    return label(node) if otherwise is None else otherwise
+
+
+def _literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return None
 
 
 def _next(link: Link, facts: Facts, barred: Collection[ir.Node]) -> Link | None:

@@ -3,14 +3,18 @@
 Importing this loads neither torch nor onnxruntime; what needs them imports them when it runs.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from bnfold._version import __version__
-from bnfold.bench import Benchmark, benchmark
 from bnfold.errors import BnfoldError
 from bnfold.fold import fold
 from bnfold.pipeline import Export, export
 from bnfold.reasons import Reason
 from bnfold.result import FoldResult, Site
 from bnfold.validate import Validation, validate
+
+if TYPE_CHECKING:
+    from bnfold.bench import Benchmark, benchmark
 
 __all__ = [
     "Benchmark",
@@ -26,3 +30,12 @@ __all__ = [
     "fold",
     "validate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what times models when it is asked for, so that a fold need not wait for it."""
+    if name not in ("Benchmark", "benchmark"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from bnfold import bench
+
+    return getattr(bench, name)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import click
+
+from . import _lazy
 
 COMMANDS = ("export", "fold", "inspect", "validate", "bench", "explain", "doctor")
 
@@ -33,10 +39,12 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and give its errors their words and exit codes."""
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
+            with _ended_like_interrupts():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
             click.echo("\nbnfold: interrupted.", err=True)
-            raise click.exceptions.Exit(130) from None
+            sent = interrupt.args[0] if interrupt.args else signal.SIGINT
+            raise click.exceptions.Exit(128 + sent) from None
         except BrokenPipeError:  # the reader has gone, as in `bnfold inspect MODEL | head`: end as it would
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(141) from None
@@ -46,6 +54,30 @@ class LazyGroup(click.Group):
             if ctx.params["show_traceback"]:
                 traceback.print_exc()
             raise click.exceptions.Exit(_complain(error)) from error
+
+
+@contextlib.contextmanager
+def _ended_like_interrupts() -> Iterator[None]:
+    """Let `kill`, and a terminal that closes, end the command as Ctrl-C does: unfinished files are removed.
+
+    A signal that was to be ignored, as with nohup, still is.
+    """
+
+    def interrupt(sent: int, _: object) -> None:
+        raise KeyboardInterrupt(sent)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
+    taken = [getattr(signal, name) for name in names]
+    taken = [sent for sent in taken if signal.getsignal(sent) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():  # only there handlers may be set
+        taken = []
+    for sent in taken:
+        signal.signal(sent, interrupt)
+    try:
+        yield
+    finally:
+        for sent in taken:
+            signal.signal(sent, signal.SIG_DFL)
 
 
 def _complain(error: Exception) -> int:
@@ -71,6 +103,7 @@ def _complain(error: Exception) -> int:
 def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
     del option
     if wanted and not ctx.resilient_parsing:
+        _lazy.load_onnx_ir()
         from bnfold._version import __version__
 
         click.echo(f"bnfold {__version__}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import _options, _terminal
+from . import _lazy, _options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.runtime.given import Given
@@ -48,6 +48,7 @@ def command(
         bnfold bench model.onnx folded.onnx --threads 4 --batch 1 --batch 8
         bnfold bench model.onnx folded.onnx --provider cuda --json report.json
     """
+    _lazy.load_onnx_ir()
     from bnfold.bench import benchmark
     from bnfold.report import json, text
     from bnfold.sources import read_onnx

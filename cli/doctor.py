@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from . import _options, _terminal
+from . import _lazy, _options, _terminal
 
 
 @click.command("doctor")
@@ -23,6 +23,7 @@ def command(json_path: Path | None, quiet: bool) -> None:
         bnfold doctor
         bnfold doctor --json report.json
     """
+    _lazy.load_onnx_ir()
     from bnfold.doctor import doctor
     from bnfold.report import json, text
 

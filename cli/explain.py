@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from . import _options, _terminal
+from . import _lazy, _options, _terminal
 
 
 @click.command("explain")
@@ -24,6 +24,7 @@ def command(code: str | None, markdown: bool, json_path: Path | None, quiet: boo
         bnfold explain BN301
         bnfold explain --markdown > docs/reasons.md
     """
+    _lazy.load_onnx_ir()
     from bnfold.report import json, text
     from bnfold.report.rules import all_rules, find_rule, page
 

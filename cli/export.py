@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import _module, _options, _terminal
+from . import _lazy, _module, _options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.pipeline import Export
@@ -83,6 +83,7 @@ def command(
     if form is not None:
         _module.export(model, output, form, json_path, quiet=quiet)
         return
+    _lazy.load_onnx_ir()
     from bnfold.pipeline import ExportDisagreementError, export
     from bnfold.report import text
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from . import _options, _terminal
+from . import _lazy, _options, _terminal
 
 
 @click.command("fold")
@@ -15,15 +15,16 @@ from . import _options, _terminal
     "-o",
     "--output",
     type=_options.FILE,
-    required=True,
     metavar="OUT.onnx",
     help="The file to write; replaced if it is there.",
 )
+@click.option("--in-place", is_flag=True, help="Replace IN.onnx itself.")
 @_options.fold_options
 @_options.output_options
 def command(
     model: Path,
-    output: Path,
+    output: Path | None,
+    in_place: bool,
     keep: tuple[str, ...],
     merge: bool,
     inline_functions: bool,
@@ -34,20 +35,44 @@ def command(
 
     Nothing is run, so this needs neither ONNX Runtime nor PyTorch. To compare the outputs as well, use
     `bnfold export`, or `bnfold validate` afterwards. The same input gives the same bytes. The report of
-    --json is written after the model; where that fails, the model stays.
+    --json is written after the model; where that fails, the model stays. With --in-place the original is gone
+    once all is written, and until then it is untouched; files with its external data stay where they are.
 
     \b
     Examples:
         bnfold fold model.onnx -o folded.onnx
         bnfold fold model.onnx -o folded.onnx --json - | jq .fold.summary
+        bnfold fold model.onnx --in-place
     """
+    if in_place == (output is not None):
+        raise click.UsageError("Name the file to write with -o OUT.onnx, or say --in-place.")
+    _lazy.load_onnx_ir()
     from bnfold.pipeline import fold_file
-    from bnfold.report import json, text
+    from bnfold.sources import Source, read_onnx
 
-    _terminal.check_report(json_path, model, output)
+    target = output or model
+    record = None  # of a source that is about to be replaced
+    _terminal.check_report(json_path, model, target)
     with _terminal.progress(quiet=quiet) as tell:
+        source = read_onnx(model) if in_place else model
+        if isinstance(source, Source) and json_path is not None:
+            from bnfold.report import json
+
+            record = json.source_record(source)
         done = fold_file(
-            model, output, keep=keep, merge=merge, inline_functions=inline_functions, progress=tell
+            source,
+            target,
+            in_place=in_place,
+            keep=keep,
+            merge=merge,
+            inline_functions=inline_functions,
+            progress=tell,
         )
-    _terminal.write_json(json.export_document("fold", done), json_path)
-    _terminal.show(text.export_report(done), quiet=quiet, json_path=json_path)
+    if json_path is not None:
+        from bnfold.report import json
+
+        _terminal.write_json(json.export_document("fold", done, record), json_path)
+    if not quiet:
+        from bnfold.report import text
+
+        _terminal.show(text.export_report(done), quiet=quiet, json_path=json_path)

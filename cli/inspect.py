@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import _options, _terminal
+from . import _lazy, _options, _terminal
 
 
 @click.command("inspect")
@@ -35,6 +35,7 @@ def command(
         bnfold inspect model.pt --input-shape 1x3x224x224
         bnfold inspect model.onnx --json - | jq '.fold.sites[] | select(.status == "kept")'
     """
+    _lazy.load_onnx_ir()
     from bnfold.fold import fold
     from bnfold.report import json, text
     from bnfold.sources import read_model

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import _options, _terminal
+from . import _lazy, _options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.runtime.given import Given
@@ -73,6 +73,7 @@ def command(
 def _validate(
     original: Path, folded: Path, json_path: Path | None, *, quiet: bool, inputs: Given | None, **options: Any
 ) -> None:
+    _lazy.load_onnx_ir()
     from bnfold.errors import DisagreementError
     from bnfold.report import json, text
     from bnfold.sources import read_onnx

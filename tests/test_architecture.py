@@ -18,7 +18,8 @@ SOURCES = sorted((ROOT / "bnfold").rglob("*.py"))
 # A module may import from its own layer and from those above it.
 LAYERS = (
     ("_version", "advisories", "affine", "errors", "reasons", "kernels"),
-    ("scopes", "constants", "shapes", "graph", "regroup", "result", "files"),
+    ("scopes", "constants", "sketch", "shapes", "graph", "regroup", "result", "files"),
+    ("products",),
     ("edit",),
     ("ops",),
     ("sites",),

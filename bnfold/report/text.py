@@ -42,7 +42,8 @@ def export_report(export: Export) -> RenderableType:
         parts += ["", written(export.destination)]
         if not export.validation:
             check = shlex.join(("bnfold", "validate", str(export.source.path), str(export.destination)))
-            hint = f" To compare them: {check}" if export.source.kind == "onnx" else ""
+            two = export.source.kind == "onnx" and export.source.path != export.destination
+            hint = f" To compare them: {check}" if two else ""
             parts.append(Text(f"The outputs were not compared.{hint}", style="yellow"))
     return Group(*parts)
 
@@ -84,8 +85,7 @@ def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
         foreseen: Whether nothing is saved, so that the words speak of what would happen.
     """
     parts: list[RenderableType] = [_fates(result.sites), ""] if result.sites else []
-    if result.merges:
-        parts += [merges(result), ""]
+    parts += [merges(result), ""] if result.merges else []
     parts += [Text.assemble("apart: ", *_words(reason)) for reason in result.apart]
     return Group(*parts, fold_summary(result, foreseen=foreseen))
 

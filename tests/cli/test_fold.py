@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -127,3 +129,73 @@ def test_a_name_that_there_is_not_exits_2(run, model, tmp_path, command: str) ->
     assert result.stderr.splitlines()[0] == ("bnfold: The model has no node named bn7, which was to be kept.")
     assert "bnfold inspect" in result.stderr
     assert not out.exists()
+
+
+def test_in_place_replaces_the_source(run, model, tmp_path) -> None:
+    assert run("fold", model, "-o", tmp_path / "out.onnx").exit_code == 0
+    result = run("fold", model, "--in-place")
+    assert result.exit_code == 0, result.stderr
+    assert model.read_bytes() == (tmp_path / "out.onnx").read_bytes()
+    assert "bnfold validate" not in result.stdout  # with what? the original is gone
+
+
+def test_in_place_follows_a_link_and_keeps_permissions(run, model, tmp_path) -> None:
+    link = tmp_path / "link.onnx"
+    link.symlink_to(model)
+    model.chmod(0o640)
+    assert run("fold", link, "--in-place").exit_code == 0
+    assert link.is_symlink()
+    assert operators(model) == ["Conv"]
+    assert model.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_json_of_a_fold_in_place_tells_of_the_file_as_it_was(run, model) -> None:
+    before = model.read_bytes()
+    result = run("fold", model, "--in-place", "--json", "-")
+    report = json.loads(result.stdout)
+    assert report["source"]["path"] == report["output"]["path"] == str(model)
+    assert report["source"]["sha256"] == hashlib.sha256(before).hexdigest()
+    assert report["output"]["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert report["source"]["sha256"] != report["output"]["sha256"]
+
+
+def test_in_place_with_external_data(run, model) -> None:
+    proto = onnx.load(model)
+    onnx.save(proto, model, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    data = (model.parent / "weights.bin").read_bytes()
+    result = run("fold", model, "--in-place", "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    assert [Path(file["path"]).name for file in json.loads(result.stdout)["source"]["external_data"]] == [
+        "weights.bin"
+    ]
+    assert (model.parent / "weights.bin").read_bytes() == data  # somebody else's, perhaps another model's
+    assert operators(model) == ["Conv"]
+
+
+@pytest.mark.parametrize("options", [[], ["-o", "out.onnx", "--in-place"]])
+def test_it_is_said_where_to_write(run, model, options) -> None:
+    before = model.read_bytes()
+    result = run("fold", model, *options)
+    assert result.exit_code == 2
+    assert "-o OUT.onnx, or say --in-place" in result.stderr
+    assert model.read_bytes() == before
+
+
+def test_a_fold_in_place_that_fails_changes_nothing(run, model, monkeypatch) -> None:
+    before = model.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = run("fold", model, "--in-place")
+    assert result.exit_code == 2
+    assert "Free some space" in result.stderr
+    assert model.read_bytes() == before
+    assert [file.name for file in model.parent.iterdir()] == [model.name]
+
+
+def test_the_report_is_never_written_over_the_model_in_place(run, model) -> None:
+    before = model.read_bytes()
+    assert run("fold", model, "--in-place", "--json", model).exit_code == 2
+    assert model.read_bytes() == before

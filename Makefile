@@ -2,6 +2,7 @@
 # make demo      export the trained ConvNet, then measure its accuracy before and after
 # make test      the test suite
 # make lint      ruff and mypy
+# make bench     time whole processes beside other tools, into docs/speed.md (needs 20 GB of disk)
 # make clean     remove what the others made
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint bench clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -34,6 +35,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy bnfold cli
+
+bench: $(STAMP)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[benchmarks]"
+	$(BIN)/python -m benchmarks.speed --page docs/speed.md
 
 clean:
 	rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

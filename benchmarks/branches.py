@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 import bnfold
+from benchmarks.page import markdown_table
 from bnfold import bench
 from bnfold.graph import count_nodes
 from bnfold.torch import Loaded, to_onnx
@@ -186,9 +187,7 @@ def markdown(rows: Sequence[Row], command: str) -> str:
         "",
         NOTE.format(shape="×".join(map(str, SHAPE))),
         "",
-        "| " + " | ".join(HEADER) + " |",
-        "|" + "---|" * len(HEADER),
-        *("| " + " | ".join(row.cells) + " |" for row in rows),
+        *markdown_table(HEADER, (row.cells for row in rows)),
     ]
     return "\n".join(lines) + "\n"
 

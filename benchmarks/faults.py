@@ -20,13 +20,13 @@ import statistics
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from importlib import metadata
 from pathlib import Path
 
 import onnx
 
 import bnfold
+from benchmarks.page import markdown_table, today
 from bnfold.proof.verdict import Layer, Validation
 from tests.planted_faults import FAULTS, Case, Planted
 from tests.random_graphs import random_feeds, random_model
@@ -215,31 +215,24 @@ def worst(validation: Validation) -> tuple[str, str]:
     return f"{margin(layer):.2f}", f"{first} and {len(others)} more" if others else first
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]
-
-
 def markdown(trials: Sequence[Trial], acquittals: Sequence[Acquittal], command: str) -> str:
     """The outcome as a page section: the date, the command, the versions and the tables."""
     versions = [f"bnfold {bnfold.__version__}"]
     versions += [f"{name} {metadata.version(name)}" for name in ("onnxruntime", "torch", "onnx")]
     versions.append(f"Python {platform.python_version()}")
-    today = date.today()
-    lines = [f"Measured on {today.day} {today:%B %Y} with {', '.join(versions)}:"]
+    lines = [f"Measured on {today()} with {', '.join(versions)}:"]
     lines += [
         "",
         f"```console\n$ {command}\n```",
         "",
         FAULT_NOTE,
         "",
-        *table(FAULT_HEADER, fault_rows(trials)),
+        *markdown_table(FAULT_HEADER, fault_rows(trials)),
     ]
-    lines += ["", FOLD_NOTE, "", *table(FOLD_HEADER, fold_rows(acquittals))]
+    lines += ["", FOLD_NOTE, "", *markdown_table(FOLD_HEADER, fold_rows(acquittals))]
     models = [acquittal for acquittal in acquittals if acquittal.group == "given models"]
     if models:
-        lines += ["", MODEL_NOTE, "", *table(MODEL_HEADER, model_rows(models))]
+        lines += ["", MODEL_NOTE, "", *markdown_table(MODEL_HEADER, model_rows(models))]
     return "\n".join(lines) + "\n"
 
 

@@ -26,6 +26,7 @@ import onnx_ir as ir
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.page import markdown_table
 from benchmarks.tools import TOOLS, Tool
 from bnfold.errors import BnfoldError
 from bnfold.graph import Facts, count_nodes
@@ -88,6 +89,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What the original computes: its inputs by name, and its outputs."""
+
+    feeds: sessions.Feeds
+    outputs: Sequence[object]
+
+
+@dataclass(frozen=True)
 class Row:
     """One model: what it holds, and what every installed tool made of it."""
 
@@ -122,17 +131,25 @@ def measure(path: Path, tools: Sequence[Tool], time_limit: float = TIME_LIMIT) -
     Raises:
         BnfoldError: ONNX Runtime cannot run the original.
     """
-    original = ir.load(path)
-    feeds = samples.draw(interface(original).inputs, SIZES, seed=0)
-    expected = sessions.run(sessions.session(path, optimized=False), feeds)
+    truth = reference(path)
     outcomes = {}
     with tempfile.TemporaryDirectory() as folder:
         for tool in tools:
             target = Path(folder) / f"{tool.package}.onnx"
             problem = _convert(tool, path, target, time_limit)
-            outcomes[tool.name] = Outcome(problem=problem) if problem else _judge(target, feeds, expected)
+            outcomes[tool.name] = Outcome(problem=problem) if problem else judge(target, truth)
             target.unlink(missing_ok=True)
-    return Row(path.stem, count(original), outcomes)
+    return Row(path.stem, count(ir.load(path)), outcomes)
+
+
+def reference(path: Path) -> Reference:
+    """Run a model on one seeded input, the optimizer off.
+
+    Raises:
+        BnfoldError: ONNX Runtime cannot run it.
+    """
+    feeds = samples.draw(interface(ir.load(path)).inputs, SIZES, seed=0)
+    return Reference(feeds, sessions.run(sessions.session(path, optimized=False), feeds))
 
 
 def _convert(tool: Tool, source: Path, target: Path, time_limit: float) -> str | None:
@@ -150,17 +167,17 @@ def _convert(tool: Tool, source: Path, target: Path, time_limit: float) -> str |
     return f"It ended with exit code {done.returncode}: {last[0]}"
 
 
-def _judge(target: Path, feeds: sessions.Feeds, expected: Sequence[object]) -> Outcome:
+def judge(target: Path, truth: Reference) -> Outcome:
     """Count what is left in a file and compare what it computes with what the original did."""
     try:
         left = count(ir.load(target))
-        actual = sessions.run(sessions.session(target, optimized=False), feeds)
+        actual = sessions.run(sessions.session(target, optimized=False), truth.feeds)
     except (BnfoldError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         return Outcome(problem=f"What it wrote cannot be read or run: {error}")
-    if len(actual) != len(expected):
-        return Outcome(left, problem=f"It has {len(actual)} outputs instead of {len(expected)}.")
+    if len(actual) != len(truth.outputs):
+        return Outcome(left, problem=f"It has {len(actual)} outputs instead of {len(truth.outputs)}.")
     outcome = agreement.Agreement()
-    for one, other in zip(expected, actual, strict=True):
+    for one, other in zip(truth.outputs, actual, strict=True):
         kind = str(np.asarray(one).dtype)
         outcome = outcome.worst(agreement.compare(one, other, agreement.TOLERANCES.get(kind, 0.0)))
     return Outcome(left, outcome.max_rel, outcome.problem)
@@ -185,9 +202,7 @@ def markdown(rows: Sequence[Row], tools: Sequence[Tool], command: str) -> str:
         "",
         NOTE.format(tolerance=agreement.TOLERANCES["float32"]),
         "",
-        "| " + " | ".join(HEADER) + " |",
-        "|" + "---|" * len(HEADER),
-        *("| " + " | ".join(row.cells) + " |" for row in rows),
+        *markdown_table(HEADER, (row.cells for row in rows)),
     ]
     found = problems(rows)
     return "\n".join([*lines, *([""] if found else []), *(f"- {line}" for line in found)]) + "\n"

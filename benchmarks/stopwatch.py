@@ -18,7 +18,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from importlib import metadata
 from pathlib import Path
 
@@ -27,6 +26,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import bnfold
+from benchmarks.page import markdown_table, today
 from bnfold import bench
 from bnfold.environment import environment
 
@@ -146,7 +146,6 @@ def markdown(
     """The page."""
     versions = [f"bnfold {bnfold.__version__}", f"onnxruntime {metadata.version('onnxruntime')}"]
     versions += [f"NumPy {np.__version__}", f"Python {platform.python_version()}"]
-    today = date.today()
     return "\n".join(
         [
             "# The stopwatch against itself",
@@ -154,15 +153,13 @@ def markdown(
             "How often `bnfold bench` claims a difference where there is none, and how often it finds one of",
             "10 %. What the verdicts mean stands in [latency](latency.md).",
             "",
-            f"Measured on {today.day} {today:%B %Y} with {', '.join(versions)}:",
+            f"Measured on {today()} with {', '.join(versions)}:",
             "",
             f"```console\n$ {command}\n```",
             "",
             f"{runs} runs of each pair. {conditions(results, load)}",
             "",
-            "| " + " | ".join(HEADER) + " |",
-            "|" + "---|" * len(HEADER),
-            *("| " + " | ".join(line) + " |" for line in lines),
+            *markdown_table(HEADER, lines),
             "",
         ]
     )

@@ -4,22 +4,19 @@
 
 runs one of them alone, so that a tool that crashes or never ends takes nothing else with it. Every tool runs
 as its own documentation shows it first, without options of ours, except that ONNX Runtime's optimizer is held
-at its basic level: what it does beyond is meant for one machine and not for a file.
+at its basic level: what it does beyond is meant for one machine and not for a file. This module imports next
+to nothing itself, so that the process holds the tool alone, and can be timed.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
-from bnfold import __version__
 
-
-@dataclass(frozen=True)
-class Tool:
+class Tool(NamedTuple):
     """One tool.
 
     Attributes:
@@ -35,6 +32,10 @@ class Tool:
     @property
     def version(self) -> str | None:
         """The installed version; None where it is not installed."""
+        from importlib import metadata
+
+        from bnfold import __version__
+
         if self.package == "bnfold":
             return __version__  # it runs from this clone, installed or not
         try:

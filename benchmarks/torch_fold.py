@@ -15,7 +15,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.page import markdown_table, replaced, today
 from bnfold.torch import fold
 from bnfold.torch.eager import relative_error
 from bnfold.torch.rehearsal import tensors
@@ -30,7 +30,6 @@ from models.batchnorms import seeded_statistics
 from tests.torch.networks import example, trained
 
 PAGE = Path(__file__).parent.parent / "docs" / "torch.md"
-MARKS = ("<!-- the table begins -->", "<!-- the table ends -->")
 USUAL = ("resnet", "mobilenet", "repvgg", "dcgan", "pointnet", "levit")
 LIMIT = 1e-12  # relative; above it a copy is called wrong
 HEADER = ("network", "BatchNorms", "bnfold leaves", "error", "fx fuse leaves", "error")
@@ -210,27 +209,15 @@ def rows() -> list[Row]:
 
 def table(measured: Sequence[Row]) -> str:
     """The rows in Markdown, with when and by what they were measured."""
-    today, version = date.today(), torch.__version__.partition("+")[0]
+    version = torch.__version__.partition("+")[0]
     lines = [
-        f"Measured on {today.day} {today:%B %Y} with torch {version}:",
+        f"Measured on {today()} with torch {version}:",
         "",
         "```console\n$ python -m benchmarks.torch_fold\n```",
         "",
-        "| " + " | ".join(HEADER) + " |",
-        "|" + "---|" * len(HEADER),
-        *("| " + " | ".join(row.cells) + " |" for row in measured),
+        *markdown_table(HEADER, (row.cells for row in measured)),
     ]
     return "\n".join(lines)
-
-
-def replaced(page: str, text: str) -> str:
-    """The page with its table replaced.
-
-    Raises:
-        ValueError: It has not both marks.
-    """
-    begin, end = page.index(MARKS[0]) + len(MARKS[0]), page.index(MARKS[1])
-    return f"{page[:begin]}\n\n{text}\n\n{page[end:]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

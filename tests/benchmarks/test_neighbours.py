@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
@@ -75,13 +74,12 @@ def test_a_changed_output_is_called_wrong(folder: Path, tmp_path: Path) -> None:
     changed = onnx.load(folder / "small.onnx")
     changed.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight(4, 3, 3, 3, seed=9), "w"))
     onnx.save(changed, tmp_path / "changed.onnx")
-    feeds = {"x": np.ones((2, 3, 6, 6), np.float32)}
-    session = neighbours.sessions.session(folder / "small.onnx", optimized=False)
-    expected = neighbours.sessions.run(session, feeds)
-    outcome = neighbours._judge(tmp_path / "changed.onnx", feeds, expected)
+    truth = neighbours.reference(folder / "small.onnx")
+    outcome = neighbours.judge(tmp_path / "changed.onnx", truth)
     assert "wrong" in str(outcome)
     assert outcome.problem is not None
-    fewer = neighbours._judge(folder / "small.onnx", feeds, [*expected, *expected])
+    twice = neighbours.Reference(truth.feeds, [*truth.outputs, *truth.outputs])
+    fewer = neighbours.judge(folder / "small.onnx", twice)
     assert fewer.problem == "It has 1 outputs instead of 2."
 
 

@@ -36,6 +36,14 @@ HOOK = Rule(
     "in PyTorch {node} has to stay as it is: a hook of {module} sees values that would change.",
     "Remove the hook before the fold, and register it on the folded module if it may see other values.",
 )
+DEPENDS = Rule(
+    "BN503",
+    "the module's code depends on it",
+    "in PyTorch {node} has to stay as it is, since the forward depends on it in a way that its graph does not"
+    " show. {problem}",
+    "Where the forward looks for a layer's type, weight or bias, or for a size, let it not; or export the"
+    " module to ONNX for one size (`bnfold export`).",
+)
 
 _BIAS = 2  # which input of Conv, ConvTranspose and Gemm the bias is
 _SUMS = frozenset({"Add", "Sub", "Sum"})

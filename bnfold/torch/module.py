@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from bnfold import reasons
 from bnfold.errors import BnfoldError, DisagreementError, InputError, ModelError
 from bnfold.files.contents import reason
 from bnfold.fold import fold as fold_graph
@@ -19,7 +20,7 @@ from bnfold.reasons import GRAPH_OUTPUT, ON_REQUEST, Reason
 from bnfold.result import FoldResult, Merge, Site
 from bnfold.sites import module_name
 from bnfold.torch import eager, semantics
-from bnfold.torch.comparison import DEPENDS, HOOK, NO_PLACE, Comparison, Difference
+from bnfold.torch.comparison import Comparison, Difference
 from bnfold.torch.edits import apply
 from bnfold.torch.export import to_onnx
 from bnfold.torch.load import Loaded
@@ -291,7 +292,7 @@ def _dependent(
         more = keep | nodes
         return _dependent(graph, comparison, refusals, error_of, instead, merge, more) if instead else {}
     return {
-        site.node: DEPENDS(node=site.name, problem=found.problem)
+        site.node: reasons.DEPENDS(node=site.name, problem=found.problem)
         for site, found in _culprits(suspects, lambda sites: tried(sites)[1])
     }
 
@@ -346,11 +347,11 @@ def _fold_what_fits(
 
 
 def _is_hooked(path: str) -> Callable[[str], Reason]:
-    return lambda site: HOOK(node=site, module=path)
+    return lambda site: reasons.HOOK(node=site, module=path)
 
 
 def _is_a_branch(site: str) -> Reason:
-    return NO_PLACE(node=site, why="it would change a branch of a sum that the forward computes")
+    return reasons.NO_PLACE(node=site, why="it would change a branch of a sum that the forward computes")
 
 
 def _check_rounding(exact: nn.Module, made: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 The same text serves the exception-free result, `bnfold explain CODE`, the reports and `docs/reasons.md`, so
 they cannot diverge. Codes are never reused: 1xx is the BatchNorm itself, 2xx the operator that its affine
-meets, 3xx the topology, 4xx the numbers.
+meets, 3xx the topology, 4xx the numbers, 5xx a PyTorch module that is folded in place of a graph.
 """
 
 from __future__ import annotations
@@ -260,6 +260,27 @@ UNDERFLOW = Rule(
     "folded weights would lose their digits",
     "the folded constants of {node} are so small that {dtype} rounds them coarsely.",
     "Export in a wider type: the original keeps these digits only because it scales in a second step.",
+)
+
+NO_PLACE = Rule(
+    "BN501",
+    "the module has no place for the folded numbers",
+    "in PyTorch {node} has to stay as it is: {why}.",
+    "Export the module to ONNX (`bnfold export`), where every node can be changed by itself.",
+)
+HOOK = Rule(
+    "BN502",
+    "a hook sees the values",
+    "in PyTorch {node} has to stay as it is: a hook of {module} sees values that would change.",
+    "Remove the hook before the fold, and register it on the folded module if it may see other values.",
+)
+DEPENDS = Rule(
+    "BN503",
+    "the module's code depends on it",
+    "in PyTorch {node} has to stay as it is, since the forward depends on it in a way that its graph does not"
+    " show. {problem}",
+    "Where the forward looks for a layer's type, weight or bias, or for a size, let it not; or export the"
+    " module to ONNX for one size (`bnfold export`).",
 )
 
 RULES = {rule.code: rule for rule in list(vars().values()) if isinstance(rule, Rule)}

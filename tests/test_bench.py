@@ -42,12 +42,22 @@ def chain(length: int) -> onnx.ModelProto:
     return made
 
 
+def measured(original: onnx.ModelProto, other: onnx.ModelProto, verdict: str) -> bench.Benchmark:
+    """A benchmark with one verdict at every setting; on a busy machine that can take a longer look."""
+    for seconds in (1.0, 2.0, 4.0, 8.0):
+        result = benchmark(original, other, seconds=seconds)
+        verdicts = {row.verdict for row in result.rows}
+        assert verdicts <= {verdict, "too noisy to say"}, "ten times the work is nothing else"
+        if verdicts == {verdict}:
+            return result
+    pytest.fail("too noisy to say, four times")
+
+
 def test_less_work_is_faster_and_more_is_slower():
-    result = benchmark(chain(40), chain(4), seconds=1.5)
+    result = measured(chain(40), chain(4), "faster")
     assert [row.optimizer for row in result.rows] == ["default", "basic", "off"]
     assert (result.provider, result.threads, result.shapes) == ("cpu", 1, {"v0": (1, SIZE)})
     for row in result.rows:
-        assert row.verdict == "faster"
         assert 1 < row.low <= row.ratio <= row.high
         assert row.ratio > 2  # ten times the work; the machine may be busy
         assert row.ratio == pytest.approx(row.original_ms / row.folded_ms)
@@ -59,8 +69,7 @@ def test_less_work_is_faster_and_more_is_slower():
         times = (row.original_times_ms, row.folded_times_ms, row.control_times_ms)
         assert [len(each) for each in times] == [row.rounds] * 3
         assert np.median(row.folded_times_ms) == row.folded_ms
-    slower = benchmark(chain(4), chain(40), seconds=1.0)
-    assert {row.verdict for row in slower.rows} == {"slower"}
+    measured(chain(4), chain(40), "slower")
 
 
 def test_what_both_models_weigh_stands_beside_it():

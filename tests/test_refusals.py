@@ -129,6 +129,9 @@ def model_for(code: str) -> onnx.ModelProto:
     return model
 
 
+GRAPH = {code for code in RULES if not code.startswith("BN5")}  # the others are reasons of a module
+
+
 def given(result: FoldResult[onnx.ModelProto]) -> list[Reason]:
     """All reasons, of both directions."""
     both = [reason for site in result.kept for reason in (site.reason, site.reason_after)]
@@ -136,10 +139,11 @@ def given(result: FoldResult[onnx.ModelProto]) -> list[Reason]:
 
 
 def test_there_is_a_model_for_every_reason_and_no_other():
-    assert set(CASES) == set(RULES)
+    assert set(CASES) == GRAPH
+    assert set(RULES) - GRAPH == {"BN501", "BN502", "BN503"}, "tests/torch has a module for each of these"
 
 
-@pytest.mark.parametrize("code", sorted(RULES))
+@pytest.mark.parametrize("code", sorted(GRAPH))
 def test_the_model_of_a_reason_is_kept_for_it(code, monkeypatch):
     if code == "BN306":
         monkeypatch.setattr(push, "_LIMIT", 2)
@@ -154,7 +158,7 @@ def test_the_model_of_a_reason_is_kept_for_it(code, monkeypatch):
         assert_same(model, result.model)
 
 
-@pytest.mark.parametrize("code", sorted(RULES))
+@pytest.mark.parametrize("code", sorted(GRAPH))
 def test_a_reason_is_a_sentence_with_all_its_facts_and_a_remedy(code, monkeypatch):
     if code == "BN306":
         monkeypatch.setattr(push, "_LIMIT", 2)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from bnfold.module_pipeline import ModuleExport
 
 _FORMS = {
-    "pt2": "a program of torch.export, in eval mode",
-    "module": "the pickled module",
-    "state_dict": "the weights alone",
+    "pt2": "a program of torch.export, in eval mode: torch.export.load reads it",
+    "module": "the pickled module: torch.load(…, weights_only=False) reads it where its classes are",
+    "state_dict": "the weights alone: they fit bnfold.torch.fold(model, example).module",
 }
 
 
@@ -31,7 +31,7 @@ def module_report(export: ModuleExport) -> RenderableType:
         "",
         Text(
             f"In eager mode and float64 the largest relative error is {folded.error:.0e},"
-            " on the example inputs and on random ones."
+            " on the example inputs, on random ones, and at other sizes that it takes."
         ),
         Text(
             f"{named} of {len(folded.parameters)} tensors hold numbers of others too; --json says of which."

@@ -11,7 +11,8 @@ from bnfold.reasons import RULES, Rule
 
 _INTRODUCTION = """A fold is made only where it is an identity over the reals, proved from shapes and
 constants. Everything else stays, with one of these codes. 1xx is about the BatchNorm itself, 2xx about the
-operator that its affine meets, 3xx about the topology, 4xx about the numbers. Codes are never reused.
+operator that its affine meets, 3xx about the topology, 4xx about the numbers, 5xx about
+a PyTorch module that is folded in place of a graph. Codes are never reused.
 
 This page is made by `bnfold explain --markdown`."""
 

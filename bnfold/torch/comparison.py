@@ -13,9 +13,10 @@ import numpy as np
 import onnx_ir as ir
 from torch import nn
 
+from bnfold import reasons
 from bnfold.affine import Array
 from bnfold.ops.base import label
-from bnfold.reasons import Reason, Rule
+from bnfold.reasons import Reason
 from bnfold.result import FoldResult, Merge
 from bnfold.sites import module_name
 from bnfold.torch import regions
@@ -23,19 +24,6 @@ from bnfold.torch.edits import Edit, NewBias, Replace, SetTensor
 from bnfold.torch.places import Place, Places, array_of, fits, has_bias, layer_with_bias, named_tensors
 from bnfold.torch.regions import Region, path_of
 from bnfold.torch.rehearsal import Rehearsal
-
-NO_PLACE = Rule(
-    "BN501",
-    "the module has no place for the folded numbers",
-    "in PyTorch {node} has to stay as it is: {why}.",
-    "Export the module to ONNX (`bnfold export`), where every node can be changed by itself.",
-)
-HOOK = Rule(
-    "BN502",
-    "a hook sees the values",
-    "in PyTorch {node} has to stay as it is: a hook of {module} sees values that would change.",
-    "Remove the hook before the fold, and register it on the folded module if it may see other values.",
-)
 
 _BIAS = 2  # which input of Conv, ConvTranspose and Gemm the bias is
 _SUMS = frozenset({"Add", "Sub", "Sum"})
@@ -199,7 +187,7 @@ class _Reading:
         if node.op_type in _SUMS and not any(value and value.const_value for value in node.inputs):
             self.difference.apart += [value.name or "" for value in node.inputs if value is not None]
         elif path is not None and path in self._all.rehearsal.hooked:
-            self.difference.keep[label(node)] = HOOK(node=module_name(node), module=path)
+            self.difference.keep[label(node)] = reasons.HOOK(node=module_name(node), module=path)
         elif node.op_type not in _KERNELS:
             where = f"the forward of {path}" if path else "the forward"
             self._refuse_node(node, f"{where} does more than this, or takes or gives more than one tensor")
@@ -251,7 +239,7 @@ class _Reading:
         self._refuse(label(node), module_name(node), why)
 
     def _refuse(self, node: str, name: str, why: str) -> None:
-        self.difference.keep.setdefault(node, NO_PLACE(node=name, why=why))
+        self.difference.keep.setdefault(node, reasons.NO_PLACE(node=name, why=why))
 
 
 def _changed_inputs(old: ir.Node, new: ir.Node) -> list[tuple[int, Array]]:

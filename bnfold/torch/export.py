@@ -57,11 +57,11 @@ class _Job:
 
     @property
     def args(self) -> tuple[torch.Tensor, ...]:
-        return () if self.by_name else tuple(self.inputs.values())
+        return () if self.by_name else tuple(_own(self.inputs).values())
 
     @property
     def kwargs(self) -> dict[str, torch.Tensor]:
-        return dict(self.inputs) if self.by_name else {}
+        return _own(self.inputs) if self.by_name else {}
 
     @property
     def is_dynamic(self) -> bool:
@@ -69,7 +69,12 @@ class _Job:
 
     def call(self, module: nn.Module) -> Run:
         """Call `module` as the job's own is called."""
-        return lambda inputs: module(**inputs) if self.by_name else module(*inputs.values())
+        return lambda inputs: module(**_own(inputs)) if self.by_name else module(*_own(inputs).values())
+
+
+def _own(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies, into which a forward may write."""
+    return {name: tensor.clone() for name, tensor in inputs.items()}
 
 
 def to_onnx(
@@ -150,7 +155,7 @@ def _export_program(
         return _attempt(job, _dynamo, None, ())
     with quiet(), torch.no_grad():
         module = program.module()
-        sample = _Sample(job.inputs, outputs_of(module(*tensors)))
+        sample = _Sample(job.inputs, outputs_of(module(*job.args)))
     return _attempt(job, _dynamo, module, [sample])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,14 +12,15 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from bnfold.errors import DisagreementError, InputError, ModelError
+from bnfold import reasons
+from bnfold.errors import BnfoldError, DisagreementError, InputError, ModelError
 from bnfold.files.contents import reason
 from bnfold.fold import fold as fold_graph
 from bnfold.reasons import GRAPH_OUTPUT, ON_REQUEST, Reason
 from bnfold.result import FoldResult, Merge, Site
 from bnfold.sites import module_name
 from bnfold.torch import eager, semantics
-from bnfold.torch.comparison import HOOK, NO_PLACE, Comparison, Difference
+from bnfold.torch.comparison import Comparison, Difference
 from bnfold.torch.edits import apply
 from bnfold.torch.export import to_onnx
 from bnfold.torch.load import Loaded
@@ -92,19 +94,22 @@ def fold(
         DisagreementError: The copy computes something else. That would be a mistake in bnfold.
     """
     args, kwargs = _in_order_and_by_name(example_inputs)
-    original = _in_float64(module)
-    exported = copy.deepcopy(original)
-    rehearsal = rehearse(exported, args, kwargs)
-    graph, owners = _graph(exported, rehearsal, kwargs or args)
-    comparison = Comparison(graph, exported, module, rehearsal)
-    refusals = _Refusals({}, {value: _is_hooked(path) for value, path in owners.items()})
-    result, difference = _fold_what_fits(graph, comparison, refusals, merge, frozenset(keep))
-    folded = copy.deepcopy(original)
-    apply(difference.edits, folded)
-    error = eager.compare(original, folded, args, kwargs)
-    made = copy.deepcopy(module)
-    apply(difference.edits, made)
-    _check_rounding(folded, made)
+    with torch.random.fork_rng(devices=[]):  # the module may draw random numbers
+        original = _in_float64(module)
+        exported = copy.deepcopy(original)
+        rehearsal = rehearse(exported, args, kwargs)
+        graph, owners = _graph(exported, rehearsal, kwargs or args)
+        comparison = Comparison(graph, exported, module, rehearsal)
+        refusals = _Refusals({}, {value: _is_hooked(path) for value, path in owners.items()})
+
+        def error_of(difference: Difference) -> float:
+            return eager.compare(original, _applied(difference, original), args, kwargs)
+
+        result, difference, error = _fold_what_holds(
+            graph, comparison, refusals, error_of, merge, frozenset(keep)
+        )
+        made = _applied(difference, module)
+        _check_rounding(_applied(difference, original), made)
     return Folded(
         made,
         tuple(_sites(result, refusals)),
@@ -123,18 +128,23 @@ def _in_order_and_by_name(inputs: ExampleInputs) -> tuple[tuple[torch.Tensor, ..
     kwargs: dict[str, torch.Tensor] = {}
     if isinstance(inputs, Mapping):
         kwargs = dict(inputs)
+    elif isinstance(inputs, torch.Tensor) or not isinstance(inputs, Sequence):
+        args = (inputs,)
     else:
-        args = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
+        args = tuple(inputs)
     if not all(isinstance(value, torch.Tensor) for value in (*args, *kwargs.values())):
         raise InputError(
             "The example inputs are not all tensors.",
             "Give one tensor, a tuple of tensors in the order of forward, or a dictionary by its names.",
         )
+    if not all(value.numel() for value in (*args, *kwargs.values())):
+        raise InputError("An example input has no elements.", "Nothing can be compared on it: give it some.")
     return tuple(map(_wide, args)), {name: _wide(value) for name, value in kwargs.items()}
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    tensor = tensor.detach().cpu()
+    """A tensor of its own, into which a forward may write."""
+    tensor = tensor.detach().cpu().clone()
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
@@ -142,17 +152,43 @@ def _in_float64(module: nn.Module) -> nn.Module:
     """A copy in eval mode, on the CPU."""
     if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
         raise InputError("The module has layers without a shape yet.", "Run it once, then fold it.")
-    if isinstance(module, torch.jit.ScriptModule):
-        raise InputError(
-            "TorchScript has no modules to write back to.", "Fold the module that it was made from."
-        )
+    for path, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise InputError(
+                f"TorchScript{path and f' at {path}'} has no modules to write back to.",
+                "Fold the module that it was made from.",
+            )
+        if hasattr(part, "_orig_mod"):
+            raise InputError(
+                f"The module{path and f' at {path}'} is one of torch.compile.",
+                "Fold the module that it was made from, its _orig_mod, and compile the copy.",
+            )
     try:
-        return copy.deepcopy(module).cpu().double().eval()
+        made = copy.deepcopy(module)
+        if shared := _own(module) & _own(made):
+            raise TypeError(
+                f"copy.deepcopy gives {len(shared)} of its parts or tensors and no copies of them"
+            )
+        made.cpu().double().eval()  # each need not return the module: many an own `train` returns nothing
     except Exception as error:  # a module may hold what cannot be copied, each in its own way
         raise ModelError(
             f"The module cannot be copied: {reason(error)}.",
-            "copy.deepcopy(module) has to work; tensors that were computed are best kept out of it.",
+            "copy.deepcopy(module) has to work. Computed weights hinder it: undo weight_norm and pruning"
+            " first (remove_weight_norm, prune.remove), or take those of torch.nn.utils.parametrizations.",
         ) from error
+    return made
+
+
+def _own(module: nn.Module) -> set[int]:
+    """What a module is made of, by identity."""
+    return {id(one) for one in (*module.modules(), *module.parameters(), *module.buffers())}
+
+
+def _applied(difference: Difference, module: nn.Module) -> nn.Module:
+    """A copy with its edits."""
+    made = copy.deepcopy(module)
+    apply(difference.edits, made)
+    return made
 
 
 def _graph(
@@ -179,6 +215,10 @@ class _Refusals:
     values: dict[str, Callable[[str], Reason]]
     apart: dict[str, str] = field(default_factory=dict)
 
+    def copy(self) -> _Refusals:
+        """The same for now, for a fold on trial."""
+        return _Refusals(dict(self.nodes), dict(self.values), dict(self.apart))
+
     def translated(self, reason: Reason | None, site: Site) -> Reason | None:
         """A reason of the fold in terms of the module."""
         if reason is not None and reason.rule is ON_REQUEST:
@@ -186,6 +226,98 @@ class _Refusals:
         if reason is not None and reason.rule is GRAPH_OUTPUT and reason.facts["value"] in self.values:
             return self.values[reason.facts["value"]](site.name)
         return reason
+
+
+def _fold_what_holds(
+    graph: ir.Model,
+    comparison: Comparison,
+    refusals: _Refusals,
+    error_of: Callable[[Difference], float],
+    merge: bool,
+    keep: frozenset[str],
+) -> tuple[FoldResult[ir.Model], Difference, float]:
+    """Fold what fits, without what the module's code turns out to depend on where no graph shows it.
+
+    A forward may ask whether a layer has a bias, return a norm of its weight, multiply by a size, or take
+    another path at another one. The graph knows one run only; the copy in eager mode shows the rest.
+
+    Args:
+        graph: The original.
+        comparison: Of `graph`.
+        refusals: What the module has no place for; what is found is added.
+        error_of: Runs the folded copy, and raises where it does not hold.
+        merge: As in `fold`, like the next.
+        keep: Names of BatchNorms.
+    """
+    while True:
+        result, difference = _fold_what_fits(graph, comparison, refusals, merge, keep)
+        try:
+            return result, difference, error_of(difference)
+        except (ModelError, DisagreementError):
+            found = _dependent(graph, comparison, refusals, error_of, result.folded, merge, keep)
+            if not found and not result.merges:
+                raise
+            if not found:  # no BatchNorm alone is to blame, so it is what they have become together
+                merge = False
+                refusals.apart.update({one.into: one.into for one in result.merges})
+            refusals.nodes.update(found)
+
+
+def _dependent(
+    graph: ir.Model,
+    comparison: Comparison,
+    refusals: _Refusals,
+    error_of: Callable[[Difference], float],
+    suspects: Sequence[Site],
+    merge: bool,
+    keep: frozenset[str],
+) -> dict[str, Reason]:
+    """The sites whose folds do not hold even if they are alone; the arguments are as above."""
+    nodes = frozenset(site.node for site in suspects)
+
+    def tried(sites: Sequence[Site]) -> tuple[Sequence[Site], BnfoldError | None]:
+        others = nodes - {site.node for site in sites}
+        went: Sequence[Site] = ()
+        with _outputs_restored(graph):
+            try:
+                result, difference = _fold_what_fits(graph, comparison, refusals.copy(), merge, keep | others)
+                went = result.folded
+                error_of(difference)
+            except (ModelError, DisagreementError) as problem:
+                return went, problem
+        return went, None
+
+    instead, problem = tried([])
+    if problem is not None:  # where they stay others go, arithmetic of the forward, and those are to blame
+        more = keep | nodes
+        return _dependent(graph, comparison, refusals, error_of, instead, merge, more) if instead else {}
+    return {
+        site.node: reasons.DEPENDS(node=site.name, problem=found.problem)
+        for site, found in _culprits(suspects, lambda sites: tried(sites)[1])
+    }
+
+
+def _culprits(
+    sites: Sequence[Site], problem_of: Callable[[Sequence[Site]], BnfoldError | None]
+) -> Iterator[tuple[Site, BnfoldError]]:
+    """The sites whose folds do not hold, and what is wrong with each; halves that hold are left out."""
+    problem = problem_of(sites) if sites else None
+    if problem is not None and len(sites) == 1:
+        yield sites[0], problem
+    elif problem is not None:
+        middle = len(sites) // 2
+        yield from _culprits(sites[:middle], problem_of)
+        yield from _culprits(sites[middle:], problem_of)
+
+
+@contextlib.contextmanager
+def _outputs_restored(graph: ir.Model) -> Iterator[None]:
+    count = len(graph.graph.outputs)
+    try:
+        yield
+    finally:
+        while len(graph.graph.outputs) > count:
+            graph.graph.outputs.pop()
 
 
 def _fold_what_fits(
@@ -215,18 +347,18 @@ def _fold_what_fits(
 
 
 def _is_hooked(path: str) -> Callable[[str], Reason]:
-    return lambda site: HOOK(node=site, module=path)
+    return lambda site: reasons.HOOK(node=site, module=path)
 
 
 def _is_a_branch(site: str) -> Reason:
-    return NO_PLACE(node=site, why="it would change a branch of a sum that the forward computes")
+    return reasons.NO_PLACE(node=site, why="it would change a branch of a sum that the forward computes")
 
 
 def _check_rounding(exact: nn.Module, made: nn.Module) -> None:
     """What is given back must be what was verified, rounded once to each tensor's type."""
     wide, own = dict(named_tensors(exact)), dict(named_tensors(made))
     same = wide.keys() == own.keys() and all(
-        torch.equal(wide[name].to(tensor.dtype), tensor.cpu()) for name, tensor in own.items()
+        eager.relative_error(wide[name].to(tensor.dtype), tensor.cpu()) == 0 for name, tensor in own.items()
     )
     if not same:
         raise DisagreementError("The copy is not what was verified.", "Please report this with the model.")

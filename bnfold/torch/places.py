@@ -45,7 +45,8 @@ class Places:
         for name, tensor in named_tensors(module):
             first = self._first.setdefault(id(tensor), name)
             self._names[name] = first
-            self._tensors[first] = tensor.detach().numpy()
+            if tensor.is_floating_point() and tensor.layout == torch.strided:  # others are no weights to fold
+                self._tensors[first] = tensor.detach().numpy()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor in the module."""

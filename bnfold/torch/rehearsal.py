@@ -7,12 +7,14 @@ copy that is exported: they may do what an exporter cannot follow, as `.numpy()`
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from bnfold.errors import InputError
 from bnfold.files.contents import reason
@@ -73,7 +75,7 @@ def rehearse(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         handles.append(part.register_forward_hook(_noting(names, found), with_kwargs=True))
     try:
         with torch.no_grad(), quiet():
-            module(*args, **kwargs)
+            module(*copy.deepcopy(tuple(args)), **copy.deepcopy(dict(kwargs)))  # it may write into them
     except Exception as error:  # the user's own code
         raise InputError(
             f"The module does not run in float64 on these inputs: {reason(error)}.",
@@ -166,7 +168,7 @@ def expose(module: nn.Module, hooked: frozenset[str]) -> list[str]:
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Every tensor in nested tuples, lists and mappings, in order."""
+    """Every tensor in nested tuples, lists, mappings and what else PyTorch knows as a container, in order."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -175,3 +177,5 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, (tuple, list)):
         for part in value:
             yield from tensors(part)
+    elif not pytree.tree_is_leaf(value):  # such as a dataclass that is registered
+        yield from tensors(pytree.tree_leaves(value))

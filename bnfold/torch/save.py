@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,19 +52,16 @@ def save(module: nn.Module, path: Path, form: Form, inputs: Inputs, dynamic: Seq
             with silent():
                 torch.export.save(content, stream)
         elif form == "module":
-            _pickle(content, stream)
+            _pickle(content, stream, "The module", "--to pt2 and --to state_dict need none of its code.")
         else:
-            torch.save(content.state_dict(), stream)
+            _pickle(content.state_dict(), stream, "The state_dict", "--to pt2 holds tensors alone.")
 
 
-def _pickle(module: nn.Module, stream: BinaryIO) -> None:
+def _pickle(content: Any, stream: BinaryIO, what: str, fix: str) -> None:
     try:
-        torch.save(module, stream)
+        torch.save(content, stream)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ModelError(
-            f"The module cannot be pickled: {reason(error)}.",
-            "--to pt2 and --to state_dict need none of its code.",
-        ) from error
+        raise ModelError(f"{what} cannot be pickled: {reason(error)}.", fix) from error
 
 
 def _program(module: nn.Module, inputs: Inputs, dynamic: Sequence[str]) -> ExportedProgram:
@@ -71,9 +69,7 @@ def _program(module: nn.Module, inputs: Inputs, dynamic: Sequence[str]) -> Expor
     try:
         with eval_mode(module), silent():
             program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
-            with torch.no_grad():
-                expected = list(tensors(module(*args, **kwargs)))
-                actual = list(tensors(program.module()(*args, **kwargs)))
+            expected, actual = (_run(one, args, kwargs) for one in (module, program.module()))
     except Exception as error:  # the exporter runs the model, which can raise anything
         raise ModelError(
             f"The folded module could not be exported: {reason(error)}.",
@@ -85,6 +81,16 @@ def _program(module: nn.Module, inputs: Inputs, dynamic: Sequence[str]) -> Expor
             "Take --to module, and report it to PyTorch: torch.export gets this model wrong.",
         )
     return program
+
+
+def _run(
+    module: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]
+) -> list[torch.Tensor]:
+    """What it gives, with the random numbers of every run, on inputs into which it may write."""
+    args, kwargs = copy.deepcopy((args, kwargs))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return list(tensors(module(*args, **kwargs)))
 
 
 def _agree(expected: list[torch.Tensor], actual: list[torch.Tensor]) -> bool:

@@ -12,8 +12,9 @@ pytest.importorskip("onnxscript")
 from torch import nn  # noqa: E402
 
 import bnfold  # noqa: E402
+from bnfold import reasons  # noqa: E402
 from bnfold.torch import Loaded, to_onnx  # noqa: E402
-from bnfold.torch.comparison import HOOK, NO_PLACE, Comparison  # noqa: E402
+from bnfold.torch.comparison import Comparison  # noqa: E402
 from bnfold.torch.edits import NewBias, Replace, SetTensor  # noqa: E402
 from bnfold.torch.places import Place  # noqa: E402
 from bnfold.torch.rehearsal import rehearse  # noqa: E402
@@ -42,7 +43,7 @@ def test_edits_and_refusals(exported):
     assert told == {(SetTensor, "conv.weight"), (NewBias, "conv"), (Replace, "bn"), (Replace, "norm")}
     assert difference.nodes == {"conv.weight": ("conv",), "conv.bias": ("conv",)}
     (reason,) = difference.keep.values()
-    assert reason.rule is NO_PLACE
+    assert reason.rule is reasons.NO_PLACE
     assert "is used in several places" in reason.sentence
 
 
@@ -57,7 +58,7 @@ def test_a_module_with_a_hook_does_not_give_way(exported):
     module, graph, rehearsal = exported
     rehearsal = replace(rehearsal, hooked=frozenset({"bn"}))
     difference = Comparison(graph, module, module, rehearsal).of(bnfold.fold(graph))
-    assert HOOK in {reason.rule for reason in difference.keep.values()}
+    assert reasons.HOOK in {reason.rule for reason in difference.keep.values()}
 
 
 def test_numbers_are_measured_by_the_types_of_the_users_own(exported):

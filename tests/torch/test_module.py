@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -311,6 +312,113 @@ def test_inputs_by_name_and_outputs_in_containers():
     assert error_of(module, result.module, image(seed=3), torch.tensor([1, 2])) < 1e-6
 
 
+class CopiesNothing(nn.Conv2d):
+    """A layer that copies of its module would share."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class NoBias(nn.Conv2d):
+    """A convolution that does not look at its bias."""
+
+    def forward(self, x):
+        return functional.conv2d(x, self.weight)
+
+
+def shifted(forward, **options):
+    return made(forward, conv=conv(**options), bn=norm())
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        lambda: shifted(lambda m, x: (m.bn(m.conv(x)), m.bn.weight.abs().sum())),
+        lambda: shifted(lambda m, x: (m.bn(m.conv(x)), m.conv.weight.abs().sum())),
+        lambda: shifted(lambda m, x: (m.bn(m.conv(x)) * (2 - (m.conv.bias is None))).sin(), bias=False),
+        lambda: made(lambda m, x: m.bn(m.conv(x)), conv=NoBias(3, 4, 3, bias=False), bn=norm()),
+        lambda: shifted(lambda m, x: m.bn(m.conv(x)) if x.shape[0] == 2 else m.conv(x)),
+        lambda: shifted(lambda m, x: m.bn(m.conv(x)) if x.shape[-1] == 8 else m.conv(x)),
+        lambda: made(
+            lambda m, x: m.bn(m.by_size(m.conv(x))),
+            conv=conv(),
+            bn=norm(),
+            by_size=made(lambda _, x: x * len(x)),
+        ),
+    ],
+    ids=[
+        "norm of a scale",
+        "norm of a weight",
+        "bias is None",
+        "no bias read",
+        "batch",
+        "width",
+        "times a size",
+    ],
+)
+def test_what_the_forward_depends_on_stays(module):
+    module = nn.Sequential(module(), made(lambda _, x: x)).eval()
+    module.append(made(lambda m, x: (m.bn(m.conv(module_input(x))), x), conv=nn.Conv2d(4, 4, 1), bn=norm()))
+    result = folded(module, image())
+    assert [site.name for site in result.kept] == ["0.bn"]
+    assert result.kept[0].reason.code in ("BN503", "BN207")  # itself, or the arithmetic behind it stays
+    assert [site.name for site in result.folded] == ["2.bn"]
+    for x in (image(3, 3, 8, 8), image(2, 3, 9, 9)):
+        assert error_of(module, result.module, x) < 2e-6
+
+
+def module_input(x):
+    return x[0] if isinstance(x, tuple) else x
+
+
+def test_branches_that_the_forward_does_not_always_add_up_stay_apart():
+    class Sometimes(Branches):
+        def forward(self, x):
+            return x if len(x) == 3 else super().forward(x)
+
+    module = made(lambda m, x: m.r(m.stem(x)).sigmoid(), stem=nn.Conv2d(3, 4, 1), r=Sometimes())
+    result = folded(module, image())
+    assert not result.merges
+    assert "left apart: " in result.notes[0]
+    assert error_of(module, result.module, image(3, 3, 8, 8)) < 2e-6
+
+
+def test_outputs_in_a_registered_dataclass_are_compared():
+    @dataclass
+    class Out:
+        y: torch.Tensor
+
+    torch.export.register_dataclass(Out)
+    module = shifted(lambda m, x: Out(m.bn(m.conv(x)) * (2 - (m.conv.bias is None))), bias=False)
+    assert [site.reason.code for site in fold(module, image()).kept] == ["BN503"]
+
+
+def test_the_inputs_and_the_random_state_are_as_they_were():
+    module = shifted(lambda m, x: m.bn(m.conv(x.add_(1))) + torch.rand(1, dtype=x.dtype)).double()
+    x, drawn = image().double(), torch.get_rng_state()
+    assert not fold(module, x).kept
+    assert torch.equal(x, image().double())
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_a_counter_and_numbers_that_are_none():
+    module = shifted(lambda m, x: m.bn(m.conv(x)) + m.count.add_(1) * 0)
+    module.count, module.none = nn.Buffer(torch.zeros(())), nn.Buffer(torch.tensor(float("nan")))
+    result = fold(module, image())
+    assert not result.kept
+    assert result.module.count == module.count == 0
+
+
+def test_a_train_that_returns_nothing():
+    class Careless(nn.Sequential):
+        def train(self, mode=True):
+            super().train(mode)
+
+    module = seeded_statistics(Careless(conv(), norm()))
+    assert not fold(module, image()).kept
+    assert module.training
+
+
 @pytest.mark.parametrize(
     ("module", "inputs", "error", "words"),
     [
@@ -323,15 +431,18 @@ def test_inputs_by_name_and_outputs_in_containers():
             ModelError,
             "statistics of the batch",
         ),
-        (
-            lambda: made(lambda m, x: m.bn(m.conv(x)).to(m.bn.weight.dtype), conv=conv(), bn=norm()),
-            image(),
-            ModelError,
-            "name that in keep=",
-        ),
+        (partial(nn.Linear, 3, 2), None, InputError, "not all tensors"),
+        (partial(nn.Linear, 3, 2), image(0, 3), InputError, "no elements"),
+        (lambda: nn.Sequential(torch.jit.script(nn.ReLU()), norm()), image(), InputError, "TorchScript at 0"),
+        (lambda: torch.compile(nn.ReLU()), image(), InputError, "its _orig_mod"),
+        (lambda: nn.Sequential(CopiesNothing(3, 4, 3), norm()), image(), ModelError, "gives 3 of its parts"),
     ],
-    ids=["lazy", "no tensor", "a wrong size", "batch statistics", "looks for what is gone"],
+    ids=[
+        *("lazy", "no tensor", "a wrong size", "batch statistics", "none", "empty"),
+        *("TorchScript", "compiled", "no copy"),
+    ],
 )
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit says that it is one
 def test_what_cannot_be_done_is_refused(module, inputs, error, words):
     with pytest.raises(error, match=words):
         fold(module().eval(), inputs)

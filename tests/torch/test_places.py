@@ -99,3 +99,12 @@ def test_what_a_type_can_hold(numbers, dtype, expected):
 def test_arrays_of_constants_alone():
     assert array_of(None) is array_of(ir.Value(name="x")) is None
     assert array_of(constant("c", torch.ones(2))).tolist() == [1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_tensors_that_numpy_does_not_know_are_no_weights():
+    module = nn.Module()
+    module.codes = nn.Buffer(torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
+    module.sparse = nn.Buffer(torch.eye(3).to_sparse())
+    value = ir.Value(name="sparse", const_value=ir.tensor(np.eye(3)))
+    assert Places(module).find(value, "") == Place("sparse")

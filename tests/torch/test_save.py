@@ -73,3 +73,17 @@ def test_a_program_that_is_wrong_is_not_written(module, tmp_path, monkeypatch):
 def test_sizes_that_cannot_stay_open(tmp_path, form, words):
     with pytest.raises(InputError, match=words):
         save(made(lambda _, *x: x), tmp_path / "m", form, (image(),), ["batch"])
+
+
+def test_a_program_of_a_forward_that_writes_into_its_input_and_draws(tmp_path):
+    module, x = made(lambda m, x: m.conv(x.add_(1)) + torch.rand(1), conv=conv()), image()
+    save(module, path := tmp_path / "m.pt2", "pt2", (x,))
+    assert path.is_file()
+    assert torch.equal(x, image())
+
+
+def test_a_state_dict_that_cannot_be_pickled_is_refused(module, tmp_path):
+    module.register_state_dict_post_hook(lambda _, state, *__: state.update(it=lambda: None))
+    with pytest.raises(ModelError, match="state_dict cannot be pickled"):
+        save(module, tmp_path / "m.pt", "state_dict", ())
+    assert not list(tmp_path.iterdir())

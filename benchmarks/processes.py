@@ -55,12 +55,16 @@ class Middle:
 def run(command: Sequence[str], time_limit: float = TIME_LIMIT) -> Usage:
     """Run a command in the project's root and measure it.
 
+    Python may keep the modules that it compiles, as it does for users; where that is switched off, every
+    process would compile bnfold's again, and those of other tools, which came compiled, not.
+
     Raises:
         ProcessFailedError: It failed, or took too long and was ended.
     """
     launched = subprocess.Popen(
         [sys.executable, "-I", "-S", str(LAUNCHER), *command],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -118,10 +118,13 @@ def _copying(source: Path, target: Path) -> list[str]:
     return ["cp", *map(str, files(source)), str(target.parent)]
 
 
-def checked(contestant: Contestant, target: Path) -> tuple[int, str]:
+def checked(contestant: Contestant, target: Path) -> tuple[int | None, str]:
     """Count BatchNorms; what bnfold made is run and compared with the original as well."""
-    outcome = apart(judged, contestant.source, target) if contestant.name == OURS else None
-    return batchnorms(target), (outcome.problem or "") if outcome else ""
+    try:
+        outcome = apart(judged, contestant.source, target) if contestant.name == OURS else None
+        return batchnorms(target), (outcome.problem or "") if outcome else ""
+    except Exception as error:  # whatever a tool wrote, the others go on
+        return None, f"What it wrote could not be checked: {type(error).__name__}: {error}"
 
 
 def judged(source: Path, target: Path) -> neighbours.Outcome:
@@ -129,7 +132,7 @@ def judged(source: Path, target: Path) -> neighbours.Outcome:
     return neighbours.judge(target, neighbours.reference(source))
 
 
-def counted(contestant: Contestant, target: Path) -> tuple[int, str]:
+def counted(contestant: Contestant, target: Path) -> tuple[int | None, str]:
     """Count BatchNorms alone, where nothing is to be run."""
     del contestant
     return batchnorms(target), ""

@@ -63,7 +63,7 @@ class Score:
         return Middle.of(figure(one) / figure(two) for one, two in pairs) if pairs else None
 
 
-Check = Callable[[Contestant, Path], "tuple[int, str]"]
+Check = Callable[[Contestant, Path], "tuple[int | None, str]"]
 
 
 def contest(contestants: Sequence[Contestant], rounds: int, folder: Path, check: Check) -> list[Score]:

@@ -132,6 +132,7 @@ def test_codes_are_unique_and_ordered_by_their_kind() -> None:
     from bnfold.reasons import RULES
 
     assert all(
-        rule.code == code and rule.code[:2] == "BN" and rule.code[2] in "1234" for code, rule in RULES.items()
+        rule.code == code and rule.code[:2] == "BN" and rule.code[2] in "12345"
+        for code, rule in RULES.items()
     )
     assert list(RULES) == sorted(RULES)

@@ -21,7 +21,7 @@ from bnfold import pipeline
 from bnfold.kernels import Kernel
 from bnfold.ops.base import label
 from bnfold.ops.conv import Conv
-from bnfold.ops.linear import Weighted
+from bnfold.ops.linear import Weighted, multiplied
 from bnfold.ops.matmul import MatMul
 from bnfold.pipeline import Export, ExportDisagreementError, export
 from bnfold.proof.verdict import Blame, Layer
@@ -53,16 +53,16 @@ def repvgg(seed: int) -> onnx.ModelProto:
 
 def misscale(monkeypatch: pytest.MonkeyPatch, family: type[Weighted], faulty: Collection[str]) -> None:
     """Let an operator scale its first output channel by 1 % too much, in the nodes of these names."""
-    honest = family.factor
+    honest = family.scales
     first: Any = 0 if family is Conv else (..., 0)
 
-    def factor(self: Weighted, node: ir.Node, *given: Any) -> np.ndarray:
-        array = np.array(honest(self, node, *given))
+    def scales(self: Weighted, node: ir.Node, *given: Any) -> tuple[np.ndarray, np.ndarray]:
+        array = np.array(multiplied(honest(self, node, *given)))
         if label(node) in faulty:
             array[first] *= 1.01
-        return array
+        return array, np.ones((1,) * array.ndim)
 
-    monkeypatch.setattr(family, "factor", factor)
+    monkeypatch.setattr(family, "scales", scales)
 
 
 def forget_a_bias(monkeypatch: pytest.MonkeyPatch) -> None:

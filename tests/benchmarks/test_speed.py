@@ -187,6 +187,14 @@ def test_a_wrong_file_is_told(monkeypatch, tmp_path: Path, capsys) -> None:
     assert "resnet50, bnfold fold: They differ." in capsys.readouterr().out
 
 
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "out.onnx").write_bytes(b"no model")
+    rival = turns.Contestant("rival", tmp_path / "m.onnx", lambda _: [])
+    left, problem = speed.checked(rival, tmp_path / "out.onnx")
+    assert left is None
+    assert problem.startswith("What it wrote could not be checked: DecodeError: ")
+
+
 def test_a_rival_that_fails_is_told_and_runs_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import onnx
 import pytest
 
 # packages, or parts of packages, that a fold has no use for
@@ -100,3 +101,17 @@ def test_importing_bnfold_changes_nothing_for_others() -> None:
     program = "import sys, bnfold; assert sys.modules['sympy'].__file__; print(bnfold.benchmark.__module__)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "bnfold.bench"
+
+
+def test_a_module_with_an_open_size_is_exported_with_the_real_sympy(tmp_path) -> None:
+    torch = pytest.importorskip("torch")
+    path, out = tmp_path / "net.pt", tmp_path / "net.onnx"
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.Flatten()).eval()
+    torch.save(net, path)
+    modules = imported(
+        *("export", path, "--input-shape", "2x3x8x8", "--dynamic", "batch", "--no-bench", "-o", out, "-q")
+    )
+    assert {"sympy.core.add", "torch._dynamo"} <= modules
+    (size, *_) = onnx.load(out).graph.output[0].type.tensor_type.shape.dim
+    assert size.dim_param
+    assert "BatchNormalization" not in {node.op_type for node in onnx.load(out).graph.node}

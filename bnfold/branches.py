@@ -9,86 +9,23 @@ handled by turns with folding: the scale goes into the merged convolution, which
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations, zip_longest
-from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Array
 from bnfold.edit import Editor, rename
 from bnfold.graph import Facts
-from bnfold.kernels import Kernel
 from bnfold.ops.base import label
-from bnfold.ops.conv import Conv
-from bnfold.ops.pool import mean_kernel
 from bnfold.reasons import Reason
 from bnfold.result import Merge
-from bnfold.scopes import ONNX_DOMAINS, Scope
+from bnfold.scopes import Scope
 from bnfold.shapes import Dims
-from bnfold.sites import Link, link_of, module_name
-
-_SUMS = frozenset({"Add", "Sub", "Sum"})
-_KERNELS = {"Conv": Conv().kernel, "AveragePool": mean_kernel}
-
-
-class Form(NamedTuple):
-    """A linear form of a source: its kernel, the nodes that compute it, what they cost for one position."""
-
-    kernel: Kernel
-    source: ir.Value
-    nodes: tuple[ir.Node, ...] = ()
-    multiply_adds: int = 0
-
-
-_Term = tuple[float, ir.Value, Array | None]  # sign, value, and what a constant has become
-
-
-@dataclass(frozen=True, eq=False)
-class Branch:
-    """One term of a sum, or several that have become one.
-
-    Attributes:
-        sign: How it enters the sum, 1 or -1.
-        value: What enters the sum; None once it is made of several.
-        source: What the kernel reads.
-        kernel: Its linear form, the sign included; None where it has none.
-        nodes: The nodes that compute it from the source.
-        multiply_adds: Multiply-adds for one position; the source as it is costs none.
-        parts: The branches that it is made of, itself if it is one.
-        edited: What a constant term has become by folds that are not written yet.
-    """
-
-    sign: float
-    value: ir.Value | None
-    source: ir.Value
-    kernel: Kernel | None = None
-    nodes: tuple[ir.Node, ...] = ()
-    multiply_adds: int = 0
-    parts: tuple[Branch, ...] = ()
-    edited: Array | None = None
-
-    @property
-    def has_conv(self) -> bool:
-        """Whether a convolution is among its nodes: only such a branch can take others in."""
-        return any(node.op_type == "Conv" for node in self.nodes)
-
-    @property
-    def name(self) -> str:
-        """How a report calls it: by its convolution or BatchNorm."""
-        return module_name(self.nodes[-1]) if self.nodes else "identity"
-
-
-@dataclass
-class Sum:
-    """A sum with the sums that it alone reads: its branches, and the nodes that add them up."""
-
-    node: ir.Node
-    branches: list[Branch] = field(default_factory=list)
-    nodes: list[ir.Node] = field(default_factory=list)
+from bnfold.sites import module_name
+from bnfold.sums import Branch, Sum, Term, is_inner, is_sum, sum_of
 
 
 @dataclass(frozen=True)
@@ -118,8 +55,8 @@ def merge_branches(
         barred: Nodes that take no part.
     """
     for node in tuple(scope.graph):
-        if node.graph is not None and _is_sum(node) and not _is_inner(node.outputs[0]):
-            found = _sum(node, facts, barred)
+        if node.graph is not None and is_sum(node) and not is_inner(node.outputs[0]):
+            found = sum_of(node, facts, barred)
             branches = _merged(found, facts)
             if len(branches) < len(found.branches):
                 yield from _rewrite(found, branches, facts, editor)
@@ -128,114 +65,12 @@ def merge_branches(
 def refusals(scope: Scope, facts: Facts) -> Iterator[tuple[ir.Node, Reason]]:
     """For every node of a branch that stays beside others over its source: why it does."""
     for node in scope.graph:
-        if _is_sum(node) and not _is_inner(node.outputs[0]):
-            found = _sum(node, facts, ())
+        if is_sum(node) and not is_inner(node.outputs[0]):
+            found = sum_of(node, facts, ())
             for first, second in combinations(found.branches, 2):
                 reason = _refusal(found.node, first, second, facts)
                 if reason is not None:
                     yield from ((member, reason) for member in (*first.nodes, *second.nodes))
-
-
-def _is_sum(node: ir.Node) -> bool:
-    return node.op_type in _SUMS and node.domain in ONNX_DOMAINS and "broadcast" not in node.attributes
-
-
-def _is_inner(value: ir.Value) -> bool:
-    """Whether a value is read by one sum of its own graph and nothing else."""
-    reader = _only_reader(value)
-    return reader is not None and _is_sum(reader)
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = tuple(value.uses())
-    producer = value.producer()
-    if value.is_graph_output() or len(uses) != 1 or producer is None:
-        return None
-    reader = uses[0].node
-    return reader if reader.graph is producer.graph else None
-
-
-def _sum(node: ir.Node, facts: Facts, barred: Collection[ir.Node]) -> Sum:
-    found = Sum(node)
-    pending = [(1.0, node)]
-    while pending:
-        sign, current = pending.pop()
-        found.nodes.append(current)
-        for index, value in enumerate(current.inputs):
-            if value is None:
-                continue
-            own = -sign if current.op_type == "Sub" and index == 1 else sign
-            producer = value.producer()
-            if producer is not None and _is_sum(producer) and _only_reader(value) is current:
-                pending.append((own, producer))
-            else:
-                branch = _branch(own, value, facts, barred)
-                # a constant that earlier folds have changed, and that is not written yet
-                found.branches.append(replace(branch, edited=facts.edited.get((current, index))))
-    return found
-
-
-def _branch(sign: float, value: ir.Value, facts: Facts, barred: Collection[ir.Node]) -> Branch:
-    """The linear form of a term, from the nearest value that others read too or that no kernel gives."""
-    links: list[Link] = []
-    source = value
-    while _only_reader(source) is not None:
-        producer = source.producer()
-        link = link_of(producer, facts) if producer is not None else None
-        if not isinstance(link, Link) or producer in barred or link.affine.axes - {1}:
-            break
-        links.insert(0, link)
-        data = link.node.inputs[link.data]
-        assert data is not None, "an affine node has a data input"
-        source = data
-    form = _window(source, facts, barred) or _identity(source, facts)
-    if form is None:
-        return Branch(sign, value, source)
-    kernel = form.kernel
-    for link in links:
-        composed = facts.composed(link.node, link.affine)
-        kernel = kernel.scaled(*composed.vectors(1, len(kernel.bias)))
-    nodes = form.nodes + tuple(link.node for link in links)
-    cost = form.multiply_adds or (kernel.multiply_adds if nodes else 0)
-    branch = Branch(sign, value, form.source, kernel.scaled(np.asarray(sign), np.zeros(())), nodes, cost)
-    return replace(branch, parts=(branch,))
-
-
-def _window(
-    value: ir.Value, facts: Facts, barred: Collection[ir.Node], *, composed: bool = True
-) -> Form | None:
-    """What a Conv or a mean gives that is read here alone, together with one pointwise Conv before it."""
-    node = value.producer()
-    if node is None or _only_reader(value) is None or node.op_type not in _KERNELS or not node.inputs:
-        return None
-    if node in barred:
-        return None
-    source = node.inputs[0]
-    before = _window(source, facts, barred, composed=False) if composed and source is not None else None
-    if source is None or (before is None and len(tuple(source.uses())) < 2):
-        return None  # nothing else reads the source, so there is nothing to merge with
-    kernel = _kernel(node, facts)
-    if kernel is None or before is None:
-        return None if kernel is None else Form(kernel, source, (node,), kernel.multiply_adds)
-    together = kernel.after(before.kernel)
-    if together is None:
-        return None
-    return Form(together, before.source, (*before.nodes, node), before.multiply_adds + kernel.multiply_adds)
-
-
-def _kernel(node: ir.Node, facts: Facts) -> Kernel | None:
-    """The kernel of a Conv or a mean, if its settings stand in the node and its numbers are numbers."""
-    if node.domain not in ONNX_DOMAINS or any(attribute.is_ref() for attribute in node.attributes.values()):
-        return None
-    kernel = _KERNELS[node.op_type](node, facts)
-    return kernel if kernel is not None and kernel.is_finite else None
-
-
-def _identity(value: ir.Value, facts: Facts) -> Form | None:
-    rank, channels = facts.rank(value), facts.size(value, 1)
-    if rank is None or rank < 3 or channels is None:
-        return None
-    return Form(Kernel.diagonal(np.ones(channels), np.zeros(channels), rank - 2), value)
 
 
 def _merged(found: Sum, facts: Facts) -> list[Branch]:
@@ -306,7 +141,7 @@ def _refusal(node: ir.Node, first: Branch, second: Branch, facts: Facts) -> Reas
 
 def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -> Iterator[Merged]:
     """Put one Conv for each merged branch, and a sum of what is left."""
-    terms: list[_Term] = []
+    terms: list[Term] = []
     merged: list[Merged] = []
     for branch in branches:
         if branch.value is not None:
@@ -333,11 +168,11 @@ def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -
     yield from merged
 
 
-def _added_up(found: Sum, terms: list[_Term], facts: Facts, editor: Editor) -> ir.Value:
+def _added_up(found: Sum, terms: list[Term], facts: Facts, editor: Editor) -> ir.Value:
     """What is added minus what is subtracted; a Sum stays one, so that nodes do not become more."""
     several = any(node.op_type == "Sum" for node in found.nodes)
 
-    def joined(op_type: str, *parts: _Term) -> _Term:
+    def joined(op_type: str, *parts: Term) -> Term:
         values = [value for _, value, _ in parts]
         node = editor.insert(found.node, op_type, values)
         for index, (_, _, edited) in enumerate(parts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -46,6 +47,8 @@ def command(
     """
     if in_place == (output is not None):
         raise click.UsageError("Name the file to write with -o OUT.onnx, or say --in-place.")
+    # numpy's linear algebra would start a thread for every core; a fold multiplies element by element
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _lazy.load_onnx_ir()
     from bnfold.pipeline import fold_file
     from bnfold.sources import Source, read_onnx

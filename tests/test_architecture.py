@@ -23,6 +23,7 @@ LAYERS = (
     ("edit",),
     ("ops",),
     ("sites",),
+    ("sums",),
     ("branches", "ledger", "push", "shorten"),
     ("fold",),
     ("runtime", "environment"),

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
 _PIECE = 1 << 24  # bytes: what the kernel is asked for at once, and what is on its way to the disk meanwhile
+_REMEMBERED = 1 << 29  # bytes of a file that the system may keep in memory when they are on the disk
+_ON_ITS_WAY = 1 << 26  # bytes that a disk may not have written yet when it was told to
 _BUFFER = 1 << 20  # bytes read at once where the kernel does not copy; less is not worth a word to the disk
 _CANNOT = {  # what kernels say of files that they do not copy, older ones of two disks for instance
     errno.EBADF,
@@ -92,9 +94,13 @@ def start_writing(descriptor: int, begin: int, length: int) -> None:
     """Have the kernel start to write bytes of a file to disk, so that an fsync has less to wait for.
 
     That is Linux's answer to being told that what was just written is not needed soon; what is still on its
-    way to the disk stays in memory all the same.
+    way to the disk stays in memory all the same. Told once more, it drops what has arrived: of a very large
+    file only the beginning stays in memory, and what the system remembers of other files is not pushed out.
     """
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError):  # a hint, which a file system may know nothing of
         os.posix_fadvise(descriptor, begin, length, os.POSIX_FADV_DONTNEED)
+        arrived = max(begin - 2 * _ON_ITS_WAY, _REMEMBERED)
+        if arrived < begin - _ON_ITS_WAY:
+            os.posix_fadvise(descriptor, arrived, begin - _ON_ITS_WAY - arrived, os.POSIX_FADV_DONTNEED)

@@ -169,3 +169,36 @@ def test_nothing_at_all(source, tmp_path) -> None:
 def test_a_file_system_that_takes_no_hints(source, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(copying.os, "posix_fadvise", refusing(errno.EINVAL))
     assert copied(source, tmp_path / "target") == EXPECTED
+
+
+@LINUX
+def test_of_a_very_large_file_only_the_beginning_is_remembered(
+    source: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may still be on its way to the disk and the first bytes are not dropped; all between is."""
+    told: list[tuple[int, ...]] = []
+    monkeypatch.setattr(copying.os, "posix_fadvise", lambda *args: told.append(args[1:3]))
+    monkeypatch.setattr(copying, "_REMEMBERED", 1000)
+    monkeypatch.setattr(copying, "_ON_ITS_WAY", 300)
+    dropped = np.zeros(5000, bool)
+    for begin in range(0, 5000, 100):
+        told.clear()
+        copying.start_writing(source.fileno(), begin, 100)
+        assert told.pop(0) == (begin, 100)
+        for first, length in told:
+            assert first >= 1000
+            assert first + length <= begin - 300
+            dropped[first : first + length] = True
+    assert dropped[1000:4600].all()
+    assert not (dropped[:1000].any() or dropped[4600:].any())
+
+
+@LINUX
+def test_dropping_what_is_on_the_disk_changes_no_byte(
+    source: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "_REMEMBERED", 1 << 16)
+    monkeypatch.setattr(copying, "_ON_ITS_WAY", 1 << 16)
+    monkeypatch.setattr(copying, "_PIECE", 1 << 17)
+    monkeypatch.setattr(copying, "_BUFFER", 1 << 16)
+    assert copied(source, tmp_path / "target") == EXPECTED

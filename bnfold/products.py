@@ -6,6 +6,7 @@ a time, however large it is.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from functools import reduce
@@ -23,6 +24,9 @@ from bnfold.reasons import Rule
 
 Elements = npt.NDArray[np.generic]
 Place = tuple[int | slice, ...]
+Memory = npt.NDArray[np.uint8]
+
+_spare: list[Memory] = []  # a block each, for the next tensor; as many as were ever in use at once
 
 # twice the distance of 1 from its neighbour: what rounding may cost, relative to the largest element
 COARSE = {
@@ -94,11 +98,13 @@ class Product(BlockTensor):
                 rounding cost half of their digits.
         """
         check = _Check(self._node, self.dtype)
-        for where, part in parts(self._source):
-            factor = reduce(np.multiply, (_there(factor, where) for factor in self._factors))
-            rounded = _rounded(part, factor, self.dtype)
-            check.see(part, factor, rounded)
-            yield rounded.reshape(-1).view(np.uint8).data
+        with _borrowed() as memory:
+            for where, part in parts(self._source):
+                factor = reduce(np.multiply, (_there(factor, where) for factor in self._factors))
+                rounded = _in(memory, part.shape, self.dtype)
+                _round(part, factor, rounded)
+                check.see(part, factor, rounded)
+                yield rounded.reshape(-1).view(np.uint8).data
         check.finish()
 
 
@@ -110,7 +116,8 @@ def parts(tensor: ir.TensorProtocol, whole: int = 0) -> Iterator[tuple[Place, El
         whole: How many of the last axes no part cuts, even where it becomes larger than a block.
 
     Yields:
-        Which part, as an index into an array of the tensor's shape, and its elements.
+        Which part, as an index into an array of the tensor's shape, and its elements, which are good until
+        the next part is asked for.
     """
     places = _places(tuple(tensor.shape.numpy()), max(BLOCK // int(tensor.dtype.itemsize), 1), whole)
     if not isinstance(tensor, FileTensor):
@@ -118,12 +125,33 @@ def parts(tensor: ir.TensorProtocol, whole: int = 0) -> Iterator[tuple[Place, El
         yield from ((where, array[(*where, ...)]) for where, _ in places)
         return
     begin = tensor.offset
-    for where, size in places:
-        part = np.empty(size, tensor.dtype.numpy().newbyteorder("<"))
-        tensor.file.read_into(part.reshape(-1).view(np.uint8).data, begin)
-        tensor.file.check()
-        begin += part.nbytes
-        yield where, part
+    with _borrowed() as memory:
+        for where, size in places:
+            part = _in(memory, size, tensor.dtype)
+            tensor.file.read_into(part.reshape(-1).view(np.uint8).data, begin)
+            tensor.file.check()
+            begin += part.nbytes
+            yield where, part
+
+
+@contextlib.contextmanager
+def _borrowed() -> Iterator[Memory]:
+    """Memory for one block after the other: what a system hands out anew it clears first, page by page."""
+    try:
+        memory = _spare.pop()
+    except IndexError:
+        memory = np.empty(BLOCK, np.uint8)
+    try:
+        yield memory
+    finally:
+        _spare.append(memory)
+
+
+def _in(memory: Memory, shape: tuple[int, ...], dtype: ir.DataType) -> Elements:
+    """An array in borrowed memory, or in its own where a part is larger than a block."""
+    kind = dtype.numpy().newbyteorder("<")
+    size = math.prod(shape) * kind.itemsize
+    return memory[:size].view(kind).reshape(shape) if size <= memory.size else np.empty(shape, kind)
 
 
 def _places(shape: tuple[int, ...], limit: int, whole: int) -> Iterator[tuple[Place, tuple[int, ...]]]:
@@ -149,12 +177,10 @@ def _there(factor: Array, where: Place) -> Array:
     return factor[(*own, ...)]
 
 
-def _rounded(part: Elements, factor: Array, dtype: ir.DataType) -> Elements:
+def _round(part: Elements, factor: Array, rounded: Elements) -> None:
     """The product in float64, rounded once; NumPy goes through its own small buffers, so none is wide."""
-    rounded = np.empty(part.shape, dtype.numpy().newbyteorder("<"))
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         np.multiply(part, factor, out=rounded, dtype=np.float64, casting="unsafe")
-    return rounded
 
 
 class _Layout(NamedTuple):

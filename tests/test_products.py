@@ -236,3 +236,19 @@ def test_memory_is_that_of_a_few_blocks(large: FileTensor) -> None:
         tracemalloc.stop()
         print(f"{peak / 2**20:.1f} MiB of {large.nbytes / 2**20:.0f}")
         assert peak < 8 * 2**20
+
+
+def test_products_that_are_read_in_turns_do_not_mix(tmp_path) -> None:
+    """They borrow memory from each other's leavings, never from each other."""
+    made, expected = [], []
+    for number in range(3):
+        array = random(np.dtype(np.float32), 400 + number, 5000, seed=number)  # 8 MB: several blocks each
+        factor = random(np.dtype(np.float64), 400 + number, 1, seed=number)
+        source = in_file(array, tmp_path)
+        made.append(Product(source, [factor], source.dtype, NODE))
+        expected.append(plain(array, factor).tobytes())
+    for _ in range(2):
+        read = [b""] * len(made)
+        for blocks in itertools.zip_longest(*(one.blocks() for one in made), fillvalue=b""):
+            read = [before + bytes(block) for before, block in zip(read, blocks, strict=True)]
+        assert read == expected

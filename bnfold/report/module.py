@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bnfold.environment import environment
-from bnfold.report import json, text
+from bnfold.report import fates, json, text
 from bnfold.result import FoldResult
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def module_report(export: ModuleExport) -> RenderableType:
     """Show the sites, what else should be known, the error, and the file."""
     folded = export.folded
     named = sum(old != (new,) for new, old in folded.parameters.items())
-    parts: list[RenderableType] = [text.sites(_fold(export))]
+    parts: list[RenderableType] = [fates.sites(_fold(export))]
     parts += [Text(note, style="yellow") for note in (*export.notes, *folded.notes)]
     parts += [
         "",

@@ -12,17 +12,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bnfold.report.fates import sites
+from bnfold.report.tables import count, headed, size, small
+
 if TYPE_CHECKING:
     from bnfold.bench import Benchmark, Row
     from bnfold.doctor import Diagnosis
     from bnfold.pipeline import Export
     from bnfold.proof.verdict import Check, Validation
-    from bnfold.reasons import Reason, Rule
+    from bnfold.reasons import Rule
     from bnfold.replay import Replay
-    from bnfold.result import FoldResult, Site
+    from bnfold.result import FoldResult
     from bnfold.sources import Source
 
-_STYLES = {"folded": "green", "merged": "green", "kept": "yellow"}
 _LAYERS_SHOWN = 12
 _VERDICTS = {"faster": "green", "slower": "red", "too noisy to say": "yellow"}
 _STATES = {"good": "green", "warning": "yellow", "problem": "bold red"}
@@ -49,7 +51,7 @@ def export_report(export: Export) -> RenderableType:
 
 
 def inspect_report(source: Source, result: FoldResult[Any], *, foreseen: bool = True) -> RenderableType:
-    """Show what was read and the fate of every site; `foreseen` as in [`sites`][bnfold.report.text.sites]."""
+    """Show what was read and what [`sites`][bnfold.report.fates.sites] shows of its fold."""
     return Group(source_note(source), "", sites(result, foreseen=foreseen))
 
 
@@ -77,83 +79,6 @@ _KINDS = {
 }
 
 
-def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
-    """Show every site: its name, its operator, and where it went or why it stays; then the merged branches.
-
-    Args:
-        result: Of a fold.
-        foreseen: Whether nothing is saved, so that the words speak of what would happen.
-    """
-    parts: list[RenderableType] = [_fates(result.sites), ""] if result.sites else []
-    parts += [merges(result), ""] if result.merges else []
-    parts += [Text.assemble("apart: ", *_words(reason)) for reason in result.apart]
-    return Group(*parts, fold_summary(result, foreseen=foreseen))
-
-
-def _fates(sites: Iterable[Site]) -> Table:
-    table = _table("site", "operator", "status", "into, or why it stays")
-    table.columns[0].overflow = "fold"
-    for site in sites:
-        place = f"{site.name}\n(in {site.graph})" if site.graph else site.name
-        table.add_row(Text(place), site.op_type, Text(site.status, style=_STYLES[site.status]), _fate(site))
-    return table
-
-
-def merges(result: FoldResult[Any]) -> Table:
-    """Show every convolution that parallel branches became, with the multiply-adds for one position."""
-    table = _table("parallel branches", "became", "multiply-adds", "now")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for one in result.merges:
-        before, after = f"{one.multiply_adds_before:,}", f"{one.multiply_adds_after:,}"
-        table.add_row(Text(", ".join(one.branches)), Text(one.into), before, after)
-    return table
-
-
-def _fate(site: Site) -> Text:
-    if site.reason is None:
-        return Text(", ".join(site.into) or "nothing: it changes no number")
-    if site.reason_after is None:
-        return Text.assemble(*_words(site.reason))
-    before, after = _words(site.reason), _words(site.reason_after)
-    return Text.assemble("towards its producers: ", *before, "\ntowards its consumers: ", *after)
-
-
-def _words(reason: Reason) -> tuple[str | tuple[str, str], ...]:
-    return (reason.code, "bold"), f" {reason.sentence}\n", (reason.remedy, "dim")
-
-
-def fold_summary(result: FoldResult[Any], *, foreseen: bool = False) -> Text:
-    """Say how many sites are gone and how many stay, operator by operator, and how the nodes have changed."""
-    line = _site_counts(result, foreseen) if result.sites else _without_sites(result, foreseen)
-    line.append(f" {_count(result.nodes_before, 'node')} before, {result.nodes_after} after.")
-    if codes := sorted({site.reason.code for site in result.kept if site.reason}):
-        line.append(f"\nMore on a reason: bnfold explain {codes[0]}")
-    return line
-
-
-def _without_sites(result: FoldResult[Any], foreseen: bool) -> Text:
-    if not result.merges:
-        return Text("There is no BatchNorm and no per-channel arithmetic to fold in this model.")
-    verb = "can become" if foreseen else "became"
-    branches = sum(len(one.branches) for one in result.merges)
-    return Text.assemble(
-        (f"{branches} parallel branches {verb} {_count(len(result.merges), 'convolution')}", "bold"),
-        "; there is no BatchNorm.",
-    )
-
-
-def _site_counts(result: FoldResult[Any], foreseen: bool) -> Text:
-    total, gone, stay = len(result.sites), len(result.folded), len(result.kept)
-    verb = "can be folded" if foreseen else "folded"
-    norms = [site for site in result.sites if site.op_type == "BatchNormalization"]
-    left = sum(site.status == "kept" for site in norms)
-    line = Text.assemble((f"{gone} of {total} {_plural(total, 'site')} {verb}", "bold"))
-    if len(norms) != total:
-        line.append(f" ({len(norms) - left} of {_count(len(norms), 'BatchNorm')})")
-    return line.append(f"; {stay} {'stay' if stay != 1 else 'stays'}." if stay else "; none stays.")
-
-
 def validation(result: Validation) -> RenderableType:
     """Show every comparison with the truth, the layers that stand out, and the verdict."""
     parts: list[RenderableType] = [_checks(result), ""] if result.checks else []
@@ -168,22 +93,22 @@ def validation(result: Validation) -> RenderableType:
 def _checks(result: Validation) -> Table:
     by_truth = any(check.error is not None for check in result.checks)
     errors = ("error", "original's", "ratio") if by_truth else ("max abs", "max rel")
-    table = _table("output", "provider", "optimizer", *errors, "bound", "top-1", "")
+    table = headed("output", "provider", "optimizer", *errors, "bound", "top-1", "")
     for column in table.columns[3:-1]:
         column.justify = "right"
     for check in result.checks:
         ratio = "–" if check.ratio is None else f"{check.ratio:.2f}"
         figures = (
-            (_small(check.error), _small(check.original_error), ratio)
+            (small(check.error), small(check.original_error), ratio)
             if by_truth
-            else (_small(check.max_abs), _small(check.max_rel))
+            else (small(check.max_abs), small(check.max_rel))
         )
         table.add_row(
             Text(check.output),
             check.provider,
             f"{check.optimizer}{', TF32' if check.row else ''}",
             *figures,
-            _small(check.tolerance if check.bound is None else check.bound),
+            small(check.tolerance if check.bound is None else check.bound),
             "–" if check.top1 is None else f"{check.top1:.2%}",
             _outcome(check),
         )
@@ -205,7 +130,7 @@ def _agreement(result: Validation) -> Text:
         return Text("\n".join(lines), style="bold red")
     kind = "given input" if result.seed is None else "random input"
     return Text(
-        f"The folded model agrees with the original on {_count(result.samples, kind)}. {result.oracle}",
+        f"The folded model agrees with the original on {count(result.samples, kind)}. {result.oracle}",
         style="green",
     )
 
@@ -215,13 +140,13 @@ def _proof(result: Validation) -> str:
     good = [layer for layer in result.layers if layer.agrees]
     worst = max(good, key=lambda layer: layer.fold_error / layer.bound, default=None)
     nearest = (
-        f" (at most {_small(worst.fold_error)}, where {_small(worst.bound)} is explained by it)"
+        f" (at most {small(worst.fold_error)}, where {small(worst.bound)} is explained by it)"
         if worst
         else ""
     )
     return (
-        f"In float64, on {_count(len(result.proved_on), 'input')}, {len(good)} of "
-        f"{_count(len(result.layers), 'value')} that both models compute are the same but for one "
+        f"In float64, on {count(len(result.proved_on), 'input')}, {len(good)} of "
+        f"{count(len(result.layers), 'value')} that both models compute are the same but for one "
         f"rounding of the weights{nearest}."
     )
 
@@ -231,7 +156,7 @@ def _worst_layers(result: Validation) -> list[RenderableType]:
     measured = [layer for layer in result.layers if layer.folded_error is not None]
     if not measured:
         return []
-    table = _table("value", "fold of", "in float64", "bound", "error", "original's")
+    table = headed("value", "fold of", "in float64", "bound", "error", "original's")
     table.columns[0].overflow = "fold"
     for column in table.columns[2:]:
         column.justify = "right"
@@ -240,10 +165,10 @@ def _worst_layers(result: Validation) -> list[RenderableType]:
         table.add_row(
             Text(layer.name),
             Text(layer.site or "–"),
-            Text(_small(layer.fold_error), style="" if layer.agrees else "bold red"),
-            _small(layer.bound),
-            _small(layer.folded_error),
-            _small(layer.original_error),
+            Text(small(layer.fold_error), style="" if layer.agrees else "bold red"),
+            small(layer.bound),
+            small(layer.folded_error),
+            small(layer.original_error),
         )
     return ["", table, ""]
 
@@ -265,14 +190,14 @@ def benchmarks(results: Iterable[Benchmark]) -> RenderableType:
 def benchmark(result: Benchmark) -> RenderableType:
     """Show medians, ratios with intervals, verdicts, quantiles, and what both models weigh."""
     shapes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in result.shapes.items())
-    where = f"Latency on {result.provider}, {_count(result.threads, 'thread')}, {shapes}; medians"
+    where = f"Latency on {result.provider}, {count(result.threads, 'thread')}, {shapes}; medians"
     notes = [Text(note, style="dim") for note in result.notes]
     parts = [_ratios(result), "", _quantiles(result), "", *_weights(result), Text(result.sentence), *notes]
     return Group(Text(where), *parts)
 
 
 def _ratios(result: Benchmark) -> Table:
-    table = _table(
+    table = headed(
         "optimizer",
         "original",
         "folded",
@@ -298,7 +223,7 @@ def _ratios(result: Benchmark) -> Table:
 
 def _quantiles(result: Benchmark) -> Table:
     """What 50, 90 and 99 % of the timings stay below, and how long a session takes to make."""
-    table = _table("optimizer", "original p50", "p90", "p99", "folded p50", "p90", "p99", "sessions made in")
+    table = headed("optimizer", "original p50", "p90", "p99", "folded p50", "p90", "p99", "sessions made in")
     for column in table.columns[1:]:
         column.justify = "right"
     for row in result.rows:
@@ -319,7 +244,7 @@ def _setting(row: Row, result: Benchmark) -> str:
 def _weights(result: Benchmark) -> list[RenderableType]:
     if result.original is None or result.folded is None:
         return []
-    table = _table("model", "size", "nodes", "parameters", "multiply-adds", "peak memory")
+    table = headed("model", "size", "nodes", "parameters", "multiply-adds", "peak memory")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, weighs in (("original", result.original), ("folded", result.folded)):
@@ -349,7 +274,7 @@ def rule(one: Rule) -> RenderableType:
 
 def rules(all_of_them: Iterable[Rule]) -> RenderableType:
     """List rules by code and title."""
-    table = _table("code", "why a BatchNorm stays")
+    table = headed("code", "why a BatchNorm stays")
     for one in all_of_them:
         table.add_row(Text(one.code, style="bold"), Text(one.title))
     return Group(table, "", Text("More on one: bnfold explain CODE"))
@@ -357,7 +282,7 @@ def rules(all_of_them: Iterable[Rule]) -> RenderableType:
 
 def doctor(diagnosis: Diagnosis) -> RenderableType:
     """Show every finding, with the line to type below it, and how many are amiss."""
-    table = _table("", "what", "found")
+    table = headed("", "what", "found")
     for one in diagnosis.findings:
         found = Text(one.found)
         if one.fix:
@@ -365,36 +290,7 @@ def doctor(diagnosis: Diagnosis) -> RenderableType:
         table.add_row(Text(one.state, style=_STATES[one.state]), Text(one.title), found)
     states = [finding.state for finding in diagnosis.findings]
     problems, warnings = states.count("problem"), states.count("warning")
-    words = _count(problems, "problem") if problems else "No problem"
+    words = count(problems, "problem") if problems else "No problem"
     verdict = Text(words, style=_STATES["problem" if problems else "good"])
-    verdict.append(f", {_count(warnings, 'warning')}." if warnings else ".")
+    verdict.append(f", {count(warnings, 'warning')}." if warnings else ".")
     return Group(table, "", verdict)
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        table.add_column(heading)
-    return table
-
-
-def _small(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1e}" if value else "0"
-
-
-def _plural(count: int, noun: str) -> str:
-    return noun if count == 1 else f"{noun}s"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {_plural(count, noun)}"
-
-
-def size(count: int) -> str:
-    """Write a number of bytes in decimal units, as disks are sold and `ls --si` prints."""
-    amount, units = float(count), ("bytes", "kB", "MB", "GB")
-    for unit in units[:-1]:
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} {units[-1]}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from bnfold.ranges import NodeRange
 from bnfold.report import figures
-from bnfold.report.text import size
+from bnfold.report.tables import size
 from bnfold.report.words import SPEED, count, number, place, provider, short
 
 View = dict[str, Any]

@@ -18,8 +18,8 @@ from bnfold.pipeline import Export
 from bnfold.proof.verdict import Blame, Fault, Layer
 from bnfold.reasons import Rule
 from bnfold.replay import Replay
-from bnfold.report import text
-from bnfold.result import FoldResult, Merge, Site
+from bnfold.report import tables, text
+from bnfold.result import FoldResult, Site
 from bnfold.sources import Source
 from bnfold.stopwatch.footprint import Footprint
 from bnfold.validate import Check, Validation
@@ -27,7 +27,6 @@ from bnfold.validate import Check, Validation
 RULE = Rule("BN999", "a title", "It stops at {node}.", "Move [it].")
 GONE = Site("net.bn1", "node_1", "BatchNormalization", "", "folded", ("conv_0",))
 STAYS = Site("net.bn2", "node_5", "BatchNormalization", "body", "kept", (), RULE(node="node[4]"))
-CHAIN = Site("scale", "node_9", "Mul+Add", "", "folded", ("conv_8",))
 CHECK = Check("cpu", "off", "y", "float32", ((1, 10),), 5e-5, 1e-6, 2e-7, 0.9999999, 1.0, None)
 
 
@@ -43,51 +42,6 @@ def result(*sites: Site) -> FoldResult[Any]:
 
 def words(renderable: RenderableType) -> str:
     return " ".join(shown(renderable).split())
-
-
-def test_a_folded_site_shows_where_it_went() -> None:
-    line = next(line for line in shown(text.sites(result(GONE))).splitlines() if "net.bn1" in line)
-    assert line.split() == ["net.bn1", "BatchNormalization", "folded", "conv_0"]
-
-
-def test_a_site_that_stays_shows_code_sentence_remedy_and_scope() -> None:
-    page = words(text.sites(result(STAYS)))
-    for part in ("BN999 It stops at node[4].", "Move [it].", "(in body)", "bnfold explain BN999"):
-        assert part in page, "brackets in a name are no markup" if "[" in part else part
-
-
-@pytest.mark.parametrize(
-    ("sites", "foreseen", "sentence"),
-    [
-        ((GONE,), False, "1 of 1 site folded; none stays. 9 nodes before, 8 after."),
-        ((GONE, STAYS), True, "1 of 2 sites can be folded; 1 stays. 9 nodes before, 8 after."),
-        ((STAYS, STAYS), False, "0 of 2 sites folded; 2 stay."),
-        ((GONE, CHAIN), False, "2 of 2 sites folded (1 of 1 BatchNorm); none stays."),
-    ],
-)
-def test_the_summary_counts(sites, foreseen: bool, sentence: str) -> None:
-    assert sentence in text.fold_summary(result(*sites), foreseen=foreseen).plain
-
-
-def test_a_model_without_batchnorms_says_so() -> None:
-    page = words(text.sites(result()))
-    assert page == (
-        "There is no BatchNorm and no per-channel arithmetic to fold in this model. 9 nodes before, 8 after."
-    )
-
-
-@pytest.mark.parametrize(("foreseen", "verb"), [(False, "became"), (True, "can become")])
-def test_branches_without_batchnorms_are_something_to_fold(foreseen: bool, verb: str) -> None:
-    merged = replace(result(), merges=(Merge("sum", ("conv3", "conv1", "identity"), 90, 81),))
-    page = words(text.sites(merged, foreseen=foreseen))
-    assert page.startswith("parallel branches became multiply-adds now conv3, conv1, identity sum 90 81")
-    assert f"3 parallel branches {verb} 1 convolution; there is no BatchNorm. 9 nodes before, 8" in page
-    for part in ("to fold", "0 of 0", "operator"):
-        assert part not in page
-
-
-def test_branches_that_stay_apart_are_told_without_batchnorms_too() -> None:
-    assert "apart: BN999 It stops at sum." in words(text.sites(replace(result(), apart=(RULE(node="sum"),))))
 
 
 def source(path: Path, **changes: Any) -> Source:
@@ -266,4 +220,4 @@ def test_the_hint_can_be_pasted_whatever_the_files_are_called(tmp_path: Path) ->
     [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2_000_000, "2.0 MB"), (3_210_000_000, "3.2 GB")],
 )
 def test_sizes(count: int, words_for_it: str) -> None:
-    assert text.size(count) == words_for_it
+    assert tables.size(count) == words_for_it

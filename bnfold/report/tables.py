@@ -1,0 +1,38 @@
+"""What all text for a terminal is set with: tables, and figures as words."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+
+def headed(*headings: str) -> Table:
+    """Start a table with these headings over its columns."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading)
+    return table
+
+
+def small(value: float | None) -> str:
+    """Write an error with two digits."""
+    return "–" if value is None else f"{value:.1e}" if value else "0"
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a noun in the number that a count asks for."""
+    return noun if count == 1 else f"{noun}s"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a count with its noun."""
+    return f"{number} {plural(number, noun)}"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes in decimal units, as disks are sold and `ls --si` prints."""
+    amount, units = float(count), ("bytes", "kB", "MB", "GB")
+    for unit in units[:-1]:
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} {units[-1]}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from . import _lazy, _options, _terminal
+from . import _collector, _lazy, _options, _terminal
 
 
 @click.command("fold")
@@ -22,6 +22,7 @@ from . import _lazy, _options, _terminal
 @click.option("--in-place", is_flag=True, help="Replace IN.onnx itself.")
 @_options.fold_options
 @_options.output_options
+@_collector.resting()
 def command(
     model: Path,
     output: Path | None,

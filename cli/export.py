@@ -83,6 +83,8 @@ def command(
     if form is not None:
         _module.export(model, output, form, json_path, quiet=quiet)
         return
+    if no_validate and options["rollback"]:
+        raise click.UsageError("--rollback undoes what a comparison finds, and --no-validate makes none.")
     _lazy.load_onnx_ir()
     from bnfold.pipeline import ExportDisagreementError, export
     from bnfold.report import text

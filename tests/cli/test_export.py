@@ -359,3 +359,10 @@ def test_batch_statistics_are_refused_by_name_and_nothing_is_written(run, tmp_pa
     assert result.exit_code == 2
     assert "A BatchNorm at 1 normalises by the statistics of the batch" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
+
+
+def test_a_rollback_needs_the_comparison(run, model, tmp_path) -> None:
+    result = run("export", model, "-o", tmp_path / "out.onnx", "--rollback", "--no-validate")
+    assert result.exit_code == 2
+    assert "--rollback undoes what a comparison finds" in result.stderr
+    assert not (tmp_path / "out.onnx").exists()

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from rich.console import Console, RenderableType
 
-from bnfold.reasons import Rule
 from bnfold.report import fates
-from bnfold.result import FoldResult, Merge, Site
+from bnfold.result import Merge, Site
+from tests.report.terminal import GONE, RULE, STAYS, result, shown, words
 
-RULE = Rule("BN999", "a title", "It stops at {node}.", "Move [it].")
-GONE = Site("net.bn1", "node_1", "BatchNormalization", "", "folded", ("conv_0",))
-STAYS = Site("net.bn2", "node_5", "BatchNormalization", "body", "kept", (), RULE(node="node[4]"))
 CHAIN = Site("scale", "node_9", "Mul+Add", "", "folded", ("conv_8",))
-
-
-def shown(renderable: RenderableType, width: int = 200) -> str:
-    console = Console(file=io.StringIO(), width=width, highlight=False)
-    console.print(renderable)
-    return console.file.getvalue()  # type: ignore[attr-defined]
-
-
-def result(*sites: Site) -> FoldResult[Any]:
-    return FoldResult(None, sites, 9, 8)  # type: ignore[type-var]
-
-
-def words(renderable: RenderableType) -> str:
-    return " ".join(shown(renderable).split())
 
 
 def test_a_folded_site_shows_where_it_went() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import shlex
 from dataclasses import replace
@@ -11,37 +10,18 @@ from typing import Any
 
 import onnx_ir as ir
 import pytest
-from rich.console import Console, RenderableType
 
 from bnfold.bench import Benchmark, Row
 from bnfold.pipeline import Export
 from bnfold.proof.verdict import Blame, Fault, Layer
-from bnfold.reasons import Rule
 from bnfold.replay import Replay
 from bnfold.report import tables, text
-from bnfold.result import FoldResult, Site
 from bnfold.sources import Source
 from bnfold.stopwatch.footprint import Footprint
 from bnfold.validate import Check, Validation
+from tests.report.terminal import GONE, STAYS, result, shown, words
 
-RULE = Rule("BN999", "a title", "It stops at {node}.", "Move [it].")
-GONE = Site("net.bn1", "node_1", "BatchNormalization", "", "folded", ("conv_0",))
-STAYS = Site("net.bn2", "node_5", "BatchNormalization", "body", "kept", (), RULE(node="node[4]"))
 CHECK = Check("cpu", "off", "y", "float32", ((1, 10),), 5e-5, 1e-6, 2e-7, 0.9999999, 1.0, None)
-
-
-def shown(renderable: RenderableType, width: int = 200) -> str:
-    console = Console(file=io.StringIO(), width=width, highlight=False)
-    console.print(renderable)
-    return console.file.getvalue()  # type: ignore[attr-defined]
-
-
-def result(*sites: Site) -> FoldResult[Any]:
-    return FoldResult(None, sites, 9, 8)  # type: ignore[type-var]
-
-
-def words(renderable: RenderableType) -> str:
-    return " ".join(shown(renderable).split())
 
 
 def source(path: Path, **changes: Any) -> Source:

@@ -8,10 +8,11 @@ handled by turns with folding: the scale goes into the merged convolution, which
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import combinations, zip_longest
+from itertools import zip_longest
 
 import numpy as np
 import onnx_ir as ir
@@ -67,7 +68,8 @@ def refusals(scope: Scope, facts: Facts) -> Iterator[tuple[ir.Node, Reason]]:
     for node in scope.graph:
         if is_sum(node) and not is_inner(node.outputs[0]):
             found = sum_of(node, facts, ())
-            for first, second in combinations(found.branches, 2):
+            for i, j in _pairs(found.branches):
+                first, second = found.branches[i], found.branches[j]
                 reason = _refusal(found.node, first, second, facts)
                 if reason is not None:
                     yield from ((member, reason) for member in (*first.nodes, *second.nodes))
@@ -79,9 +81,9 @@ def _merged(found: Sum, facts: Facts) -> list[Branch]:
     pairs = True
     while pairs:
         pairs = False
-        for i, j in combinations(range(len(branches)), 2):
+        for i, j in _pairs(branches):
             first, second = branches[i], branches[j]
-            if _meet(first, second) and _difference(first, second, facts) is None and _pays(first, second):
+            if _difference(first, second, facts) is None and _pays(first, second):
                 branches[i] = _together(first, second)
                 del branches[j]
                 pairs = True
@@ -89,9 +91,16 @@ def _merged(found: Sum, facts: Facts) -> list[Branch]:
     return branches
 
 
-def _meet(first: Branch, second: Branch) -> bool:
-    """Whether two branches are worth a look: over one source, with a convolution among them."""
-    return first.source is second.source and (first.has_conv or second.has_conv)
+def _pairs(branches: Sequence[Branch]) -> Iterator[tuple[int, int]]:
+    """The places of two branches that are worth a look: over one source, with a convolution among them."""
+    everyone, convs = defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)
+    for place, branch in enumerate(branches):
+        everyone[id(branch.source)].append(place)
+        if branch.has_conv:
+            convs[id(branch.source)].append(place)
+    for place, branch in enumerate(branches):
+        others = (everyone if branch.has_conv else convs)[id(branch.source)]
+        yield from ((place, other) for other in others if other > place)
 
 
 def _pays(first: Branch, second: Branch) -> bool:
@@ -129,8 +138,6 @@ def _spatial_sizes(branch: Branch, facts: Facts) -> tuple[int, ...] | None:
 
 
 def _refusal(node: ir.Node, first: Branch, second: Branch, facts: Facts) -> Reason | None:
-    if not _meet(first, second):
-        return None
     facts_of = {"branch": second.name, "others": first.name, "node": label(node)}
     difference = _difference(second, first, facts)
     if difference is not None or first.kernel is None or second.kernel is None:

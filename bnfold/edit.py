@@ -242,6 +242,13 @@ def _content(array: npt.NDArray[np.generic]) -> tuple[object, ...]:
     return array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
 
 
+def can_stand_for(source: ir.Value, result: ir.Value) -> bool:
+    """Whether a value can take the place and the name of another that is an output of its graph."""
+    producer, maker = source.producer(), result.producer()
+    own = producer is not None and maker is not None and producer.graph is maker.graph
+    return not result.is_graph_output() or (own and not source.is_graph_output())
+
+
 def rename(value: ir.Value, like: ir.Value) -> None:
     """Give a value the name, type and shape under which readers and callers know another."""
     value.name, value.type, value.shape = like.name, like.type, like.shape

@@ -8,17 +8,19 @@ nodes absorb is composed in float64 and rounded once.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Collection
 from typing import overload
 
 import onnx
 import onnx_ir as ir
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no stubs
 
 from bnfold import reasons
 from bnfold.branches import merge_branches
 from bnfold.branches import refusals as branch_refusals
-from bnfold.edit import Editor, rename
+from bnfold.edit import Editor, can_stand_for, rename
 from bnfold.errors import InputError, ModelError
 from bnfold.files.load import from_proto, load_onnx
 from bnfold.graph import NO_FOLDS, Facts, count_nodes
@@ -109,14 +111,13 @@ def fold_into(
 ) -> FoldResult[ir.Model]:
     """Fold as [`fold`][bnfold.fold.fold] does, but compute a folded weight only when it is written.
 
-    So each weight is read once, and none need fit into memory. `fold` itself keeps what it has computed,
-    since its models are run, compared and measured, which reads every weight several times.
+    So none need fit into memory. `fold` itself keeps what it has computed, since its models are run, compared
+    and measured, which reads every weight several times.
 
     Args:
         write: Called with the folded model; once more, with another, each time that a weight turned out not
-            to fit its type and its fold was taken back. It writes all or nothing, and lets what reading a
-            tensor raises through.
-        model: As in `fold`, like the next four.
+            to fit its type. It writes all or nothing, and lets what reading a tensor raises through.
+        model: As in `fold`, like what follows.
         merge: Whether to merge parallel linear branches.
         inline_functions: Whether to inline functions first.
         keep: What shall stay.
@@ -124,6 +125,9 @@ def fold_into(
 
     Returns:
         The model as it was written last; its folded weights are computed anew each time they are read.
+
+    Raises:
+        InputError: A name in `keep` is none in the model.
     """
     return _fold(model, merge, inline_functions, keep, on_progress, write)
 
@@ -146,7 +150,8 @@ def _fold(
     while True:
         folding = _Pass(original.clone(), barred, merge, on_progress)
         try:
-            sites = folding.run(write)
+            with threadpool_limits(1, user_api="blas"):  # more may add in another order
+                sites = folding.run(write)
         except OutOfRangeError as late:
             error = folding.earliest(late)
             # the folds that led to numbers that do not fit their type are taken back: all begins anew without
@@ -159,9 +164,11 @@ def _fold(
                     ) from late
                 merge = False
             barred |= blamed
-            continue
-        after = count_nodes(folding.model)
-        return FoldResult(folding.model, sites, before, after, folding.merges, tuple(folding.apart.values()))
+        else:
+            after, apart = count_nodes(folding.model), tuple(folding.apart.values())
+            return FoldResult(folding.model, sites, before, after, folding.merges, apart)
+        del folding
+        gc.collect()  # a model that is given up refers to itself, and the collector may rest
 
 
 def _kept(model: ir.Model, keep: Collection[str]) -> dict[int, Reason]:
@@ -289,7 +296,7 @@ class _Pass:
         ):
             found = search(node, step, self._facts, leaving=chain.nodes, rebalance=rebalance)
             plan = self._affordable(chain, found)
-            if chain.affine.is_identity and not _can_stand_for(chain.source, chain.result):
+            if chain.affine.is_identity and not can_stand_for(chain.source, chain.result):
                 plan = reasons.GRAPH_OUTPUT(value=name_of(chain.result))
             if isinstance(plan, Plan):
                 self._apply(chain, plan)
@@ -387,13 +394,6 @@ class _Pass:
             dtype = self._facts.constant_dtype(node, index)
             self._editor.set_input(node, index, array, dtype, f"{label(node)}.constant")
         self._editor.sweep()
-
-
-def _can_stand_for(source: ir.Value, result: ir.Value) -> bool:
-    """Whether a value can take the place and the name of another that is an output of its graph."""
-    producer, maker = source.producer(), result.producer()
-    own = producer is not None and maker is not None and producer.graph is maker.graph
-    return not result.is_graph_output() or (own and not source.is_graph_output())
 
 
 def _silent(done: int, total: int) -> None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from bnfold.errors import DisagreementError, SaveError
 from bnfold.files import atomic
+from bnfold.files.external import data_files
 from bnfold.files.save import save_onnx
 from bnfold.fold import fold, fold_into
 from bnfold.result import FoldResult
@@ -150,6 +151,7 @@ def export(
         dynamic=dynamic,
         progress=progress,
     )
+    check_destination(target, *data_files(original.model))
     attempt = _Attempt(original, merge, inline_functions, progress)
     folded = attempt.fold(keep)
     validation: Validation | None = None
@@ -224,6 +226,7 @@ def fold_file(
     path = source.path if isinstance(source, Source) else Path(source)
     check_destination(target, *([] if in_place else [path]))
     original = source if isinstance(source, Source) else read_onnx(path)
+    check_destination(target, *data_files(original.model))
 
     def write(model: ir.Model) -> None:
         progress("save", 0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -44,7 +45,7 @@ class Chain:
     links: tuple[Link, ...]
     affine: Affine
 
-    @property
+    @cached_property
     def nodes(self) -> tuple[ir.Node, ...]:
         """The nodes in order."""
         return tuple(link.node for link in self.links)
@@ -61,7 +62,7 @@ class Chain:
         """The value that the chain gives."""
         return self.links[-1].node.outputs[0]
 
-    @property
+    @cached_property
     def batchnorms(self) -> tuple[ir.Node, ...]:
         """Its BatchNormalization nodes."""
         return tuple(node for node in self.nodes if is_batchnorm(node))

@@ -11,11 +11,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import click
 
 from . import _lazy
+
+_MOMENT = 0.01  # seconds, after which a signal that came at a bad time is sent again
 
 COMMANDS = ("export", "fold", "inspect", "validate", "bench", "explain", "doctor")
 
@@ -56,6 +59,14 @@ class LazyGroup(click.Group):
             raise click.exceptions.Exit(_complain(error)) from error
 
 
+class _Ended(KeyboardInterrupt):
+    """A signal has asked the command to end.
+
+    A class of its own, since CPython ends itself with SIGINT where the very KeyboardInterrupt has passed
+    through code that was made of a string, as the methods of a dataclass are.
+    """
+
+
 @contextlib.contextmanager
 def _ended_like_interrupts() -> Iterator[None]:
     """Let `kill`, and a terminal that closes, end the command as Ctrl-C does: unfinished files are removed.
@@ -63,21 +74,34 @@ def _ended_like_interrupts() -> Iterator[None]:
     A signal that was to be ignored, as with nohup, still is.
     """
 
-    def interrupt(sent: int, _: object) -> None:
-        raise KeyboardInterrupt(sent)
+    def interrupt(sent: int, frame: FrameType | None) -> None:
+        if _in_finalizer(frame):
+            threading.Timer(_MOMENT, signal.raise_signal, (sent,)).start()
+        else:
+            raise _Ended(sent)
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
-    taken = [getattr(signal, name) for name in names]
-    taken = [sent for sent in taken if signal.getsignal(sent) == signal.SIG_DFL]
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows: no SIGHUP
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {sent: signal.getsignal(sent) for sent in (getattr(signal, name) for name in names)}
     if threading.current_thread() is not threading.main_thread():  # only there handlers may be set
-        taken = []
+        before = {}
+    taken = {sent: handler for sent, handler in before.items() if handler in usual}
     for sent in taken:
         signal.signal(sent, interrupt)
     try:
         yield
     finally:
-        for sent in taken:
-            signal.signal(sent, signal.SIG_DFL)
+        for sent, handler in taken.items():
+            signal.signal(sent, handler)
+
+
+def _in_finalizer(frame: FrameType | None) -> bool:
+    """Whether an object is just being finalised: Python would print an exception there, and go on."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "weakref":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _complain(error: Exception) -> int:

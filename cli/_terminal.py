@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,17 +30,18 @@ _WIDTH_OF_A_FILE = 160  # it has none: wrap late, but keep tables readable
 
 def show(renderable: RenderableType, *, quiet: bool, json_path: Path | None) -> None:
     """Print for a person, unless asked not to, or unless standard output is for the JSON."""
-    if quiet or is_stdout(json_path):
+    if quiet or is_stdout(json_path) or sys.stdout is None:  # None: it was closed when Python started
         return
     from rich.console import Console
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
-    with console.capture() as captured:
-        console.print(renderable)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without × still gets its report
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip(), color=console.is_terminal)  # rich fills the last column with spaces
+    with _stdout_errors():
+        with console.capture() as captured:
+            console.print(renderable)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal without × still gets its report
+        for line in captured.get().splitlines():
+            click.echo(line.rstrip(), color=console.is_terminal)  # rich fills the last column with spaces
 
 
 def write_json(report: Mapping[str, Any], json_path: Path | None) -> None:
@@ -50,18 +51,34 @@ def write_json(report: Mapping[str, Any], json_path: Path | None) -> None:
     from bnfold.report import json
 
     if is_stdout(json_path):
-        click.echo(json.dumps(dict(report)), nl=False)
+        with _stdout_errors():
+            click.echo(json.dumps(dict(report)), nl=False)
     else:
         json.write(dict(report), json_path)
+
+
+@contextmanager
+def _stdout_errors() -> Iterator[None]:
+    """Turn what the system says of standard output into words; that its reader has gone has its own."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from bnfold.errors import SaveError
+        from bnfold.files.contents import reason
+
+        raise SaveError(
+            f"The report could not be printed: {reason(error)}.",
+            "What the command writes to files is written. Send the output somewhere else, or say --quiet.",
+        ) from error
 
 
 def check_report(path: Path | None, *others: Path) -> None:
     """Refuse a place for a report before any work is spent; `others` are the command's other files."""
     if path is None or is_stdout(path):
         return
-    from bnfold.pipeline import check_destination
-
-    check_destination(path, *others)
+    _check_place(path, others)
 
 
 def check_page(path: Path, *others: Path) -> None:
@@ -72,12 +89,21 @@ def check_page(path: Path, *others: Path) -> None:
     from importlib.util import find_spec
 
     from bnfold.errors import MissingExtraError
-    from bnfold.pipeline import check_destination
 
-    check_destination(path, *others)
+    _check_place(path, others)
     for package in ("jinja2", "matplotlib"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "report", "write the page")
+
+
+def _check_place(path: Path, others: Sequence[Path]) -> None:
+    from bnfold.files.load import files_beside
+    from bnfold.pipeline import check_destination
+
+    check_destination(path, *others)
+    if path.exists():  # it may hold weights of a model; looking for that takes longer than all else here
+        for other in others:
+            check_destination(path, *files_beside(other))
 
 
 def read_inputs(
@@ -98,7 +124,7 @@ def read_inputs(
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show the stages as they pass, on a terminal; into a pipe, show nothing."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         from bnfold.sources import silent
 
         yield silent

@@ -38,7 +38,8 @@ def command(
     Nothing is run, so this needs neither ONNX Runtime nor PyTorch. To compare the outputs as well, use
     `bnfold export`, or `bnfold validate` afterwards. The same input gives the same bytes. The report of
     --json is written after the model; where that fails, the model stays. With --in-place the original is gone
-    once all is written, and until then it is untouched; files with its external data stay where they are.
+    once all is written, and until then it is untouched. Of its external data, files that bnfold made go with
+    it unless another model beside it refers to them; others stay.
 
     \b
     Examples:

@@ -290,6 +290,28 @@ def test_a_sparse_initializer_is_not_lost():
         bnfold.fold(model)
 
 
+def test_a_sparse_initializer_of_a_branch_is_not_lost():
+    model = build(PLAIN, constants())
+    inner = helper.make_graph([], "inner", [], [])
+    values = numpy_helper.from_array(np.float32([2, 3]), "k")
+    inner.sparse_initializer.append(
+        helper.make_sparse_tensor(values, numpy_helper.from_array(np.int64([0, 2])), [4])
+    )
+    middle = helper.make_graph([helper.make_node("If", ["b"], [], then_branch=inner)], "middle", [], [])
+    model.graph.node.append(helper.make_node("If", ["b"], [], else_branch=middle))
+    with pytest.raises(bnfold.BnfoldError, match="sparse"):
+        bnfold.fold(model)
+
+
+@pytest.mark.parametrize("field", ["training_info", "configuration"])
+def test_what_onnx_ir_does_not_keep_is_not_lost(field: str):
+    model = build(PLAIN, constants())
+    getattr(model, field).add()
+    with pytest.raises(bnfold.BnfoldError, match="would lose") as caught:
+        bnfold.fold(model)
+    assert field in caught.value.fix
+
+
 # outputs and interface
 
 

@@ -69,6 +69,8 @@ def seconds(model: ir.Model) -> float:
         ("Conv", "BatchNormalization", "Relu"),
         ("Conv", "Sigmoid", "BatchNormalization", "Relu"),  # refused: nothing around takes it
         ("Conv", "Mul", "Add", "Relu"),
+        ("BatchNormalization",),  # one chain of all
+        ("Add",),  # one sum of all
     ],
     ids="-".join,
 )

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TOO_LONG = {errno.ENAMETOOLONG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 _STREAMS = {"-", "/dev/stdout", "/dev/stderr"}  # links that lead to whatever the shell has opened
+_NAME = 200  # bytes of a destination's name; systems allow 255, and 30 or so are added
 _AT_ONCE = 1 << 24  # bytes that a disk is told to write
 _ANOTHER_FOLDER = "Give a folder that you may write to."
 
@@ -35,7 +37,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Args:
         path: The destination, with symbolic links resolved: a link would be replaced, not followed.
     """
-    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.tmp")
+    temporary = hidden_beside(path, ".tmp")
     try:
         with io.BufferedWriter(
             _Output(temporary, "xb")
@@ -49,6 +51,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)  # gone already when the rename was reached
     _sync_folder(path.parent)
+
+
+def hidden_beside(path: Path, suffix: str) -> Path:
+    """A file of a new name in the folder of `path`, which it tells as far as a name's length allows."""
+    start = os.fsencode(path.name)[:_NAME].decode(errors="ignore")
+    return path.with_name(f".{start}.{secrets.token_hex(6)}{suffix}")
 
 
 class _Output(io.FileIO):
@@ -83,6 +91,8 @@ def destination(path: str | os.PathLike[str]) -> Path:
         SaveError: It is a folder, a device or a pipe, or in a folder that does not exist or is read-only.
     """
     target = Path(os.path.realpath(path))
+    with save_errors(path):
+        target.exists()  # raises for a name that the system does not take
     if target.is_dir():
         raise SaveError(f"{path} is a folder.", "Give the name of a file in it.")
     if os.fspath(path) in _STREAMS or (Path(path).exists() and not target.is_file()):
@@ -106,6 +116,8 @@ def save_errors(path: str | os.PathLike[str]) -> Iterator[None]:
             fix = "Free some space there, or save to another disk."
         elif error.errno in _NO_RIGHT:
             fix = _ANOTHER_FOLDER
+        elif error.errno in _TOO_LONG:
+            fix = "Give it a shorter name; external data has the same with 23 characters more."
         else:
             fix = "Save to another folder."
         raise SaveError(f"{path} could not be saved: {reason(error)}.", fix) from error

@@ -17,6 +17,7 @@ _BUFFER = 1 << 20  # bytes read at once where the kernel does not copy; less is 
 _CANNOT = {  # what kernels say of files that they do not copy, older ones of two disks for instance
     errno.EBADF,
     errno.EINVAL,
+    errno.EIO,  # of either file: reading and writing on one's own will tell of which
     errno.ENOSYS,
     errno.EOPNOTSUPP,
     errno.EPERM,

@@ -6,14 +6,13 @@ import hashlib
 import itertools
 import os
 import re
-import secrets
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import onnx_ir as ir
 
-from bnfold.files.atomic import replacing
+from bnfold.files.atomic import hidden_beside, replacing
 from bnfold.files.blocks import BLOCK
 from bnfold.files.external import initializers
 from bnfold.files.pieces import write
@@ -47,7 +46,7 @@ def move_out(model: ir.Model, beside: Path, made: list[Path]) -> Path:
         The data file, in place.
     """
     places = list(_places(model))
-    unnamed = beside.with_name(f".{beside.name[:200]}.{secrets.token_hex(6)}.data")
+    unnamed = hidden_beside(beside, ".data")
     try:
         with replacing(unnamed) as stream:
             for place in places:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -28,6 +29,8 @@ _PLAIN_TYPES = frozenset(ir.DataType) - {
     ir.DataType.FLOAT6E3M2,
 }
 
+_DROPPED = {"training_info": "a graph to train it with", "configuration": "configurations of devices"}
+
 
 def load_onnx(path: str | os.PathLike[str]) -> ir.Model:
     """Read the ONNX model at `path`, but for its larger tensors, which stay on disk until they are read.
@@ -51,6 +54,14 @@ def load_onnx(path: str | os.PathLike[str]) -> ir.Model:
         model = from_proto(_parse(place, head), str(path))
     external.locate(model, place)
     return model
+
+
+def files_beside(path: Path) -> set[Path]:
+    """The files that hold tensors of the ONNX model at `path`; none of what cannot be read as one."""
+    try:
+        return external.data_files(load_onnx(path)) if describe(head_of(path)) == "an ONNX model" else set()
+    except ModelError:
+        return set()
 
 
 def _in_place(path: Path, kind: str) -> ir.Model:
@@ -112,14 +123,17 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
         name: What a message calls it.
 
     Raises:
-        ModelError: It is inconsistent, or holds what onnx_ir does not keep: types such as maps, and sparse
-            initializers, which it would drop without a word.
+        ModelError: It is inconsistent, or holds what onnx_ir does not keep: types such as maps; and sparse
+            initializers, training information and device configurations, which it would drop without a word.
     """
-    if proto.graph.sparse_initializer:
+    if any(graph.sparse_initializer for graph in _graphs(proto)):
         raise ModelError(
             f"{name} has sparse initializers, which bnfold does not read.",
             "Store them as dense initializers, or as Constant nodes.",
         )
+    for field_name, what in _DROPPED.items():
+        if getattr(proto, field_name, ()):
+            raise ModelError(f"{name} holds {what}, which bnfold would lose.", f"Remove its {field_name}.")
     if any(function.domain in ONNX_DOMAINS for function in proto.functions):
         raise ModelError(
             f"{name} redefines operators of ONNX in functions of its own.",
@@ -179,3 +193,15 @@ def _not_onnx(path: Path, kind: str) -> ModelError:
         "a zip archive (as PyTorch writes)": "For a PyTorch file, type: bnfold export MODEL -o OUT.onnx",
     }.get(kind, "Give an ONNX model in the binary format that onnx.save writes.")
     return ModelError(f"{path} is {kind or 'some other kind of file'}, not an ONNX model.", fix)
+
+
+def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The main graph and all within its nodes and those of functions."""
+    yield proto.graph
+    nodes = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while nodes:
+        for attribute in nodes.pop().attribute:
+            if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+                inner = [attribute.g, *attribute.graphs]
+                yield from inner
+                nodes += [node for graph in inner for node in graph.node]

@@ -27,7 +27,7 @@ def pieces(model: ir.Model) -> list[Piece]:
     """Serialize `model` deterministically, as onnx_ir and protobuf would, without its large tensors.
 
     Args:
-        model: The caller's own, whose large tensors may be markers afterwards. `ExternalTensor`s stay
+        model: The caller's own, whose tensors may be markers afterwards. `ExternalTensor`s stay
             references to their files.
 
     Returns:
@@ -35,6 +35,7 @@ def pieces(model: ir.Model) -> list[Piece]:
 
     Raises:
         EncodeError: What protobuf had to write exceeds 2 GB.
+        Exception: What reading a small tensor raises.
     """
     large: dict[bytes, _Marked] = {}
     exchange(model, lambda tensor: _marked(tensor, large))
@@ -45,7 +46,7 @@ def pieces(model: ir.Model) -> list[Piece]:
         return _cut(data, large)
     except WireError:  # a tensor holds what nobody writes, so that its marker cannot be told for sure
         former = {id(marked.marker): marked.tensor for marked in large.values()}
-        exchange(model, lambda tensor: former.get(id(tensor), tensor))
+        exchange(model, lambda tensor: _read(former.get(id(tensor), tensor)))
         return [_serialized(model)]
 
 
@@ -94,8 +95,8 @@ def _cut(data: bytes, large: dict[bytes, _Marked]) -> list[Piece]:
     return [tensors[piece] if isinstance(piece, int) else piece for piece in replaced(data, changes)]
 
 
-class _Marker(BlockTensor):
-    """Stands for a tensor while protobuf writes the rest: the same description, other bytes."""
+class _Known(BlockTensor):
+    """Stands for a tensor while protobuf writes the rest: the same description, and bytes that are there."""
 
     def __init__(self, tensor: ir.TensorProtocol, content: bytes) -> None:
         super().__init__(
@@ -108,27 +109,32 @@ class _Marker(BlockTensor):
         self._content = content
 
     def blocks(self) -> Iterator[bytes]:
-        """The marker."""
+        """The content."""
         yield self._content
 
     def tobytes(self) -> bytes:
-        """The marker, which is shorter than the tensor that it stands for."""
+        """The content, which for a marker is shorter than the tensor that it stands for."""
         return self._content
 
 
 def _marked(tensor: ir.TensorProtocol, large: dict[bytes, _Marked]) -> ir.TensorProtocol:
     """A marker for `tensor`, noted in `large`; what is small, or is no plain bytes, stays itself."""
     if isinstance(tensor, ir.ExternalTensor | ir.StringTensor) or tensor.nbytes < _SMALLEST:
-        return tensor
+        return _read(tensor)
     content = secrets.token_bytes(16) * (_MARKER // 16)
     if not isinstance(tensor, ir.TensorProtoTensor):
-        marker: ir.TensorProtocol = _Marker(tensor, content)
+        marker: ir.TensorProtocol = _Known(tensor, content)
     elif tensor.raw.HasField("raw_data"):
         marker = _lightened(tensor, content)
     else:
         return tensor
     large[content] = _Marked(tensor, marker)
     return marker
+
+
+def _read(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Read what is made of blocks: onnx_ir would hide behind an error of its own what goes wrong then."""
+    return _Known(tensor, tensor.tobytes()) if isinstance(tensor, BlockTensor) else tensor
 
 
 def _lightened(tensor: ir.TensorProtoTensor, marker: bytes) -> ir.TensorProtoTensor:

@@ -21,7 +21,7 @@ from bnfold.files import external
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.contents import reason
 from bnfold.files.data_file import move_out, own_files
-from bnfold.files.load import PROTOBUF_LIMIT
+from bnfold.files.load import PROTOBUF_LIMIT, files_beside
 from bnfold.files.pieces import pieces, size, write
 
 _HEADROOM = 2**24  # what a large model's graph may take beside its tensors
@@ -72,11 +72,15 @@ def save_onnx(
 
 
 def _remove_unneeded(data: Collection[str], target: Path) -> None:
-    """Remove those of some data files that the model at `target` does not mention.
+    """Remove those of some data files that no model beside them mentions, the one at `target` included.
 
     Whether a save has come to its end says nothing: an interrupt can come just after a rename.
     """
-    for name in set(data) - own_files(target):
+    left = set(data) - own_files(target)
+    if left:
+        others = (path for path in target.parent.iterdir() if path != target and path.is_file())
+        left -= {file.name for other in others for file in files_beside(other)}
+    for name in left:
         with contextlib.suppress(OSError):  # Windows keeps a file that someone still reads
             target.with_name(name).unlink()
 

@@ -46,7 +46,8 @@ def _fates(sites: Iterable[Site], most: int) -> Iterator[RenderableType]:
             table.add_row(Text(place), site.op_type, status, _fate(site))
     yield table
     if gone > most:
-        yield Text(f"… and {gone - most} more that are folded; --json FILE lists them all.", style="dim")
+        more = count(gone - most, "more site")
+        yield Text(f"… and {more} that went into others; --json FILE lists all.", style="dim")
 
 
 def merges(result: FoldResult[Any]) -> RenderableType:

@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -199,3 +200,56 @@ def test_the_report_is_never_written_over_the_model_in_place(run, model) -> None
     before = model.read_bytes()
     assert run("fold", model, "--in-place", "--json", model).exit_code == 2
     assert model.read_bytes() == before
+
+
+@pytest.fixture
+def with_data(model, tmp_path) -> Path:
+    """The same model, its weights in `weights.bin`."""
+    path = tmp_path / "with_data.onnx"
+    proto = onnx.load(model)
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+@pytest.mark.parametrize("option", ["-o", "--json"])
+def test_the_data_of_a_source_is_never_replaced(run, with_data, tmp_path, option: str) -> None:
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for name in ("weights.bin", "link.bin"):
+        if name == "link.bin":
+            (tmp_path / name).symlink_to("weights.bin")
+        out = [] if option == "-o" else ["-o", tmp_path / "out.onnx"]
+        result = run("fold", with_data, *out, option, tmp_path / name)
+        assert result.exit_code == 2
+        assert "is an input or an output of this command already" in result.stderr
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("channels", [4, 48])  # 32 bytes go through protobuf, 4,608 do not
+def test_a_fold_that_overflows_is_taken_back(run, tmp_path, channels: int) -> None:
+    draw = np.random.default_rng(0)
+    constants = {
+        "w": draw.normal(0, 100, (channels, channels, 1, 1)),
+        "scale": np.full(channels, 1e4),
+        "bias": draw.normal(size=channels),
+        "mean": draw.normal(size=channels),
+        "var": draw.uniform(0.5, 2, channels),
+    }
+    half, shape = onnx.TensorProto.FLOAT16, [1, channels, 2, 2]
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Conv", ["x", "w"], ["v"]),
+            onnx.helper.make_node("BatchNormalization", ["v", "scale", "bias", "mean", "var"], ["y"]),
+        ],
+        "half",
+        [onnx.helper.make_tensor_value_info("x", half, shape)],
+        [onnx.helper.make_tensor_value_info("y", half, shape)],
+        [onnx.numpy_helper.from_array(array.astype(np.float16), name) for name, array in constants.items()],
+    )
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "m.onnx"
+    )
+    result = run("fold", tmp_path / "m.onnx", "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 0, result.stderr
+    assert "BN401" in result.stdout
+    assert operators(tmp_path / "out.onnx") == ["Conv", "BatchNormalization"]

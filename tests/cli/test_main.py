@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
+import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import click
@@ -167,3 +169,46 @@ def test_a_real_process_says_one_clear_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0] == f"bnfold: {tmp_path / 'nowhere.onnx'} is not there."
     assert "Traceback" not in done.stderr
+
+
+class Lasting:
+    """Something that takes a while to finalise, as closing a large file does."""
+
+
+def test_a_signal_that_falls_on_a_finalizer_is_not_lost() -> None:
+    """Python prints an exception in there and goes on: the command would end as if nothing had been."""
+    survived = []
+
+    def finalise() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        survived.append(True)
+
+    def command() -> None:
+        kept = Lasting()
+        weakref.finalize(kept, finalise)
+        with bnfold_cli._ended_like_interrupts():
+            del kept
+            assert survived
+            time.sleep(30)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        command()
+    assert caught.value.args == (signal.SIGTERM,)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_interrupt_in_code_made_of_a_string_ends_with_its_own_code() -> None:
+    """CPython would end itself with SIGINT where the very KeyboardInterrupt has passed through such code."""
+    script = "\n".join(
+        (
+            "import click, signal, bnfold_cli",
+            "def deed(): exec('signal.raise_signal(signal.SIGTERM)')",
+            "bnfold_cli.LazyGroup.get_command = lambda *_: click.Command('fold', callback=deed)",
+            "bnfold_cli.main(['fold'])",
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "interrupted" in done.stderr) == (128 + signal.SIGTERM, True)

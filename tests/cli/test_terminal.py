@@ -97,3 +97,28 @@ def test_a_folder_of_pictures_is_run_on(run, model: Path, tmp_path: Path) -> Non
     result = run("validate", model, model, "--inputs", tmp_path, "--size", "9x9")
     assert result.exit_code == 2
     assert "--size is 9x9" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("extra", [[], ["--json", "-"]])
+def test_a_report_that_cannot_be_printed(model: Path, tmp_path: Path, extra: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = started(
+            ["fold", str(model), "-o", str(tmp_path / "out.onnx"), *extra],
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert b"The report could not be printed: No space left on device." in stderr
+    assert (tmp_path / "out.onnx").stat().st_size
+
+
+def test_without_any_standard_output_the_work_is_done(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    words = [sys.executable, "-m", "bnfold_cli", "fold", str(model), "-o", str(out)]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *words], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert out.stat().st_size

@@ -135,7 +135,7 @@ def test_a_way_that_stops_in_the_middle_is_taken_over(source, tmp_path, monkeypa
 
 
 @LINUX
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EFBIG])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_what_is_wrong_with_the_disk_is_told_as_it_is(source, tmp_path, monkeypatch, code) -> None:
     nothing_read(monkeypatch)
     monkeypatch.setattr(copying.os, "copy_file_range", refusing(code))

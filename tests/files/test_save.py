@@ -362,3 +362,33 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path, forks: Forks, as_ex
     code, bytes_more = forks.run("grown", source, tmp_path / "m.onnx", as_external)
     assert code == 0
     assert bytes_more < 10_000_000
+
+
+def test_data_that_another_model_needs_is_left(tmp_path: Path) -> None:
+    """A copy of a model refers to the data of the first, and may be what is being folded."""
+    first, copy = tmp_path / "first.onnx", tmp_path / "copy.model"
+    save_onnx(ir.from_proto(add_model(1.0)), first, external_data=True)
+    copy.write_bytes(first.read_bytes())
+    (tmp_path / "broken.onnx").write_bytes(first.read_bytes()[:-40])
+    for scale in (2.0, 3.0):
+        save_onnx(ir.from_proto(add_model(scale)), first, external_data=True)
+        np.testing.assert_array_equal(weight_of(copy), np.ones((SIZE, SIZE), np.float32))
+        assert len(list(tmp_path.glob("*.data"))) == 2  # the copy's and the first's own
+    copy.unlink()
+    save_onnx(load_onnx(first), first, external_data=True)
+    np.testing.assert_array_equal(weight_of(first), np.full((SIZE, SIZE), 3.0, np.float32))
+
+
+@pytest.mark.parametrize("name", ["日" * 76 + ".onnx", "é" * 110 + ".onnx", "n" * 228 + ".onnx"])
+def test_names_may_be_long(tmp_path: Path, name: str) -> None:
+    for as_external in (False, len(os.fsencode(name)) < 230):
+        save_onnx(ir.from_proto(add_model()), tmp_path / name, external_data=as_external)
+        np.testing.assert_array_equal(weight_of(tmp_path / name), np.ones((SIZE, SIZE), np.float32))
+
+
+@pytest.mark.parametrize(("length", "as_external"), [(300, False), (245, True)])
+def test_names_that_are_too_long_are_said_to_be(tmp_path: Path, length: int, as_external: bool) -> None:
+    with pytest.raises(SaveError, match="too long") as caught:
+        save_onnx(ir.from_proto(add_model()), tmp_path / ("n" * length), external_data=as_external)
+    assert "a shorter name" in caught.value.fix
+    assert not list(tmp_path.iterdir())

@@ -65,7 +65,7 @@ def test_of_many_that_are_gone_only_the_first_are_shown_and_of_those_that_stay_a
     for site in (*gone[: fates._SHOWN], *stay):
         assert f"{site.name} " in page
     assert not any(f"{site.name} " in page for site in gone[fates._SHOWN :])
-    assert "… and 3 more that are folded; --json FILE lists them all." in page
+    assert "… and 3 more sites that went into others; --json FILE lists all." in page
     everything = words(fates.sites(result(*gone, *stay), foreseen=True))
     assert all(f"{site.name} " in everything for site in (*gone, *stay))
-    assert "more that are folded" not in everything
+    assert "that went into others" not in everything

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from bnfold.errors import DisagreementError, SaveError
 from bnfold.files import atomic
 from bnfold.files.external import data_files
+from bnfold.files.load import blaming
 from bnfold.files.save import save_onnx
 from bnfold.fold import fold, fold_into
 from bnfold.result import FoldResult
@@ -233,14 +234,15 @@ def fold_file(
         save_onnx(model, target, exclusive=True)
 
     progress("fold", 0, 0)
-    folded = fold_into(
-        write,
-        original.model,
-        merge=merge,
-        inline_functions=inline_functions,
-        keep=keep,
-        on_progress=_within("fold", progress),
-    )
+    with blaming(path):
+        folded = fold_into(
+            write,
+            original.model,
+            merge=merge,
+            inline_functions=inline_functions,
+            keep=keep,
+            on_progress=_within("fold", progress),
+        )
     return Export(original, target, folded)
 
 
@@ -256,13 +258,14 @@ class _Attempt:
     def fold(self, keep: Collection[str]) -> FoldResult[ir.Model]:
         """Fold all but what shall be kept."""
         self.progress("fold", 0, 0)
-        return fold(
-            self.source.model,
-            merge=self.merge,
-            inline_functions=self.inline_functions,
-            keep=keep,
-            on_progress=_within("fold", self.progress),
-        )
+        with blaming(self.source.path):
+            return fold(
+                self.source.model,
+                merge=self.merge,
+                inline_functions=self.inline_functions,
+                keep=keep,
+                on_progress=_within("fold", self.progress),
+            )
 
     def without_bad_folds(
         self,

@@ -36,6 +36,7 @@ def command(
         bnfold inspect model.onnx --json - | jq '.fold.sites[] | select(.status == "kept")'
     """
     _lazy.load_onnx_ir()
+    from bnfold.files.load import blaming
     from bnfold.fold import fold
     from bnfold.report import json, text
     from bnfold.sources import read_model
@@ -44,12 +45,13 @@ def command(
     with _terminal.progress(quiet=quiet) as tell:
         source = read_model(model, progress=tell, **options)
         tell("fold", 0, 0)
-        result = fold(
-            source.model,
-            keep=keep,
-            merge=merge,
-            inline_functions=inline_functions,
-            on_progress=lambda done, total: tell("fold", done, total),
-        )
+        with blaming(model):
+            result = fold(
+                source.model,
+                keep=keep,
+                merge=merge,
+                inline_functions=inline_functions,
+                on_progress=lambda done, total: tell("fold", done, total),
+            )
     _terminal.write_json(json.inspect_document(source, result), json_path)
     _terminal.show(text.inspect_report(source, result), quiet=quiet, json_path=json_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no stubs
 
-from bnfold.errors import ModelError
+from bnfold.errors import BnfoldError, ModelError
 from bnfold.files import external
 from bnfold.files.contents import describe, head_of, reason
 from bnfold.files.tensors import File
@@ -142,7 +143,7 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
     try:
         return ir.from_proto(proto)
     except Exception as error:  # onnx_ir raises whatever the malformed part leads it to
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        cause = _explanation(error)
         raise ModelError(
             f"{name} cannot be read as an ONNX graph: {reason(cause)}.",
             "onnx.checker.check_model says more about what is wrong with it.",
@@ -193,6 +194,39 @@ def _not_onnx(path: Path, kind: str) -> ModelError:
         "a zip archive (as PyTorch writes)": "For a PyTorch file, type: bnfold export MODEL -o OUT.onnx",
     }.get(kind, "Give an ONNX model in the binary format that onnx.save writes.")
     return ModelError(f"{path} is {kind or 'some other kind of file'}, not an ONNX model.", fix)
+
+
+def _explanation(error: Exception) -> BaseException:
+    """What onnx_ir found first, which it may wrap in errors that say nothing."""
+    chain: list[BaseException] = [error]
+    while (deeper := chain[-1].__cause__ or chain[-1].__context__) and not isinstance(deeper, WireError):
+        chain.append(deeper)
+    return next(
+        (one for one in reversed(chain) if isinstance(one, ValueError)), chain[min(1, len(chain) - 1)]
+    )
+
+
+@contextlib.contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Word what goes wrong unforeseen as the fault of the ONNX model at `path`, where it is not valid.
+
+    Raises:
+        ModelError: It is not; says what ONNX's checker finds.
+    """
+    try:
+        yield
+    except (BnfoldError, OSError):
+        raise
+    except Exception as error:
+        if describe(head_of(path)) != "an ONNX model":
+            raise
+        try:
+            onnx.checker.check_model(os.fspath(path))
+        except Exception as problem:  # the checker raises what its libraries do
+            raise ModelError(
+                f"{path} is no valid ONNX model: {reason(problem)}.", "Save, download or export it again."
+            ) from error
+        raise
 
 
 def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:

@@ -253,3 +253,41 @@ def test_a_fold_that_overflows_is_taken_back(run, tmp_path, channels: int) -> No
     assert result.exit_code == 0, result.stderr
     assert "BN401" in result.stdout
     assert operators(tmp_path / "out.onnx") == ["Conv", "BatchNormalization"]
+
+
+@pytest.mark.parametrize("command", ["fold", "export", "inspect"])
+def test_a_model_that_is_not_valid_is_said_not_to_be(run, model, tmp_path, command: str) -> None:
+    """What goes wrong with it goes wrong somewhere in the middle, and is no defect of ours."""
+    proto = onnx.load(model)
+    proto.graph.node[-1].input[0] = "nowhere"
+    onnx.save(proto, tmp_path / "damaged.onnx")
+    out = [] if command == "inspect" else ["-o", tmp_path / "out.onnx"]
+    result = run(command, tmp_path / "damaged.onnx", *out)
+    assert result.exit_code == 2
+    assert "damaged.onnx is no valid ONNX model: " in result.stderr
+    assert "nowhere" in result.stderr
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_an_error_of_ours_is_not_blamed_on_a_valid_model(run, model, tmp_path, monkeypatch) -> None:
+    def fails(*_args: object, **_options: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(pipeline, "fold_into", fails)
+    result = run("fold", model, "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 2
+    assert "a defect" in result.stderr
+    assert "did not foresee" in result.stderr
+
+
+@pytest.mark.parametrize(("field", "value"), [("offset", "-4"), ("length", "-1"), ("length", "abc")])
+def test_a_place_in_external_data_that_is_none(run, with_data, tmp_path, field: str, value: str) -> None:
+    proto = onnx.load(with_data, load_external_data=False)
+    for entry in proto.graph.initializer[0].external_data:
+        if entry.key == field:
+            entry.value = value
+    onnx.save(proto, with_data)
+    result = run("fold", with_data, "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 2
+    assert value in result.stderr
+    assert "lambda" not in result.stderr

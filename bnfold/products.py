@@ -35,7 +35,7 @@ COARSE = {
     ir.DataType.FLOAT: 2.0**-22,
     ir.DataType.DOUBLE: 2.0**-51,
 }
-_SMALLEST = {  # the distance of subnormal numbers
+_SUBNORMAL = {  # the distance of subnormal numbers
     ir.DataType.FLOAT16: 2.0**-24,
     ir.DataType.BFLOAT16: 2.0**-133,
     ir.DataType.FLOAT: 2.0**-149,
@@ -70,8 +70,6 @@ class Product(BlockTensor):
             when the whole does not fit `dtype`.
         name: Of the tensor.
     """
-
-    __slots__ = ("_factors", "_node", "_source")
 
     def __init__(
         self,
@@ -200,7 +198,7 @@ class _Layout(NamedTuple):
 def _layout(dtype: ir.DataType) -> _Layout:
     # Rounding moves an element by half the distance of subnormals, or by less than a quarter of COARSE of
     # itself. Where the largest is at least one such distance over COARSE, neither is more than is allowed.
-    tiny = _SMALLEST[dtype] / COARSE[dtype]
+    tiny = _SUBNORMAL[dtype] / COARSE[dtype]
     bits = np.array([np.inf, tiny]).astype(dtype.numpy()).view(f"u{int(dtype.itemsize)}")
     return _Layout((1 << (dtype.bitwidth - 1)) - 1, int(bits[0]), int(bits[1]))
 

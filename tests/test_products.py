@@ -168,7 +168,7 @@ def test_an_overflow_is_noticed_beside_an_infinity_that_was_there() -> None:
 
 
 def test_the_smallest_distances_are_those_of_the_types() -> None:
-    for dtype, distance in products._SMALLEST.items():
+    for dtype, distance in products._SUBNORMAL.items():
         assert float(ml_dtypes.finfo(dtype.numpy()).smallest_subnormal) == distance
 
 

@@ -17,7 +17,7 @@ from bnfold.files.blocks import BLOCK
 from bnfold.files.external import initializers
 from bnfold.files.pieces import write
 
-_SMALLEST = 1024  # bytes; what is smaller stays in the model, where shape inference can read it
+_EXTERNAL_FROM = 1024  # bytes; what is smaller stays in the model, where shape inference can read it
 _ALIGNMENT = 64  # bytes; what vector instructions like
 _PAGE = 1 << 16  # bytes; what ONNX recommends so that every system, Windows too, can map a tensor into memory
 _MAPPED = 1 << 20  # bytes; from here on a tensor begins at a page
@@ -74,7 +74,7 @@ def _places(model: ir.Model) -> Iterator[_Place]:
     offset = 0
     for value in initializers(model):
         tensor = value.const_value
-        if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _SMALLEST:
+        if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _EXTERNAL_FROM:
             offset += -offset % (_PAGE if tensor.nbytes >= _MAPPED else _ALIGNMENT)
             yield _Place(value, tensor, offset)
             offset += tensor.nbytes

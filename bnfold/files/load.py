@@ -21,7 +21,7 @@ from bnfold.scopes import ONNX_DOMAINS
 
 OLDEST_IR = 3
 PROTOBUF_LIMIT = 2**31 - 1
-_SMALLEST = 4096  # bytes; below, reading costs no more than remembering where
+_LEFT_FROM = 4096  # bytes; below, reading costs no more than remembering where
 _DATA_LOCATION_EXTERNAL = b"\x70\x01"  # field 14, a number: 1
 _PLAIN_TYPES = frozenset(ir.DataType) - {
     ir.DataType.UNDEFINED,
@@ -77,7 +77,7 @@ def _in_place(path: Path, kind: str) -> ir.Model:
     file = File(path)
     if len(file) > PROTOBUF_LIMIT:
         raise WireError("larger than a message may be")
-    found = raw_data(file, _SMALLEST)
+    found = raw_data(file, _LEFT_FROM)
     if not found:
         raise WireError("nothing to leave in the file")
     marker = secrets.token_hex(16)  # which no file can have guessed

@@ -17,7 +17,7 @@ from bnfold.files.blocks import BlockTensor
 from bnfold.files.external import exchange
 from bnfold.files.wire import WireError, raw_data, replaced, varint
 
-_SMALLEST = 4096  # bytes; what is smaller goes through protobuf
+_SPLIT_FROM = 4096  # bytes; what is smaller goes through protobuf
 _MARKER = 512  # bytes: more than most nodes have, which the search for markers need not look into then
 
 Piece: TypeAlias = "bytes | ir.TensorProtocol"
@@ -119,7 +119,7 @@ class _Known(BlockTensor):
 
 def _marked(tensor: ir.TensorProtocol, large: dict[bytes, _Marked]) -> ir.TensorProtocol:
     """A marker for `tensor`, noted in `large`; what is small, or is no plain bytes, stays itself."""
-    if isinstance(tensor, ir.ExternalTensor | ir.StringTensor) or tensor.nbytes < _SMALLEST:
+    if isinstance(tensor, ir.ExternalTensor | ir.StringTensor) or tensor.nbytes < _SPLIT_FROM:
         return _read(tensor)
     content = secrets.token_bytes(16) * (_MARKER // 16)
     if not isinstance(tensor, ir.TensorProtoTensor):

@@ -116,8 +116,6 @@ class FileTensor(BlockTensor):
         metadata_props: Of the tensor.
     """
 
-    __slots__ = ("external", "file", "offset")
-
     def __init__(
         self,
         file: File,

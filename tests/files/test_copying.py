@@ -177,7 +177,12 @@ def test_of_a_very_large_file_only_the_beginning_is_remembered(
 ) -> None:
     """What may still be on its way to the disk and the first bytes are not dropped; all between is."""
     told: list[tuple[int, ...]] = []
-    monkeypatch.setattr(copying.os, "posix_fadvise", lambda *args: told.append(args[1:3]))
+
+    def note(_: int, begin: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED
+        told.append((begin, length))
+
+    monkeypatch.setattr(copying.os, "posix_fadvise", note)
     monkeypatch.setattr(copying, "_REMEMBERED", 1000)
     monkeypatch.setattr(copying, "_ON_ITS_WAY", 300)
     dropped = np.zeros(5000, bool)
@@ -203,3 +208,13 @@ def test_dropping_what_is_on_the_disk_changes_no_byte(
     monkeypatch.setattr(copying, "_PIECE", 1 << 17)
     monkeypatch.setattr(copying, "_BUFFER", 1 << 16)
     assert copied(source, tmp_path / "target") == EXPECTED
+
+
+@LINUX
+def test_what_the_kernel_copies_is_on_its_way_to_the_disk_at_once(
+    source: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[int, int]] = []
+    monkeypatch.setattr(copying, "start_writing", lambda _, begin, length: started.append((begin, length)))
+    assert copied(source, tmp_path / "target") == EXPECTED
+    assert started == [(6, 2_000_003)]

@@ -269,7 +269,7 @@ def test_tensors_that_contradict_themselves_are_parsed_plainly(tmp_path):
 
 def test_mutated_files_are_refused_or_the_same_as_plainly_parsed(tmp_path, monkeypatch):
     """The tensors that stay in the file may be of any size here, so that small files have many."""
-    monkeypatch.setattr(load, "_SMALLEST", 16)
+    monkeypatch.setattr(load, "_LEFT_FROM", 16)
     path = tmp_path / "m.onnx"
     seeds, rng = mutations.seeds(), random.Random(7)
     (tmp_path / "beside.bin").write_bytes(bytes(range(200)))

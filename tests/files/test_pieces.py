@@ -110,7 +110,7 @@ def test_a_rich_model_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     row = pieces(ir.from_proto(proto).clone())
     assert sum(not isinstance(piece, bytes) for piece in row) > 20
     assert written(row) == plain(ir.from_proto(proto))
-    monkeypatch.setattr(module, "_SMALLEST", 10**9)
+    monkeypatch.setattr(module, "_SPLIT_FROM", 10**9)
     assert written(pieces(ir.from_proto(proto).clone())) == plain(ir.from_proto(proto))
 
 

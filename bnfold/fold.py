@@ -15,7 +15,6 @@ from typing import overload
 
 import onnx
 import onnx_ir as ir
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no stubs
 
 from bnfold import reasons
 from bnfold.branches import merge_branches
@@ -150,8 +149,7 @@ def _fold(
     while True:
         folding = _Pass(original.clone(), barred, merge, on_progress)
         try:
-            with threadpool_limits(1, user_api="blas"):  # more may add in another order
-                sites = folding.run(write)
+            sites = folding.run(write)
         except OutOfRangeError as late:
             error = folding.earliest(late)
             # the folds that led to numbers that do not fit their type are taken back: all begins anew without

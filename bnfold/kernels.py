@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bnfold import blas
 from bnfold.affine import Array
 
 
@@ -134,8 +135,8 @@ class Kernel:
         outer, inner = self._widened(groups).weight, first._widened(groups).weight
         taps = outer.reshape(groups, len(outer) // groups, outer.shape[1], -1)
         mixing = inner.reshape(groups, 1, len(inner) // groups, -1)
-        weight = (taps.swapaxes(2, 3) @ mixing).swapaxes(2, 3).reshape(len(outer), -1, *self.size)
-        passed = (taps.sum(3) @ first.bias.reshape(groups, -1, 1)).reshape(-1)
+        weight = blas.product(taps.swapaxes(2, 3), mixing).swapaxes(2, 3).reshape(len(outer), -1, *self.size)
+        passed = blas.product(taps.sum(3), first.bias.reshape(groups, -1, 1)).reshape(-1)
         return replace(self, weight=weight, bias=self.bias + passed, groups=groups)
 
     def _widened(self, groups: int) -> Kernel:

@@ -17,7 +17,7 @@ SOURCES = sorted((ROOT / "bnfold").rglob("*.py"))
 
 # A module may import from its own layer and from those above it.
 LAYERS = (
-    ("_version", "advisories", "affine", "errors", "reasons", "kernels"),
+    ("_version", "advisories", "affine", "blas", "errors", "reasons", "kernels"),
     ("scopes", "constants", "sketch", "shapes", "graph", "regroup", "result", "files"),
     ("products",),
     ("edit",),

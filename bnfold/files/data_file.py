@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from bnfold.files.atomic import hidden_beside, replacing
 from bnfold.files.blocks import BLOCK
+from bnfold.files.contents import describe
 from bnfold.files.external import initializers
 from bnfold.files.pieces import write
 
@@ -130,6 +131,23 @@ def own_files(path: Path) -> set[str]:
     pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{16}(-[0-9]+)?\.data")
     names = {entry.name for entry in path.parent.iterdir() if pattern.fullmatch(entry.name)}
     return _mentioned(path, names) if names and path.is_file() else set()
+
+
+def needed_by_others(target: Path, names: Collection[str]) -> set[str]:
+    """Those of `names` that ONNX files beside the one at `target` mention; all, where one cannot be read."""
+    needed: set[str] = set()
+    for path in target.parent.iterdir():
+        if path == target or not path.is_file():
+            continue
+        try:
+            with path.open("rb") as stream:
+                kind = describe(stream.read(_SAMPLE))
+            needed |= _mentioned(path, names) if kind == "an ONNX model" else set()
+        except FileNotFoundError:  # a moment ago it was there
+            continue
+        except OSError:
+            return set(names)
+    return needed
 
 
 def _mentioned(path: Path, names: Collection[str]) -> set[str]:

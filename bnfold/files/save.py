@@ -20,8 +20,8 @@ from bnfold.errors import SaveError
 from bnfold.files import external
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.contents import reason
-from bnfold.files.data_file import move_out, own_files
-from bnfold.files.load import PROTOBUF_LIMIT, files_beside
+from bnfold.files.data_file import move_out, needed_by_others, own_files
+from bnfold.files.load import PROTOBUF_LIMIT
 from bnfold.files.pieces import pieces, size, write
 
 _HEADROOM = 2**24  # what a large model's graph may take beside its tensors
@@ -78,8 +78,7 @@ def _remove_unneeded(data: Collection[str], target: Path) -> None:
     """
     left = set(data) - own_files(target)
     if left:
-        others = (path for path in target.parent.iterdir() if path != target and path.is_file())
-        left -= {file.name for other in others for file in files_beside(other)}
+        left -= needed_by_others(target, left)
     for name in left:
         with contextlib.suppress(OSError):  # Windows keeps a file that someone still reads
             target.with_name(name).unlink()

@@ -7,7 +7,7 @@ from functools import reduce
 import numpy as np
 import onnx_ir as ir
 
-from bnfold import reasons
+from bnfold import blas, reasons
 from bnfold.affine import Affine, Array
 from bnfold.edit import Editor
 from bnfold.graph import FLOATS, NO_FOLDS, Facts, Folds
@@ -135,7 +135,7 @@ def row_times(row: Array, matrix: ir.TensorProtocol) -> Array:
     product = np.zeros((*stack, 1, columns))
     for where, part in parts(matrix, whole=1):
         rows = where[len(stack) :] or (slice(None),)
-        product[where[: len(stack)]] += row[:, rows[0]] @ np.asarray(part, np.float64)
+        product[where[: len(stack)]] += blas.product(row[:, rows[0]], np.asarray(part, np.float64))
     return product
 
 
@@ -143,5 +143,5 @@ def times_column(matrix: ir.TensorProtocol, column: Array) -> Array:
     """`matrix @ column` in float64, for matrices of shape `(…, M, K)` and a column of shape `(K, 1)`."""
     product = np.empty((*matrix.shape.numpy()[:-1], 1))
     for where, part in parts(matrix, whole=1):
-        product[where] = np.asarray(part, np.float64) @ column
+        product[where] = blas.product(np.asarray(part, np.float64), column)
     return product

@@ -28,8 +28,8 @@ from torch import nn
 
 import bnfold
 from benchmarks.page import markdown_table
-from bnfold import bench
-from bnfold.graph import count_nodes
+from bnfold.graph.facts import count_nodes
+from bnfold.latency import benchmark
 from bnfold.torch import Loaded, to_onnx
 from models.batchnorms import seeded_statistics
 
@@ -88,8 +88,8 @@ class Row:
     counts: tuple[Count, Count, Count]
     error: float
     failures: tuple[str, ...]
-    author: bench.Row
-    gain: bench.Row
+    author: benchmark.Row
+    gain: benchmark.Row
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ def count(model: ir.Model) -> Count:
     return Count(operators["Conv"], operators["BatchNormalization"], count_nodes(model))
 
 
-def _default(first: ir.Model, second: ir.Model, seconds: float) -> bench.Row:
+def _default(first: ir.Model, second: ir.Model, seconds: float) -> benchmark.Row:
     timed = bnfold.benchmark(first, second, seconds=seconds, seed=SEED)
     return next(row for row in timed.rows if row.optimizer == "default")
 

@@ -16,9 +16,9 @@ from datetime import date
 from pathlib import Path
 
 import bnfold
-from bnfold.environment import environment
 from bnfold.files.atomic import replacing
-from bnfold.sources import read_model
+from bnfold.pipeline.read import read_model
+from bnfold.system.environment import environment
 
 MODELS = Path(__file__).parent.parent / "models"
 TRAINED = {

@@ -29,11 +29,12 @@ from rich.table import Table
 from benchmarks.page import markdown_table
 from benchmarks.tools import TOOLS, Tool
 from bnfold.errors import BnfoldError
-from bnfold.graph import Facts, count_nodes
-from bnfold.runtime import agreement, samples, sessions
+from bnfold.folding.recognise import chains, is_batchnorm
+from bnfold.graph.facts import Facts, count_nodes
+from bnfold.graph.scopes import scopes
+from bnfold.inputs import samples
+from bnfold.runtime import agreement, sessions
 from bnfold.runtime.interface import interface
-from bnfold.scopes import scopes
-from bnfold.sites import chains, is_batchnorm
 
 ROOT = Path(__file__).parent.parent
 SIZES = samples.Sizing(batch=2, channels=2, length=2)

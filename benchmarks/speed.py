@@ -33,7 +33,7 @@ from benchmarks.page import markdown_table, replaced, today
 from benchmarks.processes import Middle, Usage
 from benchmarks.tools import TOOLS
 from benchmarks.turns import Contestant, Score, contest, files
-from bnfold.environment import environment
+from bnfold.system.environment import environment
 
 ResultT = TypeVar("ResultT")
 

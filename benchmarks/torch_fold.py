@@ -24,8 +24,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.page import markdown_table, replaced, today
 from bnfold.torch import fold
-from bnfold.torch.eager import relative_error
-from bnfold.torch.rehearsal import tensors
+from bnfold.torch.write_back.trace_run import tensors
+from bnfold.torch.write_back.verify_eager import relative_error
 from models.batchnorms import seeded_statistics
 from tests.torch.networks import example, trained
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from bnfold._version import __version__
 from bnfold.errors import BnfoldError
-from bnfold.fold import fold
-from bnfold.pipeline import Export, export
+from bnfold.folding.fold import fold
+from bnfold.pipeline.export import Export, export
 from bnfold.reasons import Reason
 from bnfold.result import FoldResult, Site
-from bnfold.validate import Validation, validate
+from bnfold.validation.validate import Validation, validate
 
 if TYPE_CHECKING:
-    from bnfold.bench import Benchmark, benchmark
+    from bnfold.latency.benchmark import Benchmark, benchmark
 
 __all__ = [
     "Benchmark",
@@ -36,6 +36,6 @@ def __getattr__(name: str) -> Any:
     """Load what times models when it is asked for, so that a fold need not wait for it."""
     if name not in ("Benchmark", "benchmark"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from bnfold import bench
+    from bnfold.latency import benchmark
 
-    return getattr(bench, name)
+    return getattr(benchmark, name)

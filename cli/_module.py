@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from . import _terminal
 
 if TYPE_CHECKING:
-    from bnfold.torch.save import Form
+    from bnfold.torch.write_back.save import Form
 
 _SUFFIXES = {"pt2": ".folded.pt2", "module": ".folded.pt", "state_dict": ".folded.state_dict.pt"}
 _TAKEN = (
@@ -32,8 +32,8 @@ option = click.option(
 def export(model: Path, output: Path | None, form: Form, json_path: Path | None, *, quiet: bool) -> None:
     """Do the whole job and print its report; the options are those of the running command."""
     from bnfold.errors import InputError
-    from bnfold.files.contents import head_of
-    from bnfold.module_pipeline import export_module
+    from bnfold.files.file_kind import head_of
+    from bnfold.pipeline.export_module import export_module
     from bnfold.report import module as report
 
     context = click.get_current_context()

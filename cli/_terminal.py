@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bnfold.runtime.given import Given
+    from bnfold.inputs.given import Given
 
 STAGES = {
     "load": "Loading",
@@ -66,7 +66,7 @@ def _stdout_errors() -> Iterator[None]:
         raise
     except OSError as error:
         from bnfold.errors import SaveError
-        from bnfold.files.contents import reason
+        from bnfold.files.file_kind import reason
 
         raise SaveError(
             f"The report could not be printed: {reason(error)}.",
@@ -98,7 +98,7 @@ def check_page(path: Path, *others: Path) -> None:
 
 def _check_place(path: Path, others: Sequence[Path]) -> None:
     from bnfold.files.load import files_beside
-    from bnfold.pipeline import check_destination
+    from bnfold.pipeline.export import check_destination
 
     check_destination(path, *others)
     if path.exists():  # it may hold weights of a model; looking for that takes longer than all else here
@@ -116,7 +116,7 @@ def read_inputs(
         if mean or std or size:
             raise InputError("--mean, --std and --size are for pictures.", "Name their folder with --inputs.")
         return None
-    from bnfold.runtime.given import Given
+    from bnfold.inputs.given import Given
 
     return Given.parse(path, mean=mean, std=std, size=size)
 
@@ -125,7 +125,7 @@ def read_inputs(
 def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show the stages as they pass, on a terminal; into a pipe, show nothing."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
-        from bnfold.sources import silent
+        from bnfold.pipeline.read import silent
 
         yield silent
         return

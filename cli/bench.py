@@ -11,7 +11,7 @@ import click
 from . import _lazy, _options, _terminal
 
 if TYPE_CHECKING:
-    from bnfold.runtime.given import Given
+    from bnfold.inputs.given import Given
 
 
 @click.command("bench")
@@ -49,9 +49,10 @@ def command(
         bnfold bench model.onnx folded.onnx --provider cuda --json report.json
     """
     _lazy.load_onnx_ir()
-    from bnfold.bench import benchmark
-    from bnfold.report import json, text
-    from bnfold.sources import read_onnx
+    from bnfold.latency.benchmark import benchmark
+    from bnfold.pipeline.read import read_onnx
+    from bnfold.report import json
+    from bnfold.report.terminal import text
 
     _terminal.check_report(json_path, original, folded)
     with _terminal.progress(quiet=quiet) as tell:

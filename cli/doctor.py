@@ -24,8 +24,9 @@ def command(json_path: Path | None, quiet: bool) -> None:
         bnfold doctor --json report.json
     """
     _lazy.load_onnx_ir()
-    from bnfold.doctor import doctor
-    from bnfold.report import json, text
+    from bnfold.report import json
+    from bnfold.report.terminal import text
+    from bnfold.system.doctor import doctor
 
     _terminal.check_report(json_path)
     diagnosis = doctor()

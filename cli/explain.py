@@ -25,8 +25,9 @@ def command(code: str | None, markdown: bool, json_path: Path | None, quiet: boo
         bnfold explain --markdown > docs/reasons.md
     """
     _lazy.load_onnx_ir()
-    from bnfold.report import json, text
+    from bnfold.report import json
     from bnfold.report.rules import all_rules, find_rule, page
+    from bnfold.report.terminal import text
 
     if markdown and _terminal.is_stdout(json_path):
         raise click.UsageError("--markdown and --json - both take standard output: name a file for one.")

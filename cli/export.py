@@ -12,9 +12,9 @@ import click
 from . import _lazy, _module, _options, _terminal
 
 if TYPE_CHECKING:
-    from bnfold.pipeline import Export
-    from bnfold.runtime.given import Given
-    from bnfold.torch.save import Form
+    from bnfold.inputs.given import Given
+    from bnfold.pipeline.export import Export
+    from bnfold.torch.write_back.save import Form
 
 
 @click.command("export")
@@ -86,8 +86,8 @@ def command(
     if no_validate and options["rollback"]:
         raise click.UsageError("--rollback undoes what a comparison finds, and --no-validate makes none.")
     _lazy.load_onnx_ir()
-    from bnfold.pipeline import ExportDisagreementError, export
-    from bnfold.report import text
+    from bnfold.pipeline.export import ExportDisagreementError, export
+    from bnfold.report.terminal import text
 
     destination = output or _beside(model)
     _terminal.check_report(json_path, model, destination)
@@ -124,7 +124,7 @@ def _write(export: Export, json_path: Path | None, html_path: Path | None) -> No
     record = json.export_document("export", export)
     _terminal.write_json(record, json_path)
     if html_path is not None:
-        from bnfold.report import html
+        from bnfold.report.page import html
 
         command = shlex.join(["bnfold", *sys.argv[1:]])
         html.write(html.page(export, command=command, record=record), html_path)
@@ -132,7 +132,7 @@ def _write(export: Export, json_path: Path | None, html_path: Path | None) -> No
 
 def _beside(model: Path) -> Path:
     """The file to write where none was named."""
-    from bnfold.files.contents import head_of
+    from bnfold.files.file_kind import head_of
 
     head_of(model)  # refuses what is no file in the usual words: a name such as "." has no suffix to replace
     return model.with_suffix(".folded.onnx")

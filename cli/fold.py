@@ -52,8 +52,8 @@ def command(
     # numpy's linear algebra would start a thread for every core; a fold multiplies element by element
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _lazy.load_onnx_ir()
-    from bnfold.pipeline import fold_file
-    from bnfold.sources import Source, read_onnx
+    from bnfold.pipeline.export import fold_file
+    from bnfold.pipeline.read import Source, read_onnx
 
     target = output or model
     record = None  # of a source that is about to be replaced
@@ -78,6 +78,6 @@ def command(
 
         _terminal.write_json(json.export_document("fold", done, record), json_path)
     if not quiet:
-        from bnfold.report import text
+        from bnfold.report.terminal import text
 
         _terminal.show(text.export_report(done), quiet=quiet, json_path=json_path)

@@ -37,9 +37,10 @@ def command(
     """
     _lazy.load_onnx_ir()
     from bnfold.files.load import blaming
-    from bnfold.fold import fold
-    from bnfold.report import json, text
-    from bnfold.sources import read_model
+    from bnfold.folding.fold import fold
+    from bnfold.pipeline.read import read_model
+    from bnfold.report import json
+    from bnfold.report.terminal import text
 
     _terminal.check_report(json_path, model)
     with _terminal.progress(quiet=quiet) as tell:

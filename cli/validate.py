@@ -10,7 +10,7 @@ import click
 from . import _lazy, _options, _terminal
 
 if TYPE_CHECKING:
-    from bnfold.runtime.given import Given
+    from bnfold.inputs.given import Given
 
 
 @click.command("validate")
@@ -75,9 +75,10 @@ def _validate(
 ) -> None:
     _lazy.load_onnx_ir()
     from bnfold.errors import DisagreementError
-    from bnfold.report import json, text
-    from bnfold.sources import read_onnx
-    from bnfold.validate import validate
+    from bnfold.pipeline.read import read_onnx
+    from bnfold.report import json
+    from bnfold.report.terminal import text
+    from bnfold.validation.validate import validate
 
     _terminal.check_report(json_path, original, folded)
     with _terminal.progress(quiet=quiet) as tell:
@@ -97,8 +98,9 @@ def _validate(
 
 def _replay(report: Path, json_path: Path | None, *, quiet: bool, trust: bool) -> None:
     from bnfold.errors import DisagreementError
-    from bnfold.replay import replay
-    from bnfold.report import json, text
+    from bnfold.pipeline.replay import replay
+    from bnfold.report import json
+    from bnfold.report.terminal import text
 
     _terminal.check_report(json_path, report)
     with _terminal.progress(quiet=quiet) as tell:

@@ -14,13 +14,13 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 import bnfold
-from bnfold.proof.verdict import Validation
-from bnfold.reference import Oracle
+from bnfold.folding.recognise import module_name
+from bnfold.inputs.samples import choose
+from bnfold.oracle.oracle import Oracle
 from bnfold.result import FoldResult
 from bnfold.runtime import sessions
 from bnfold.runtime.interface import as_ir, interface
-from bnfold.runtime.samples import choose
-from bnfold.sites import module_name
+from bnfold.validation.results import Validation
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")

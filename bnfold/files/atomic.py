@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from bnfold.errors import SaveError
-from bnfold.files.contents import reason
-from bnfold.files.copying import start_writing
+from bnfold.files.file_kind import reason
+from bnfold.tensors.kernel_copy import start_writing
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer

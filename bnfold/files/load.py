@@ -13,11 +13,11 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no stubs
 
 from bnfold.errors import BnfoldError, ModelError
-from bnfold.files import external
-from bnfold.files.contents import describe, head_of, reason
-from bnfold.files.tensors import File
-from bnfold.files.wire import RawData, WireError, field, raw_data, replaced
-from bnfold.scopes import ONNX_DOMAINS
+from bnfold.files import external_data
+from bnfold.files.file_kind import describe, head_of, reason
+from bnfold.files.protobuf_scan import RawData, WireError, field, raw_data, replaced
+from bnfold.graph.scopes import ONNX_DOMAINS
+from bnfold.tensors.file_tensor import File
 
 OLDEST_IR = 3
 PROTOBUF_LIMIT = 2**31 - 1
@@ -36,7 +36,7 @@ _DROPPED = {"training_info": "a graph to train it with", "configuration": "confi
 def load_onnx(path: str | os.PathLike[str]) -> ir.Model:
     """Read the ONNX model at `path`, but for its larger tensors, which stay on disk until they are read.
 
-    Those are [`FileTensor`][bnfold.files.tensors.FileTensor]s, in the file itself or in its external data.
+    Those are [`FileTensor`][bnfold.tensors.file_tensor.FileTensor]s, in the file or in its external data.
     The files stay open meanwhile: they may be replaced or deleted, but not written to.
 
     Returns:
@@ -53,14 +53,16 @@ def load_onnx(path: str | os.PathLike[str]) -> ir.Model:
         model = _in_place(place, describe(head))
     except (WireError, ModelError):  # protobuf has the last word on what is wrong, if anything is
         model = from_proto(_parse(place, head), str(path))
-    external.locate(model, place)
+    external_data.locate(model, place)
     return model
 
 
 def files_beside(path: Path) -> set[Path]:
     """The files that hold tensors of the ONNX model at `path`; none of what cannot be read as one."""
     try:
-        return external.data_files(load_onnx(path)) if describe(head_of(path)) == "an ONNX model" else set()
+        return (
+            external_data.data_files(load_onnx(path)) if describe(head_of(path)) == "an ONNX model" else set()
+        )
     except ModelError:
         return set()
 
@@ -91,10 +93,10 @@ def _in_place(path: Path, kind: str) -> ir.Model:
             return tensor
         if not _is_consistent(tensor):
             raise WireError("a tensor whose bytes do not fit its type and sizes")
-        left.append(external.file_tensor(tensor, file, external=False))
+        left.append(external_data.file_tensor(tensor, file, external=False))
         return left[-1]
 
-    external.exchange(model, back)
+    external_data.exchange(model, back)
     if len(left) != len(found):
         raise WireError("a tensor that is not part of the model")
     file.check()

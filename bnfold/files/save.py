@@ -17,12 +17,12 @@ import onnx_ir as ir
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # has no stubs
 
 from bnfold.errors import SaveError
-from bnfold.files import external
+from bnfold.files import external_data as external
 from bnfold.files.atomic import destination, replacing, save_errors
-from bnfold.files.contents import reason
-from bnfold.files.data_file import move_out, needed_by_others, own_files
+from bnfold.files.external_writer import move_out, needed_by_others, own_files
+from bnfold.files.file_kind import reason
 from bnfold.files.load import PROTOBUF_LIMIT
-from bnfold.files.pieces import pieces, size, write
+from bnfold.files.serialise import pieces, size, write
 
 _HEADROOM = 2**24  # what a large model's graph may take beside its tensors
 

@@ -11,8 +11,8 @@ import pkgutil
 
 import onnx_ir as ir
 
+from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.ops.base import Operator
-from bnfold.scopes import ONNX_DOMAINS
 
 _BY_NAME: dict[str, Operator] = {}
 for _module in pkgutil.iter_modules(__path__):

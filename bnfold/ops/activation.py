@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Affine
-from bnfold.graph import Facts
+from bnfold.algebra.affine import Affine
+from bnfold.graph.facts import Facts
 from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, label
 from bnfold.reasons import Reason
 

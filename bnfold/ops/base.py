@@ -9,8 +9,8 @@ from typing import Literal
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Affine, Array
-from bnfold.graph import Facts
+from bnfold.algebra.affine import Affine, Array
+from bnfold.graph.facts import Facts
 from bnfold.reasons import Reason
 
 

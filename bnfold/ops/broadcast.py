@@ -9,8 +9,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Affine
-from bnfold.graph import Facts
+from bnfold.algebra.affine import Affine
+from bnfold.graph.facts import Facts
 from bnfold.ops.base import Operand, label, name_of
 from bnfold.reasons import Reason
 

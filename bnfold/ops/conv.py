@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Affine, Array
-from bnfold.edit import Editor
-from bnfold.graph import NO_FOLDS, Facts, Folds
-from bnfold.kernels import Kernel
+from bnfold.algebra.affine import Affine, Array
+from bnfold.algebra.kernel import Kernel
+from bnfold.graph.editor import Editor
+from bnfold.graph.facts import NO_FOLDS, Facts, Folds
 from bnfold.ops import quantized
 from bnfold.ops.base import Absorb, Answer, integer, integers, label, name_of, text
 from bnfold.ops.linear import (
@@ -24,8 +24,8 @@ from bnfold.ops.linear import (
     write_bias,
     write_weight,
 )
-from bnfold.products import Elements, parts
 from bnfold.reasons import Reason
+from bnfold.tensors.product import Elements, parts
 
 
 class Convolution(Weighted):

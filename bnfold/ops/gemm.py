@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Affine, Array
-from bnfold.edit import Editor
-from bnfold.graph import Facts, Folds
+from bnfold.algebra.affine import Affine, Array
+from bnfold.graph.editor import Editor
+from bnfold.graph.facts import Facts, Folds
 from bnfold.ops.base import Absorb, Answer, integer, label, name_of, real
 from bnfold.ops.linear import (
     Weighted,

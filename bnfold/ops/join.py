@@ -7,8 +7,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Affine
-from bnfold.graph import Facts
+from bnfold.algebra.affine import Affine
+from bnfold.graph.facts import Facts
 from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, label, name_of
 from bnfold.reasons import Reason
 

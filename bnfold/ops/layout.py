@@ -6,12 +6,12 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Affine
-from bnfold.graph import Facts
+from bnfold.algebra.affine import Affine
+from bnfold.graph.facts import Facts
+from bnfold.graph.reshape import regroup
+from bnfold.graph.shape_inference import Dims
 from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, integers, label, name_of
 from bnfold.reasons import Reason
-from bnfold.regroup import regroup
-from bnfold.shapes import Dims
 
 
 class Layout(Operator):

@@ -7,14 +7,15 @@ from functools import reduce
 import numpy as np
 import onnx_ir as ir
 
-from bnfold import blas, reasons
-from bnfold.affine import Affine, Array
-from bnfold.edit import Editor
-from bnfold.graph import FLOATS, NO_FOLDS, Facts, Folds
+from bnfold import reasons
+from bnfold.algebra import matmul
+from bnfold.algebra.affine import Affine, Array
+from bnfold.graph.editor import Editor
+from bnfold.graph.facts import FLOATS, NO_FOLDS, Facts, Folds
 from bnfold.ops import quantized
 from bnfold.ops.base import Absorb, Answer, Operator, label, name_of, wrong_axis
-from bnfold.products import OutOfRangeError, parts
 from bnfold.reasons import Reason
+from bnfold.tensors.product import OutOfRangeError, parts
 
 
 class Linear(Operator):
@@ -135,7 +136,7 @@ def row_times(row: Array, matrix: ir.TensorProtocol) -> Array:
     product = np.zeros((*stack, 1, columns))
     for where, part in parts(matrix, whole=1):
         rows = where[len(stack) :] or (slice(None),)
-        product[where[: len(stack)]] += blas.product(row[:, rows[0]], np.asarray(part, np.float64))
+        product[where[: len(stack)]] += matmul.product(row[:, rows[0]], np.asarray(part, np.float64))
     return product
 
 
@@ -143,5 +144,5 @@ def times_column(matrix: ir.TensorProtocol, column: Array) -> Array:
     """`matrix @ column` in float64, for matrices of shape `(…, M, K)` and a column of shape `(K, 1)`."""
     product = np.empty((*matrix.shape.numpy()[:-1], 1))
     for where, part in parts(matrix, whole=1):
-        product[where] = blas.product(np.asarray(part, np.float64), column)
+        product[where] = matmul.product(np.asarray(part, np.float64), column)
     return product

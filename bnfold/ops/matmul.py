@@ -6,9 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Affine, Array
-from bnfold.edit import Editor
-from bnfold.graph import Facts, Folds
+from bnfold.algebra.affine import Affine, Array
+from bnfold.graph.editor import Editor
+from bnfold.graph.facts import Facts, Folds
+from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.ops.base import Absorb, Answer, ToInput, ToOutput, integer, label, name_of, wrong_axis
 from bnfold.ops.linear import (
     Weighted,
@@ -21,7 +22,6 @@ from bnfold.ops.linear import (
     write_weight,
 )
 from bnfold.reasons import Reason
-from bnfold.scopes import ONNX_DOMAINS
 
 _BROADCASTS = 7  # since this version a bias Add broadcasts by itself
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Affine
-from bnfold.graph import Facts
-from bnfold.kernels import Kernel
+from bnfold.algebra.affine import Affine
+from bnfold.algebra.kernel import Kernel
+from bnfold.graph.facts import Facts
 from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, integers, label, name_of, text
 from bnfold.reasons import Reason
 

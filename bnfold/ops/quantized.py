@@ -7,13 +7,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.affine import Affine, Array
-from bnfold.edit import Editor
-from bnfold.graph import Facts
+from bnfold.algebra.affine import Affine, Array
+from bnfold.graph.editor import Editor
+from bnfold.graph.facts import Facts
+from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.ops.base import integer, label, name_of
-from bnfold.products import parts
 from bnfold.reasons import Reason
-from bnfold.scopes import ONNX_DOMAINS
+from bnfold.tensors.product import parts
 
 _LIMITS = {
     ir.DataType.from_numpy(np.dtype(kind)): np.iinfo(kind)

@@ -14,21 +14,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.environment import environment, versions
 from bnfold.files.atomic import destination, replacing, save_errors
-from bnfold.files.contents import sha256
-from bnfold.files.external import data_files
+from bnfold.files.external_data import data_files
+from bnfold.files.file_kind import sha256
 from bnfold.runtime.sessions import CUDA_OPTIONS
+from bnfold.system.environment import environment, versions
 
 if TYPE_CHECKING:
-    from bnfold.bench import Benchmark, Row
-    from bnfold.doctor import Diagnosis
-    from bnfold.pipeline import Export
-    from bnfold.proof.verdict import Blame, Check, Fault, Layer, Request, Validation
+    from bnfold.latency.benchmark import Benchmark, Row
+    from bnfold.pipeline.export import Export
+    from bnfold.pipeline.read import Source
+    from bnfold.pipeline.replay import Replay
     from bnfold.reasons import Reason, Rule
-    from bnfold.replay import Replay
     from bnfold.result import FoldResult, Merge, Site
-    from bnfold.sources import Source
+    from bnfold.system.doctor import Diagnosis
+    from bnfold.validation.results import Blame, Check, Fault, Layer, Request, Validation
 
 SCHEMA = "bnfold.report/1"
 Json = dict[str, Any]

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bnfold.environment import environment
-from bnfold.report import fates, json, text
+from bnfold.report import json
+from bnfold.report.terminal import fates, text
 from bnfold.result import FoldResult
+from bnfold.system.environment import environment
 
 if TYPE_CHECKING:
-    from bnfold.module_pipeline import ModuleExport
+    from bnfold.pipeline.export_module import ModuleExport
 
 _FORMS = {
     "pt2": "a program of torch.export, in eval mode: torch.export.load reads it",

@@ -34,7 +34,7 @@ from typing import Any
 import onnx_ir as ir
 
 from bnfold.errors import ModelError
-from bnfold.files.external import self_contained
+from bnfold.files.external_data import self_contained
 from bnfold.runtime.interface import as_ir
 from bnfold.runtime.sessions import Feeds, ModelLike, run, session
 

@@ -30,7 +30,7 @@ import onnx
 import onnx_ir as ir
 
 from bnfold.errors import InputError, MissingExtraError, ModelError, ProviderError
-from bnfold.files.external import self_contained, tensors
+from bnfold.files.external_data import self_contained, tensors
 from bnfold.files.load import from_proto
 
 if TYPE_CHECKING:

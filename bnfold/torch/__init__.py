@@ -1,10 +1,11 @@
 """PyTorch files in: told apart by content, loaded without running what they carry, exported to ONNX.
 
-- [`load`][bnfold.torch.load.load] reads a pickled `nn.Module` or an `ExportedProgram`.
-- [`parse_shapes`][bnfold.torch.inputs.parse_shapes] and
-  [`example_inputs`][bnfold.torch.inputs.example_inputs] make the tensors that an export is traced with.
-- [`to_onnx`][bnfold.torch.export.to_onnx] exports, with every BatchNorm still in its place.
-- [`fold`][bnfold.torch.module.fold] gives a folded copy of a module.
+- [`load`][bnfold.torch.read.load.load] reads a pickled `nn.Module` or an `ExportedProgram`.
+- [`parse_shapes`][bnfold.torch.export.example_inputs.parse_shapes] and
+  [`example_inputs`][bnfold.torch.export.example_inputs.example_inputs] make the tensors that an export is
+  traced with.
+- [`to_onnx`][bnfold.torch.export.to_onnx.to_onnx] exports, with every BatchNorm still in its place.
+- [`fold`][bnfold.torch.write_back.fold_module.fold] gives a folded copy of a module.
 
 `import bnfold` does not import this package, since it needs torch.
 
@@ -23,9 +24,9 @@ except ModuleNotFoundError as error:
 
     raise MissingExtraError("torch", "torch", "read PyTorch files") from None
 
-from bnfold.torch.export import to_onnx
-from bnfold.torch.inputs import InputSpec, example_inputs, parse_shapes
-from bnfold.torch.load import Loaded, load
-from bnfold.torch.module import Folded, fold
+from bnfold.torch.export.example_inputs import InputSpec, example_inputs, parse_shapes
+from bnfold.torch.export.to_onnx import to_onnx
+from bnfold.torch.read.load import Loaded, load
+from bnfold.torch.write_back.fold_module import Folded, fold
 
 __all__ = ["Folded", "InputSpec", "Loaded", "example_inputs", "fold", "load", "parse_shapes", "to_onnx"]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import stopwatch
-from bnfold.bench import Benchmark, Row
-from bnfold.reference import multiply_adds
-from bnfold.stopwatch.footprint import Footprint
+from bnfold.latency.benchmark import Benchmark, Row
+from bnfold.latency.footprint import Footprint
+from bnfold.oracle.multiply_adds import multiply_adds
 
 
 def test_the_known_difference_is_exactly_a_tenth() -> None:

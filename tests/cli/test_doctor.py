@@ -11,9 +11,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from bnfold import doctor as module
-from bnfold.doctor import Diagnosis, Finding
-from bnfold.environment import environment
+from bnfold.system import doctor as module
+from bnfold.system.doctor import Diagnosis, Finding
+from bnfold.system.environment import environment
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
 GOOD = Finding("good", "cpu", "It runs.")

@@ -147,9 +147,9 @@ def test_external_data_that_is_missing_or_elsewhere_is_refused(run, tmp_path, lo
 def test_a_disagreement_exits_1_writes_the_report_and_no_model(run, model, tmp_path, monkeypatch) -> None:
     import onnx_ir as ir
 
-    from bnfold import pipeline
+    from bnfold.pipeline import export
 
-    honest = pipeline.fold
+    honest = export.fold
 
     def wrong(given, **options):
         result = honest(given, **options)
@@ -157,7 +157,7 @@ def test_a_disagreement_exits_1_writes_the_report_and_no_model(run, model, tmp_p
             value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.5), name=value.name)
         return result
 
-    monkeypatch.setattr(pipeline, "fold", wrong)
+    monkeypatch.setattr(export, "fold", wrong)
     out, report = tmp_path / "out.onnx", tmp_path / "report.json"
     out.write_text("what was there before")
     result = run("export", model, "-o", out, "--json", report)
@@ -290,13 +290,13 @@ def test_a_page_that_cannot_be_made_is_refused_before_any_work(
 ) -> None:
     from importlib import util
 
-    from bnfold import pipeline
+    from bnfold.pipeline import export
 
     honest = util.find_spec
     monkeypatch.setattr(
         util, "find_spec", lambda name, *more: None if name == package else honest(name, *more)
     )
-    monkeypatch.setattr(pipeline, "export", lambda *_, **__: pytest.fail("it was exported"))
+    monkeypatch.setattr(export, "export", lambda *_, **__: pytest.fail("it was exported"))
     out, page = tmp_path / "out.onnx", tmp_path / "page.html"
     result = run("export", model, "-o", out, "--html", page)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -308,9 +308,9 @@ def test_a_page_that_cannot_be_made_is_refused_before_any_work(
 
 
 def test_the_files_of_an_export_are_different_files(run, model, tmp_path, monkeypatch) -> None:
-    from bnfold import pipeline
+    from bnfold.pipeline import export
 
-    monkeypatch.setattr(pipeline, "export", lambda *_, **__: pytest.fail("it was exported"))
+    monkeypatch.setattr(export, "export", lambda *_, **__: pytest.fail("it was exported"))
     before = model.read_bytes()
     out, report = tmp_path / "out.onnx", tmp_path / "report"
     for places in (

@@ -11,8 +11,8 @@ import pytest
 # packages, or parts of packages, that a fold has no use for
 HEAVY = (
     *("asyncio", "jinja2", "matplotlib", "mpmath", "onnxruntime", "onnxscript", "scipy", "sympy", "torch"),
-    *("onnx.reference", "onnx_ir.passes.common", "bnfold.reference", "bnfold.runtime", "bnfold.stopwatch"),
-    *("bnfold.torch", "bnfold.bench", "multiprocessing", "PIL"),
+    *("onnx.reference", "onnx_ir.passes.common", "bnfold.oracle", "bnfold.runtime", "bnfold.latency"),
+    *("bnfold.torch", "bnfold.latency.benchmark", "multiprocessing", "PIL"),
 )
 
 
@@ -38,7 +38,7 @@ def python(program: str) -> str:
 
 def test_a_fold_imports_nothing_heavy(model, tmp_path) -> None:
     modules = imported("fold", model, "-o", tmp_path / "out.onnx")
-    assert {"onnx_ir._core", "bnfold.push"} <= modules
+    assert {"onnx_ir._core", "bnfold.folding.search"} <= modules
     assert not of(HEAVY, modules)
 
 
@@ -100,7 +100,7 @@ def test_what_is_loaded_already_is_left_alone() -> None:
 def test_importing_bnfold_changes_nothing_for_others() -> None:
     program = "import sys, bnfold; assert sys.modules['sympy'].__file__; print(bnfold.benchmark.__module__)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "bnfold.bench"
+    assert done.stdout.strip() == "bnfold.latency.benchmark"
 
 
 def test_a_module_with_an_open_size_is_exported_with_the_real_sympy(tmp_path) -> None:

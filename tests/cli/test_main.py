@@ -62,8 +62,8 @@ def test_help_gives_every_command_its_first_line(run) -> None:
 
 
 def test_help_tells_what_the_exit_codes_mean(run, model: Path, monkeypatch) -> None:
-    from bnfold import doctor
-    from bnfold.environment import environment
+    from bnfold.system import doctor
+    from bnfold.system.environment import environment
 
     page = " ".join(run("--help").stdout.split())
     assert "  doctor  " in run("--help").stdout

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bnfold.files.wire import varint
+from bnfold.files.protobuf_scan import varint
 
 MESSAGES = {  # field numbers that hold messages, from the model down, and the kind of message that they hold
     "model": {7: "graph", 25: "function"},

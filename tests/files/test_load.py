@@ -16,11 +16,11 @@ from google.protobuf.message import Message
 
 from bnfold.errors import BnfoldError, ModelError
 from bnfold.files import load
-from bnfold.files.external import tensors
+from bnfold.files.external_data import tensors
 from bnfold.files.load import load_onnx
+from bnfold.files.protobuf_scan import WireError
 from bnfold.files.save import save_onnx
-from bnfold.files.tensors import FileTensor
-from bnfold.files.wire import WireError
+from bnfold.tensors.file_tensor import FileTensor
 from tests.files import mutations
 from tests.files.models import SIZE, add_model, weight_of
 

@@ -18,9 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.errors import ModelError, SaveError
 from bnfold.files import atomic, save
-from bnfold.files.blocks import BlockTensor
 from bnfold.files.load import load_onnx
 from bnfold.files.save import save_onnx
+from bnfold.tensors.block_tensor import BlockTensor
 from tests.files.forks import Forks
 from tests.files.models import SIZE, add_model, weight_of
 

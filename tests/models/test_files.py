@@ -13,8 +13,8 @@ from torch import nn
 
 import bnfold
 import models
+from bnfold.pipeline.read import read_model
 from bnfold.runtime import sessions
-from bnfold.sources import read_model
 from models import files
 from models.branches import Branches
 from models.digits import digits

@@ -14,19 +14,19 @@ import jsonschema
 import onnx_ir as ir
 import pytest
 
-from bnfold.bench import Benchmark, Row
-from bnfold.doctor import Diagnosis, Finding
-from bnfold.environment import environment
-from bnfold.pipeline import Export
-from bnfold.proof.verdict import Blame, Fault, Layer, Request
+from bnfold.latency.benchmark import Benchmark, Row
+from bnfold.latency.footprint import Footprint
+from bnfold.pipeline.export import Export
+from bnfold.pipeline.read import Source
+from bnfold.pipeline.replay import Replay
 from bnfold.reasons import Rule
-from bnfold.replay import Replay
 from bnfold.report import json as report
 from bnfold.report.rules import all_rules
 from bnfold.result import FoldResult, Site
-from bnfold.sources import Source
-from bnfold.stopwatch.footprint import Footprint
-from bnfold.validate import Check, Validation
+from bnfold.system.doctor import Diagnosis, Finding
+from bnfold.system.environment import environment
+from bnfold.validation.results import Blame, Fault, Layer, Request
+from bnfold.validation.validate import Check, Validation
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
 RULE = Rule("BN999", "a title", "It stops at {node}.", "Move it.")

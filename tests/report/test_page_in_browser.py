@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bnfold.report import html
+from bnfold.report.page import html
 from tests.report.sample_page import NASTY, sample
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")

@@ -1,0 +1,1 @@
+"""Per-channel affine maps, kernels as linear forms, products of matrices. Nothing here knows ONNX."""

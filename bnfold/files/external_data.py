@@ -1,0 +1,195 @@
+"""External data: tensors that an ONNX model keeps in files beside it, found, checked, and taken in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import onnx_ir as ir
+
+from bnfold.errors import ModelError
+from bnfold.graph.scopes import scopes
+from bnfold.tensors.file_tensor import File, FileTensor
+
+_NAME = re.compile("[^\\0\ud800-\udfff]+")  # any text: no bytes that are none, and no end in the middle
+
+
+def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Every constant of the model: initializers and attributes, in subgraphs and functions too."""
+    for value in initializers(model):
+        if value.const_value is not None:
+            yield value.const_value
+    for _, attribute in _tensor_attributes(model):
+        if attribute.type == ir.AttributeType.TENSORS:
+            yield from attribute.value
+        else:
+            yield attribute.value
+
+
+def data_files(model: ir.Model) -> set[Path]:
+    """The files that hold tensors of `model`, but for the model's own."""
+    files = set()
+    for tensor in tensors(model):
+        if isinstance(tensor, FileTensor) and tensor.external:
+            files.add(tensor.file.path)
+        elif isinstance(tensor, ir.ExternalTensor):
+            files.add(Path(tensor.path))
+    return files
+
+
+def exchange(model: ir.Model, new: Callable[[ir.TensorProtocol], ir.TensorProtocol]) -> None:
+    """Put `new(tensor)` in the place of every constant of `model`."""
+    for value in initializers(model):
+        tensor = value.const_value
+        if tensor is not None:
+            value.const_value = new(tensor)
+            if value.shape is tensor.shape:  # as onnx_ir has it: a value's shape is its tensor's, and frozen
+                value.shape = ir.Shape(value.const_value.shape.numpy(), frozen=True)
+    for node, attribute in _tensor_attributes(model):
+        name, doc = attribute.name, attribute.doc_string
+        if attribute.type == ir.AttributeType.TENSORS:
+            exchanged = [new(tensor) for tensor in attribute.value]
+            node.attributes[name] = ir.AttrTensors(name, exchanged, doc)
+        elif (tensor := new(attribute.value)) is not attribute.value:
+            node.attributes[name] = ir.AttrTensor(name, tensor, doc)
+
+
+@contextlib.contextmanager
+def restoring(model: ir.Model) -> Iterator[None]:
+    """Put every constant of `model` back at the end, whatever was exchanged for it."""
+    values = [(value, value.const_value, value.shape) for value in initializers(model)]
+    attributes = list(_tensor_attributes(model))
+    try:
+        yield
+    finally:
+        for value, tensor, shape in values:
+            value.const_value, value.shape = tensor, shape
+        for node, attribute in attributes:
+            node.attributes[attribute.name] = attribute
+
+
+def initializers(model: ir.Model) -> Iterator[ir.Value]:
+    """The values of the initializers, in subgraphs and functions too."""
+    for scope in scopes(model):
+        yield from scope.graph.initializers.values()
+
+
+def _tensor_attributes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr]]:
+    """Where `value` is one tensor or several; `as_tensor` would ask each for its size, which not all have."""
+    for scope in scopes(model):
+        for node in scope.graph:
+            for attribute in list(node.attributes.values()):
+                is_tensor = attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
+                if is_tensor and not attribute.is_ref():
+                    yield node, attribute
+
+
+def locate(model: ir.Model, path: Path) -> None:
+    """Open the files beside `path` that hold tensors of `model`, and check that they are there in full.
+
+    Raises:
+        ModelError: One is missing, too short, or outside the folder of `path` (an absolute location, `..`,
+            or a symbolic link that leads out, through which a model could read any file).
+    """
+    folder = path.absolute().parent
+    files: dict[str, File] = {}
+
+    def opened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        if not isinstance(tensor, ir.ExternalTensor):
+            return tensor
+        location = os.fsdecode(tensor.location)  # bytes, where protobuf found no text
+        if location not in files:
+            _check_place(tensor, location, folder, path)
+            files[location] = File(folder / location)
+        return _within(tensor, files[location])
+
+    exchange(model, opened)
+
+
+def _check_place(tensor: ir.ExternalTensor, location: str, folder: Path, model: Path) -> None:
+    if not _NAME.fullmatch(location) or not _inside(folder, location):
+        raise ModelError(
+            f"{model} keeps {tensor.name} in {location!r}, which is outside the model's folder.",
+            "Refused, since it could be any file. If you trust it, copy it beside the model and save again.",
+        )
+    target = folder / location
+    try:
+        is_there = target.is_file()
+    except OSError:  # a name longer than a file's can be, for instance
+        is_there = False
+    if not is_there:
+        raise ModelError(
+            f"{model} keeps {tensor.name} in {location!r}, which is not there.",
+            f"Put that file into {folder}.",
+        )
+    if target.stat().st_nlink > 1:  # onnx_ir refuses to read it, but only later and with less to go by
+        raise ModelError(
+            f"{target} is a hard link, which could stand for any file.",
+            "Replace it with a copy of its own.",
+        )
+
+
+def _inside(folder: Path, location: str) -> bool:
+    """Whether `location` is relative and, with `..` and links resolved, below `folder`."""
+    place = Path(os.path.realpath(folder / location))
+    return not Path(location).is_absolute() and place.is_relative_to(os.path.realpath(folder))
+
+
+def _within(tensor: ir.ExternalTensor, file: File) -> FileTensor:
+    sizes, begin = tensor.shape.numpy(), tensor.offset or 0
+    if tensor.dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED) or min(sizes, default=0) < 0:
+        raise ModelError(
+            f"{tensor.name} cannot be read from {file.path}: it is of type {tensor.dtype.name} and has the "
+            f"sizes {list(sizes)}.",
+            "Save the model again, with another exporter if need be.",
+        )
+    told = tensor.nbytes if tensor.length is None else tensor.length
+    if told < tensor.nbytes or len(file) < begin + tensor.nbytes:
+        raise ModelError(
+            f"{file.path} is too short: {tensor.name} needs {tensor.nbytes} bytes from byte {begin} on, "
+            f"the file has {len(file)}, the model tells of {told}.",
+            "It is truncated, or belongs to another model. Save or download both files again.",
+        )
+    return file_tensor(tensor, file, external=True)
+
+
+def file_tensor(tensor: ir.ExternalTensor, file: File, *, external: bool) -> FileTensor:
+    """The tensor that `tensor` describes, within `file`, where it is known to be in full."""
+    return FileTensor(
+        file,
+        tensor.offset or 0,
+        tensor.dtype,
+        tensor.shape,
+        external=external,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=tensor.metadata_props,
+    )
+
+
+def self_contained(model: ir.Model) -> ir.Model:
+    """Clone `model` so that no tensor is a reference to another file."""
+    clone = model.clone()
+    take_in(clone)
+    return clone
+
+
+def take_in(model: ir.Model) -> None:
+    """Exchange tensors that are references to another file for ones that are read from there."""
+    exchange(model, _in_memory)
+
+
+def _in_memory(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.Tensor(
+        tensor.numpy(),
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=tensor.metadata_props,
+    )

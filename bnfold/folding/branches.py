@@ -1,0 +1,219 @@
+"""Sums, and what their terms are linear forms of: a convolution, a mean over windows, the source itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.algebra.affine import Array
+from bnfold.algebra.kernel import Kernel
+from bnfold.folding.recognise import Link, link_of, module_name
+from bnfold.graph.facts import Facts
+from bnfold.graph.scopes import ONNX_DOMAINS
+from bnfold.ops.conv import Conv
+from bnfold.ops.pool import mean_kernel
+
+_SUMS = frozenset({"Add", "Sub", "Sum"})
+_KERNELS = {"Conv": Conv().kernel, "AveragePool": mean_kernel}
+
+
+class Form(NamedTuple):
+    """A linear form of a source: its kernel, the nodes that compute it, what they cost for one position."""
+
+    kernel: Kernel
+    source: ir.Value
+    nodes: tuple[ir.Node, ...] = ()
+    multiply_adds: int = 0
+
+
+Term = tuple[float, ir.Value, Array | None]
+"""Its sign, its value, and what a constant has become by folds that are not written yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """One term of a sum, or several that have become one.
+
+    Attributes:
+        sign: How it enters the sum, 1 or -1.
+        value: What enters the sum; None once it is made of several.
+        source: What the kernel reads.
+        kernel: Its linear form, the sign included; None where it has none.
+        nodes: The nodes that compute it from the source.
+        multiply_adds: Multiply-adds for one position; the source as it is costs none.
+        parts: The branches that it is made of, itself if it is one.
+        edited: What a constant term has become by folds that are not written yet.
+    """
+
+    sign: float
+    value: ir.Value | None
+    source: ir.Value
+    kernel: Kernel | None = None
+    nodes: tuple[ir.Node, ...] = ()
+    multiply_adds: int = 0
+    parts: tuple[Branch, ...] = ()
+    edited: Array | None = None
+
+    @property
+    def has_conv(self) -> bool:
+        """Whether a convolution is among its nodes: only such a branch can take others in."""
+        return any(node.op_type == "Conv" for node in self.nodes)
+
+    @property
+    def name(self) -> str:
+        """How a report calls it: by its convolution or BatchNorm."""
+        return module_name(self.nodes[-1]) if self.nodes else "identity"
+
+
+@dataclass
+class Sum:
+    """A sum with the sums that it alone reads: its branches, and the nodes that add them up."""
+
+    node: ir.Node
+    branches: list[Branch] = field(default_factory=list)
+    nodes: list[ir.Node] = field(default_factory=list)
+
+
+def is_sum(node: ir.Node) -> bool:
+    """Whether a node adds up its inputs, or subtracts one from another, element by element."""
+    return node.op_type in _SUMS and node.domain in ONNX_DOMAINS and "broadcast" not in node.attributes
+
+
+def is_inner(value: ir.Value) -> bool:
+    """Whether a value is read by one sum of its own graph and nothing else."""
+    reader = _only_reader(value)
+    return reader is not None and is_sum(reader)
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    uses = tuple(value.uses())
+    producer = value.producer()
+    if value.is_graph_output() or len(uses) != 1 or producer is None:
+        return None
+    reader = uses[0].node
+    return reader if reader.graph is producer.graph else None
+
+
+def sum_of(node: ir.Node, facts: Facts, barred: Collection[ir.Node]) -> Sum:
+    """Look at a sum and all sums that it alone reads.
+
+    Kernels are made only where two terms may be forms of one source, since that reads weights.
+
+    Args:
+        node: The last of the sums.
+        facts: What is known of the model.
+        barred: Nodes that take no part.
+    """
+    found = Sum(node)
+    terms: list[Term] = []
+    pending = [(1.0, node)]
+    while pending:
+        sign, current = pending.pop()
+        found.nodes.append(current)
+        for index, value in enumerate(current.inputs):
+            if value is None:
+                continue
+            own = -sign if current.op_type == "Sub" and index == 1 else sign
+            producer = value.producer()
+            if producer is not None and is_sum(producer) and _only_reader(value) is current:
+                pending.append((own, producer))
+            else:
+                # a constant that earlier folds have changed, and that is not written yet
+                terms.append((own, value, facts.edited.get((current, index))))
+    linear = _may_meet([value for _, value, _ in terms], facts)
+    for sign, value, edited in terms:
+        branch = _branch(sign, value, facts, barred) if linear else Branch(sign, value, value)
+        found.branches.append(replace(branch, edited=edited))
+    return found
+
+
+def _may_meet(terms: Iterable[ir.Value], facts: Facts) -> bool:
+    """Whether two terms could be linear forms of one source; looking reads no weights."""
+    seen: set[ir.Value] = set()
+    for term in terms:
+        reach = set(_reach(term, facts))
+        if not seen.isdisjoint(reach):
+            return True
+        seen |= reach
+    return False
+
+
+def _reach(value: ir.Value | None, facts: Facts) -> Iterator[ir.Value]:
+    """Every value that a branch which ends in `value` may turn out to be a linear form of."""
+    while value is not None:
+        yield value
+        node = value.producer()
+        if node is None or _only_reader(value) is None:
+            return
+        if node.op_type in _KERNELS:
+            value = node.inputs[0] if node.inputs else None
+        else:
+            link = link_of(node, facts)
+            value = node.inputs[link.data] if isinstance(link, Link) else None
+
+
+def _branch(sign: float, value: ir.Value, facts: Facts, barred: Collection[ir.Node]) -> Branch:
+    """The linear form of a term, from the nearest value that others read too or that no kernel gives."""
+    links: list[Link] = []
+    source = value
+    while _only_reader(source) is not None:
+        producer = source.producer()
+        link = link_of(producer, facts) if producer is not None else None
+        if not isinstance(link, Link) or producer in barred or link.affine.axes - {1}:
+            break
+        links.insert(0, link)
+        data = link.node.inputs[link.data]
+        assert data is not None, "an affine node has a data input"
+        source = data
+    form = _window(source, facts, barred) or _identity(source, facts)
+    if form is None:
+        return Branch(sign, value, source)
+    kernel = form.kernel
+    for link in links:
+        composed = facts.composed(link.node, link.affine)
+        kernel = kernel.scaled(*composed.vectors(1, len(kernel.bias)))
+    nodes = form.nodes + tuple(link.node for link in links)
+    cost = form.multiply_adds or (kernel.multiply_adds if nodes else 0)
+    branch = Branch(sign, value, form.source, kernel.scaled(np.asarray(sign), np.zeros(())), nodes, cost)
+    return replace(branch, parts=(branch,))
+
+
+def _window(
+    value: ir.Value, facts: Facts, barred: Collection[ir.Node], *, composed: bool = True
+) -> Form | None:
+    """What a Conv or a mean gives that is read here alone, together with one pointwise Conv before it."""
+    node = value.producer()
+    if node is None or _only_reader(value) is None or node.op_type not in _KERNELS or not node.inputs:
+        return None
+    if node in barred:
+        return None
+    source = node.inputs[0]
+    before = _window(source, facts, barred, composed=False) if composed and source is not None else None
+    if source is None or (before is None and len(tuple(source.uses())) < 2):
+        return None  # nothing else reads the source, so there is nothing to merge with
+    kernel = _kernel(node, facts)
+    if kernel is None or before is None:
+        return None if kernel is None else Form(kernel, source, (node,), kernel.multiply_adds)
+    together = kernel.after(before.kernel)
+    if together is None:
+        return None
+    return Form(together, before.source, (*before.nodes, node), before.multiply_adds + kernel.multiply_adds)
+
+
+def _kernel(node: ir.Node, facts: Facts) -> Kernel | None:
+    """The kernel of a Conv or a mean, if its settings stand in the node and its numbers are numbers."""
+    if node.domain not in ONNX_DOMAINS or any(attribute.is_ref() for attribute in node.attributes.values()):
+        return None
+    kernel = _KERNELS[node.op_type](node, facts)
+    return kernel if kernel is not None and kernel.is_finite else None
+
+
+def _identity(value: ir.Value, facts: Facts) -> Form | None:
+    rank, channels = facts.rank(value), facts.size(value, 1)
+    if rank is None or rank < 3 or channels is None:
+        return None
+    return Form(Kernel.diagonal(np.ones(channels), np.zeros(channels), rank - 2), value)

@@ -1,0 +1,199 @@
+"""Recognising what can be folded: BatchNormalization, and arithmetic with constants that amounts to it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.algebra.affine import Affine, Array
+from bnfold.graph.facts import FLOATS, Facts
+from bnfold.graph.scopes import ONNX_DOMAINS, Scope
+from bnfold.ops import batchnorm
+from bnfold.ops.base import label
+from bnfold.reasons import Reason
+
+DATA_NORMS = frozenset(
+    {"InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"}
+)
+_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+
+
+@dataclass(frozen=True)
+class Link:
+    """One node of a chain: the map that it is, and which of its inputs the map acts on."""
+
+    node: ir.Node
+    affine: Affine
+    data: int
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Successive affine nodes, each the only reader of the one before.
+
+    Attributes:
+        links: The nodes in order, at least one.
+        affine: Their composition, from the first's data input to the last's output.
+    """
+
+    links: tuple[Link, ...]
+    affine: Affine
+
+    @cached_property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """The nodes in order."""
+        return tuple(link.node for link in self.links)
+
+    @property
+    def source(self) -> ir.Value:
+        """The value that the chain reads."""
+        value = self.links[0].node.inputs[self.links[0].data]
+        assert value is not None, "an affine node has a data input"
+        return value
+
+    @property
+    def result(self) -> ir.Value:
+        """The value that the chain gives."""
+        return self.links[-1].node.outputs[0]
+
+    @cached_property
+    def batchnorms(self) -> tuple[ir.Node, ...]:
+        """Its BatchNormalization nodes."""
+        return tuple(node for node in self.nodes if is_batchnorm(node))
+
+    @property
+    def normalises(self) -> bool:
+        """Whether it is a BatchNorm by name or by nature: a scale that differs between channels."""
+        return bool(self.batchnorms) or bool(self.affine.scale_axes)
+
+
+def is_batchnorm(node: ir.Node) -> bool:
+    """Whether a node is ONNX's BatchNormalization."""
+    return node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS
+
+
+def chains(scope: Scope, facts: Facts, barred: Collection[ir.Node]) -> Iterator[Chain]:
+    """The maximal chains of a scope, in graph order, each composed only when it is asked for.
+
+    Args:
+        scope: Where to look.
+        facts: What is known of the model, with what BatchNorms have absorbed so far.
+        barred: Nodes that take no part.
+    """
+    seen: set[ir.Node] = set()
+    for node in tuple(scope.graph):
+        if node in seen or node in barred or node.graph is None:
+            continue
+        links: list[Link] = []
+        link = link_of(node, facts)
+        affine = Affine()
+        while isinstance(link, Link):
+            longer = affine.then(facts.composed(link.node, link.affine))
+            if links and len(longer.axes) > 1:
+                break  # no operator takes one that varies along two axes; each of its parts may still go
+            affine = longer
+            links.append(link)
+            seen.add(link.node)
+            link = _next(link, facts, barred)
+        if links:
+            yield Chain(tuple(links), affine)
+
+
+def link_of(node: ir.Node, facts: Facts) -> Link | Reason | None:
+    """The map that a node is; a reason for a BatchNorm that is none, None for anything else."""
+    if is_batchnorm(node):
+        affine = batchnorm.affine_of(node, facts)
+        return affine if isinstance(affine, Reason) else Link(node, affine, 0)
+    if node.op_type not in _ARITHMETIC or node.domain not in ONNX_DOMAINS:
+        return None
+    constant = [facts.has_constant(node, index) for index in (0, 1)]
+    if constant.count(True) != 1:
+        return None
+    affine_or_none = _arithmetic(node, constant.index(True), facts)
+    return None if affine_or_none is None else Link(node, affine_or_none, constant.index(False))
+
+
+def data_norm(node: ir.Node) -> Reason | None:
+    """The reason for a normalisation whose statistics come from the data; None for any other node."""
+    if node.op_type in DATA_NORMS and node.domain in ONNX_DOMAINS:
+        return reasons.DATA_STATISTICS(node=label(node), operator=node.op_type)
+    return None
+
+
+def module_name(node: ir.Node, otherwise: str | None = None) -> str:
+    """The PyTorch module path that the exporter noted, otherwise the node's label, or what is given."""
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+    path = None if scopes is None else _literal(scopes)
+    # the last entry is the operator within the module
+    if isinstance(path, list) and len(path) > 1 and isinstance(path[-2], str) and path[-2]:
+        return path[-2]
+    return label(node) if otherwise is None else otherwise
+
+
+def _literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _next(link: Link, facts: Facts, barred: Collection[ir.Node]) -> Link | None:
+    output = link.node.outputs[0]
+    uses = tuple(output.uses())
+    if output.is_graph_output() or len(uses) != 1:
+        return None
+    reader, index = uses[0]
+    if reader.graph is not link.node.graph or reader in barred:
+        return None
+    following = link_of(reader, facts)
+    return following if isinstance(following, Link) and following.data == index else None
+
+
+def _arithmetic(node: ir.Node, index: int, facts: Facts) -> Affine | None:
+    """`x ∘ c` for a constant c that is one number, or varies along one axis that x provably has."""
+    source, output = node.inputs[1 - index], node.outputs[0]
+    if (
+        source is None
+        or facts.dtype(source) not in FLOATS
+        or any(attribute.is_ref() for attribute in node.attributes.values())
+    ):
+        return None
+    if "broadcast" in node.attributes or "axis" in node.attributes:
+        return None  # before version 7 these meant a broadcasting of their own
+    constant = facts.operand(node, index)
+    if constant is None or not np.all(np.isfinite(constant)):
+        return None
+    shape, rank = facts.shape(source), facts.rank(output)
+    if shape is None or rank is None:
+        aligned = constant if constant.ndim == 0 else None
+    else:
+        aligned = _aligned(constant, shape, rank)
+    if aligned is None:
+        return None
+    affine = _map(node.op_type, index, aligned)
+    return affine if affine is not None and len(affine.axes) <= 1 and affine.is_finite else None
+
+
+def _aligned(constant: Array, shape: tuple[object, ...], rank: int) -> Array | None:
+    """The constant in x's axes; None where it would make the result larger than x, or might."""
+    if rank != len(shape) or constant.ndim > rank:
+        return None
+    aligned = constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
+    fits = all(size in (1, dim) for size, dim in zip(aligned.shape, shape, strict=True))
+    return aligned if fits else None
+
+
+def _map(op_type: str, index: int, c: Array) -> Affine | None:
+    if op_type == "Mul":
+        return Affine(c)
+    if op_type == "Add":
+        return Affine(1.0, c)
+    if op_type == "Sub":
+        return Affine(1.0, -c) if index == 1 else Affine(-1.0, c)
+    return Affine(1.0 / c) if index == 1 and np.all(c != 0) else None

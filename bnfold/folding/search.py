@@ -1,0 +1,231 @@
+"""Searching a place for an affine: from operator to operator until constants have taken all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.algebra.affine import Affine
+from bnfold.graph.facts import Facts, other_readers
+from bnfold.ops import operator
+from bnfold.ops.base import Absorb, Operand, Step, ToInput, ToOutput, label, name_of
+from bnfold.reasons import Reason
+
+_LIMIT = 20_000  # steps; a search that takes more has met something that nobody thought of
+_BALANCED = 2.0**16  # scales beyond this, or below its inverse, are not moved from one layer to another
+
+
+@dataclass(frozen=True)
+class Enter:
+    """A reader that must take the affine at one of its inputs."""
+
+    index: int
+    affine: Affine
+
+
+Task = tuple[ir.Node, Step | Enter]
+Ways = Sequence[Sequence[Task]]
+# what is left to do is a linked list, so that a choice point can keep its own view of it
+_Todo: TypeAlias = "tuple[Task, _Todo] | None"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that has to change so that an affine can go, decided before anything does.
+
+    Attributes:
+        edits: What each node's constants take, in the order of the search.
+        inserts: The nodes that would get a new bias Add.
+        changed: The values that will hold other numbers than before.
+    """
+
+    edits: tuple[tuple[ir.Node, Absorb | Operand], ...]
+    inserts: tuple[ir.Node, ...]
+    changed: tuple[ir.Value, ...] = ()
+
+
+def search(
+    node: ir.Node,
+    step: ToInput | ToOutput,
+    facts: Facts,
+    *,
+    leaving: Collection[ir.Node] = (),
+    rebalance: bool = False,
+) -> Plan | Reason:
+    """Find a way for an affine that leaves `node` through an input or an output.
+
+    Where an operator offers several ways they are tried in its order; the steps of one way, and all readers
+    of a value, have to succeed together. The search is a loop and not a recursion, so depth costs no stack.
+
+    Args:
+        node: Where it starts.
+        step: Through which input or output the affine leaves.
+        facts: What is known of the model.
+        leaving: The nodes that will be removed when there is a way, and so can take nothing themselves.
+        rebalance: Whether values that are read elsewhere too may be rescaled, their other readers taking the
+            inverse scale: `x' = s·x`, and `W·x = (W/s)·x'`. Only scales, and only moderate ones: a shift that
+            is added here and subtracted there is the same over the reals, but costs digits.
+
+    Returns:
+        A plan, or the reason that stood in the way of the first way tried.
+    """
+    return _Search(facts, frozenset(leaving), rebalance).run((node, step))
+
+
+class _Search:
+    """One search: what is left to do, what was found, and where another way could be taken."""
+
+    def __init__(self, facts: Facts, leaving: frozenset[ir.Node], rebalance: bool) -> None:
+        self._facts = facts
+        self._leaving = leaving
+        self._rebalance = rebalance
+        self._edits: list[tuple[ir.Node, Absorb | Operand]] = []
+        self._touched: dict[ir.Value, None] = {}  # in the order of the search
+
+    def run(self, start: Task) -> Plan | Reason:
+        todo: _Todo = (start, None)
+        choices: list[tuple[Ways, _Todo, int, int]] = []
+        refusal: Reason | None = None
+        for _ in range(_LIMIT):
+            if todo is None:
+                return self._plan()
+            (node, step), todo = todo
+            if isinstance(step, (Absorb, Operand)):
+                self._edits.append((node, step))
+                continue
+            ways = self._ways(node, step)
+            if isinstance(ways, Reason):
+                refusal = refusal or ways
+                if not choices:
+                    return refusal
+                ways, todo, edits, touched = choices.pop()
+                del self._edits[edits:]
+                while len(self._touched) > touched:
+                    self._touched.popitem()
+            if len(ways) > 1:
+                choices.append((ways[1:], todo, len(self._edits), len(self._touched)))
+            for task in reversed(ways[0]):
+                todo = (task, todo)
+        return reasons.TOO_FAR(steps=_LIMIT, node=label(start[0]))
+
+    def _plan(self) -> Plan:
+        inserts = {node: None for node, step in self._edits if isinstance(step, Absorb) and step.inserts}
+        return Plan(tuple(self._edits), tuple(inserts), tuple(self._touched))
+
+    def _ways(self, node: ir.Node, step: ToInput | ToOutput | Enter) -> Ways | Reason:
+        """What would fulfil a task: at least one way, each a sequence of further tasks."""
+        if step.affine.is_identity:
+            return [()]
+        if isinstance(step, ToInput):
+            return self._to_producer(node, step)
+        if isinstance(step, ToOutput):
+            return self._to_readers(node, step)
+        if node in self._leaving:
+            return _own_reader(node, step.index)
+        family = operator(node)
+        at_input = family.at_input_rebalanced if self._rebalance else family.at_input
+        answer = _caller_attribute(node) or at_input(node, step.index, step.affine, self._facts)
+        return answer if isinstance(answer, Reason) else [[(node, s) for s in way] for way in answer]
+
+    def _to_producer(self, node: ir.Node, step: ToInput) -> Ways | Reason:
+        value = node.inputs[step.index]
+        if value is None:
+            return reasons.NO_PRODUCER(value=name_of(value), node=label(node))
+        if self._facts.constants.has(value):
+            if node in self._leaving:
+                return reasons.NO_PRODUCER(value=name_of(value), node=label(node))
+            return _into_constant(node, step, value, self._facts)
+        obstacle = self._touch(node, value)
+        if obstacle is not None:
+            return obstacle
+        producer = value.producer()
+        if value.is_graph_output():
+            return reasons.GRAPH_OUTPUT(value=name_of(value))
+        others = self._other_readers(node, step, value)
+        if isinstance(others, Reason):
+            return others
+        if producer is None:
+            return reasons.NO_PRODUCER(value=name_of(value), node=label(node))
+        if producer.graph is not node.graph:
+            return reasons.OTHER_GRAPH(value=name_of(value), node=label(node))
+        if producer in self._leaving:
+            return _own_reader(node, step.index)
+        index = next(i for i, output in enumerate(producer.outputs) if output is value)
+        family = operator(producer)
+        answer = _caller_attribute(producer) or family.at_output(producer, index, step.affine, self._facts)
+        if isinstance(answer, Reason):
+            return answer
+        return [[*((producer, s) for s in way), *others] for way in answer]
+
+    def _other_readers(self, node: ir.Node, step: ToInput, value: ir.Value) -> Sequence[Task] | Reason:
+        """What the other readers of a value must take so that it can change."""
+        indices = step.uses or (step.index,)
+        count = other_readers(value, node, indices)
+        if not count:
+            return ()
+        if not self._rebalance or not self._is_movable(value, step.affine):
+            return _read_elsewhere(value, count, node)
+        others = [(user, i) for user, i in value.uses() if user is not node or i not in indices]
+        if any(user.graph is not node.graph for user, _ in others):
+            return reasons.OTHER_GRAPH(value=name_of(value), node=label(node))
+        return [(user, Enter(index, step.affine.inverse())) for user, index in others]
+
+    def _is_movable(self, value: ir.Value, affine: Affine) -> bool:
+        size = np.abs(affine.scale)
+        moderate = bool(np.all((size <= _BALANCED) & (size >= 1 / _BALANCED)))
+        # half precision has no room for a scale that goes up here and down there
+        wide = self._facts.dtype(value) in (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+        return moderate and wide and not affine.has_shift
+
+    def _to_readers(self, node: ir.Node, step: ToOutput) -> Ways | Reason:
+        value = node.outputs[step.index]
+        obstacle = self._touch(node, value)
+        if obstacle is not None:
+            return obstacle
+        if value.is_graph_output():
+            return reasons.GRAPH_OUTPUT(value=name_of(value))
+        uses = value.uses()
+        for reader, _ in uses:
+            if reader.graph is not node.graph:
+                return reasons.OTHER_GRAPH(value=name_of(value), node=label(reader))
+        return [[(reader, Enter(index, step.affine)) for reader, index in uses]]
+
+    def _touch(self, node: ir.Node, value: ir.Value) -> Reason | None:
+        """Note that a value changes.
+
+        Steps in one direction commute. When a search goes both ways, as rebalancing does, two changes of one
+        value could meet in the wrong order, so each value changes at most once.
+        """
+        if self._rebalance and value in self._touched:
+            return _read_elsewhere(value, 1, node)
+        self._touched[value] = None
+        return None
+
+
+def _into_constant(node: ir.Node, step: ToInput, value: ir.Value, facts: Facts) -> Ways | Reason:
+    rank = facts.rank(value)
+    if rank is None:
+        return reasons.UNKNOWN_SHAPE(value=name_of(value), node=label(node))
+    return [[(node, Operand(step.index, *step.affine.padded(rank)))]]
+
+
+def _own_reader(node: ir.Node, index: int) -> Reason:
+    """A search that goes both ways has come back to the nodes that it started from."""
+    return _read_elsewhere(node.inputs[index], 1, node)
+
+
+def _read_elsewhere(value: ir.Value | None, count: int, node: ir.Node) -> Reason:
+    others = "another node" if count == 1 else f"{count} other nodes"
+    return reasons.OTHER_READERS(value=name_of(value), others=others, node=label(node))
+
+
+def _caller_attribute(node: ir.Node) -> Reason | None:
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            return reasons.CALLER_ATTRIBUTE(node=label(node), attribute=attribute.name)
+    return None

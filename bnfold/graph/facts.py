@@ -1,0 +1,192 @@
+"""What is proved about a graph while affines move through it: shapes, constants, readers, fresh names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.algebra.affine import Affine, Array
+from bnfold.graph.constants import Constants
+from bnfold.graph.scopes import Scope, scopes
+from bnfold.graph.shape_inference import Dims, infer
+
+FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
+
+
+def count_nodes(model: ir.Model) -> int:
+    """Number of nodes in all scopes; `Constant` nodes, which are storage, left out."""
+    return sum(node.op_type != "Constant" for scope in scopes(model) for node in scope.graph)
+
+
+class Names:
+    """Gives names that nothing in a model bears yet.
+
+    Attributes:
+        original: The names that the model had at the start.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self._taken: set[str] = set()
+        self._count: dict[str, int] = {}
+        for scope in scopes(model):
+            self._taken.update(value.name or "" for value in scope.graph.inputs)
+            self._taken.update(scope.graph.initializers)
+            for node in scope.graph:
+                self._taken.add(node.name or "")
+                self._taken.update(output.name or "" for output in node.outputs)
+        self.original = frozenset(self._taken - {""})
+
+    def fresh(self, wanted: str) -> str:
+        """Return `wanted`, with a number behind it where it is taken, and remember it as taken."""
+        name, count = wanted, self._count.get(wanted, 1)
+        while name in self._taken:
+            count += 1
+            name = f"{wanted}_{count}"
+        self._taken.add(name)
+        self._count[wanted] = count
+        return name
+
+
+def other_readers(value: ir.Value, node: ir.Node, indices: tuple[int, ...]) -> int:
+    """How many uses a value has beside the given inputs of `node`; uses in subgraphs count."""
+    return sum(not (user is node and index in indices) for user, index in value.uses())
+
+
+@dataclass(frozen=True)
+class Folds:
+    """All that the pass has let one node absorb: it is to compute `outward(node(inward(x)))`."""
+
+    inward: Affine
+    outward: Affine
+
+    def absorbing(self, side: Literal["input", "output"], affine: Affine) -> Folds:
+        """The same with one more affine on the far side of its input or of its output."""
+        if side == "output":
+            return Folds(self.inward, self.outward.then(affine))
+        return Folds(affine.then(self.inward), self.outward)
+
+
+NO_FOLDS = Folds(Affine(), Affine())
+
+
+@dataclass
+class Facts:
+    """What is proved about a model while its affines move: shapes, types, constants, versions.
+
+    Nothing is written before the end, so the folds made so far are facts too: `folds` holds what each node
+    has absorbed, `edited` the values that constant inputs have got. Constants are read through
+    [`operand`][bnfold.graph.facts.Facts.operand], which knows the latter.
+    """
+
+    model: ir.Model
+    _scopes: dict[ir.Graph, Scope] = field(init=False)
+    _shapes: dict[ir.Value, Dims] = field(init=False)
+    _dtypes: dict[ir.Value, ir.DataType] = field(init=False)
+    constants: Constants = field(init=False)
+    folds: dict[ir.Node, Folds] = field(default_factory=dict)
+    edited: dict[tuple[ir.Node, int], Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._scopes = {scope.graph: scope for scope in scopes(self.model)}
+        self._shapes, self._dtypes = infer(self.model, self.scopes)
+        self.constants = Constants(self.model.ir_version, self.shape, self.version)
+
+    @property
+    def scopes(self) -> Collection[Scope]:
+        """All scopes of the model; folding adds none and removes none."""
+        return self._scopes.values()
+
+    def scope(self, node: ir.Node) -> Scope:
+        """The scope in which a node stands."""
+        assert node.graph is not None, "a node that was removed is asked about"
+        return self._scopes[node.graph]
+
+    def composed(self, node: ir.Node, own: Affine) -> Affine:
+        """The map that an affine node is, with all that it has absorbed."""
+        folds = self.folds.get(node)
+        return own if folds is None else folds.inward.then(own).then(folds.outward)
+
+    def forget(self, node: ir.Node) -> None:
+        """Drop what was to be written into a node that goes."""
+        self.folds.pop(node, None)
+        for index in range(len(node.inputs)):
+            self.edited.pop((node, index), None)
+
+    def learn(self, value: ir.Value, shape: Dims | None, dtype: ir.DataType | None) -> None:
+        """Take note of a new value."""
+        if shape is not None:
+            self._shapes[value] = shape
+        if dtype is not None:
+            self._dtypes[value] = dtype
+
+    def version(self, node: ir.Node) -> int:
+        """The version of ONNX's operator set that a node is written for."""
+        return self.scope(node).opset
+
+    def shape(self, value: ir.Value) -> Dims | None:
+        """A value's shape; a dimension is a size, a symbol, or None where nothing is known of it."""
+        return self._shapes.get(value)
+
+    def rank(self, value: ir.Value) -> int | None:
+        """A value's number of dimensions, None where unknown."""
+        shape = self.shape(value)
+        return None if shape is None else len(shape)
+
+    def size(self, value: ir.Value, axis: int) -> int | None:
+        """The proved size of one axis, None where it is symbolic or unknown."""
+        shape = self.shape(value)
+        dim = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
+        return dim if isinstance(dim, int) else None
+
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """A value's element type, None where unknown."""
+        return self._dtypes.get(value)
+
+    def constant_dtype(self, node: ir.Node, index: int) -> ir.DataType:
+        """The element type of a constant input, which is known of every constant."""
+        value = node.inputs[index]
+        dtype = self.dtype(value) if value is not None else None
+        assert dtype is not None, "asked about a constant"
+        return dtype
+
+    def has_constant(self, node: ir.Node, index: int) -> bool:
+        """Whether an input of a node is there and constant."""
+        return index < len(node.inputs) and self.constants.has(node.inputs[index])
+
+    def operand(self, node: ir.Node, index: int) -> Array | None:
+        """A constant input of a node in float64, as it is after the folds made so far; otherwise None."""
+        if (node, index) in self.edited:
+            return self.edited[node, index]
+        array = self.constants.array(node.inputs[index]) if index < len(node.inputs) else None
+        return None if array is None else np.asarray(array, np.float64)
+
+    def stored(self, node: ir.Node, index: int) -> ir.TensorProtocol:
+        """A constant input of a node as it was before any fold; not read, unless it has to be computed."""
+        value = node.inputs[index]
+        assert value is not None, "asked about a constant"
+        stored = self.constants.stored(value)
+        if stored is not None:
+            return stored
+        array = self.constants.array(value)
+        assert array is not None, "asked about a constant"
+        return ir.Tensor(array)
+
+    def weight(self, node: ir.Node, index: int) -> ir.TensorProtocol:
+        """A constant input of a node as it is after the folds made so far; not read, as in `stored`."""
+        edited = self.edited.get((node, index))
+        return self.stored(node, index) if edited is None else ir.Tensor(edited)
+
+    def integers(self, node: ir.Node, index: int, attribute: str) -> list[int] | None:
+        """A list of integers that older versions hold in an attribute and newer ones in a constant input.
+
+        Returns:
+            The list, or None where it is left out or not constant (`has_constant` tells which).
+        """
+        if attribute in node.attributes:
+            return list(node.attributes[attribute].as_ints())
+        array = self.constants.array(node.inputs[index]) if self.has_constant(node, index) else None
+        return None if array is None else [int(element) for element in np.asarray(array).reshape(-1)]

@@ -1,0 +1,122 @@
+"""Shapes and types of all values of a model, inferred without touching what its file records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import onnx
+import onnx_ir as ir
+
+from bnfold.graph.constants import Constants, held
+from bnfold.graph.scopes import Scope, subgraphs
+from bnfold.graph.skeleton import draw, is_inferable
+
+Dim = int | str | None
+Dims = tuple[Dim, ...]
+_Types = Mapping[str | None, onnx.TypeProto]
+
+
+def infer(
+    model: ir.Model, scopes: Iterable[Scope]
+) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.DataType]]:
+    """Infer on a sketch, since what is recorded in the user's file is not ours to change.
+
+    Recorded shapes can be stale, as when somebody has changed the batch size of the inputs alone, and
+    runtimes do not mind. So all are inferred anew from the inputs, and what is recorded only fills what
+    inference leaves open.
+
+    Args:
+        model: The model.
+        scopes: All of its scopes.
+
+    Returns:
+        The shape and the element type of every value for which they are known.
+    """
+    opsets = {scope.graph: scope.opset for scope in scopes}
+    constants = Constants(
+        model.ir_version,
+        lambda value: None if is_inferable(value) else _dims(value),
+        lambda node: opsets[node.graph] if node.graph is not None else 1,
+    )
+    inferred = _inferred(model, constants)
+    shapes: dict[ir.Value, Dims] = {}
+    dtypes: dict[ir.Value, ir.DataType] = {}
+    for graph in opsets:
+        types = inferred.get(graph, {})
+        for value in _values(graph):
+            shape, dtype = _known(value, types.get(value.name))
+            if shape is not None:
+                shapes[value] = shape
+            if dtype is not None:
+                dtypes[value] = dtype
+    return shapes, dtypes
+
+
+def _inferred(model: ir.Model, constants: Constants) -> dict[ir.Graph, _Types]:
+    """What ONNX's inference says of each graph's values, by name; nothing of functions, whose types vary."""
+    try:
+        proto = onnx.shape_inference.infer_shapes(draw(model, constants), data_prop=True)
+    except Exception:  # it fails in many ways; the shapes then stay unknown, which the result says
+        return {}
+    found: dict[ir.Graph, _Types] = {}
+    pending = [(model.graph, proto.graph)]
+    while pending:
+        graph, drawn = pending.pop()
+        infos = (info for infos in (drawn.input, drawn.value_info, drawn.output) for info in infos)
+        found[graph] = {info.name: info.type for info in infos}
+        inner = [sub for node in graph for one in node.attributes.values() for sub in subgraphs(one)]
+        if inner:
+            attributes = (one for node in drawn.node for one in node.attribute)
+            twins = [sub for one in attributes for sub in ([one.g] if one.HasField("g") else one.graphs)]
+            pending.extend(zip(inner, twins, strict=True))
+    return found
+
+
+def _known(value: ir.Value, inferred: onnx.TypeProto | None) -> tuple[Dims | None, ir.DataType | None]:
+    """A value's shape and type: those of its tensor, else what was inferred, else what the file records."""
+    producer = value.producer()
+    tensor = held(producer) if producer is not None else value.const_value if value.is_initializer() else None
+    if tensor is not None:
+        return _dims(tensor), tensor.dtype
+    recorded = _dims(value)
+    if inferred is None:
+        return recorded, value.dtype
+    shape, dtype = _read(inferred)
+    return _completed(shape, recorded), value.dtype if dtype is None else dtype
+
+
+def _read(proto: onnx.TypeProto) -> tuple[Dims | None, ir.DataType | None]:
+    """The shape and the element type that a type in protobuf's terms tells."""
+    kind = proto.WhichOneof("value")
+    if kind in ("sequence_type", "optional_type"):
+        return _read(getattr(proto, kind).elem_type)
+    if kind not in ("tensor_type", "sparse_tensor_type"):
+        return None, None
+    tensor = getattr(proto, kind)
+    dtype = ir.DataType(tensor.elem_type) if tensor.HasField("elem_type") else None
+    if not tensor.HasField("shape"):
+        return None, dtype
+    sizes = ((dim.WhichOneof("value"), dim) for dim in tensor.shape.dim)
+    return tuple(getattr(dim, name) if name is not None else None for name, dim in sizes), dtype
+
+
+def _dims(holder: ir.Value | ir.TensorProtocol) -> Dims | None:
+    """A shape as sizes, symbols and None."""
+    shape = holder.shape
+    return None if shape is None else tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
+
+
+def _completed(inferred: Dims | None, recorded: Dims | None) -> Dims | None:
+    """What inference found, with what the file records where it found nothing."""
+    if inferred is None or recorded is None:
+        return recorded if inferred is None else inferred
+    if len(inferred) != len(recorded):
+        return inferred
+    return tuple(own if own is not None else other for own, other in zip(inferred, recorded, strict=True))
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs

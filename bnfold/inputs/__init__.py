@@ -1,0 +1,1 @@
+"""What models are run on: random samples over sizes and values, or data that the user gives."""

@@ -1,0 +1,309 @@
+"""Real inputs: arrays by name from an `.npz`, one array from an `.npy`, or a folder of pictures.
+
+Which of them a path is, its content tells, not its name. A model whose batch size is fixed may be given a
+longer array: every batch in it becomes a sample of its own. An input that is given once goes with all.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar
+
+import numpy as np
+
+from bnfold.errors import InputError
+from bnfold.files.file_kind import describe, reason, sha256
+from bnfold.inputs import images
+from bnfold.inputs.samples import Samples, fit
+from bnfold.inputs.values import Array
+from bnfold.runtime.interface import Port
+from bnfold.runtime.sessions import Feeds
+
+Content = TypeVar("Content")
+
+NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+"""Mean and standard deviation of RGB from 0 to 1, by the name of the data set that they are known by."""
+
+_HEAD = 4096
+_KINDS = "an .npz or .npy file that NumPy wrote, or a folder of pictures"
+_WRITE_NPZ = "Write it with numpy.savez(path, input_name=array, …)."
+_WRITE_NPY = "Write it with numpy.save(path, array)."
+
+# What a damaged file raises, by the place of the damage: NotImplementedError is for a compression that is
+# none, RuntimeError for a flag that says "encrypted", MemoryError for a size that no array has. The header of
+# an array is a line of Python, which brings Python's own errors.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError,
+    MemoryError, OverflowError, SyntaxError, tokenize.TokenError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Given:
+    """Where real inputs are, and how pictures become numbers. Nothing but the kind is read until it is asked.
+
+    Attributes:
+        path: An `.npz`, an `.npy`, or a folder of pictures.
+        mean: Of pictures with pixels from 0 to 1: one number, or one a channel.
+        std: Likewise.
+        size: Height and width of pictures, where the model leaves them open.
+
+    Raises:
+        InputError: The path is not there or is of no such kind, or a number makes no sense.
+        MissingExtraError: Pillow is needed and not installed.
+    """
+
+    path: Path
+    mean: tuple[float, ...] = images.Look.mean
+    std: tuple[float, ...] = images.Look.std
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "images":
+            images.pillow()
+            images.files(self.path)
+        elif self._look != images.Look():
+            raise InputError(f"{self.path} holds no pictures.", "Leave --mean, --std and --size out.")
+        if not self.mean or not all(map(math.isfinite, self.mean)):
+            raise InputError(f"{_listed(self.mean)} is no mean.", "Give finite numbers.")
+        if not self.std or not all(0 < number < math.inf for number in self.std):
+            raise InputError(f"{_listed(self.std)} is no std.", "Give finite numbers above 0.")
+        if self.size and min(self.size) < 1:
+            raise InputError(f"{self.size[0]}x{self.size[1]} is no size.", "Write it as 224x224.")
+
+    @classmethod
+    def parse(
+        cls, path: Path, *, mean: str | None = None, std: str | None = None, size: str | None = None
+    ) -> Given:
+        """Read what the command line says.
+
+        Args:
+            path: As above.
+            mean: `"0.5"`, `"0.485,0.456,0.406"`, or a name in `NORMALISATIONS`; a name stands for both where
+                the other is not told.
+            std: Likewise.
+            size: Height and width as `"224x224"`.
+        """
+        if mean in NORMALISATIONS and std is None:
+            std = mean
+        elif std in NORMALISATIONS and mean is None:
+            mean = std
+        return cls(
+            path,
+            _numbers("--mean", mean, 0) or cls.mean,
+            _numbers("--std", std, 1) or cls.std,
+            _size(size) if size else None,
+        )
+
+    @cached_property
+    def kind(self) -> Literal["npz", "npy", "images"]:
+        """What the path holds."""
+        if self.path.is_dir():
+            return "images"
+        with _opened(self.path) as stream:
+            head = stream.read(_HEAD)
+        if head.startswith(b"PK"):
+            return "npz"
+        if head.startswith(b"\x93NUMPY"):
+            return "npy"
+        raise InputError(
+            f"{self.path} is {describe(head) or 'of no known kind' if head else 'empty'}.",
+            f"Give {_KINDS}. {_WRITE_NPZ}",
+        )
+
+    def samples(self, ports: Sequence[Port]) -> Samples:
+        """Read the inputs for a model that has these ports.
+
+        Raises:
+            InputError: They cannot be read, or do not fit the model.
+        """
+        if self.kind == "images":
+            return images.read(self.path, ports, self._look)
+        if self.kind == "npz":
+            arrays = load_npz(self.path)
+        elif len(ports) == 1:
+            arrays = {ports[0].name: load_npy(self.path)}
+        else:
+            raise InputError(
+                f"{self.path} holds one array without a name, and the model has {len(ports)} inputs.",
+                _WRITE_NPZ,
+            )
+        batches = _batches(arrays, ports)
+        labels = _numbered(self.path.name, len(batches))
+        return Samples(tuple(fit(batch, ports) for batch in batches), labels=labels)
+
+    def record(self) -> dict[str, Any]:
+        """What was given, as evidence in a report; the fields of a `Given` beside the hashes.
+
+        Returns:
+            `kind`, `path`, `count` (of files), `sha256` by the name of each file in the order of use; for
+            pictures `mean`, `std` and `size` too.
+        """
+        pictures = self.kind == "images"
+        files = images.files(self.path) if pictures else (self.path,)
+        record: dict[str, Any] = {"kind": self.kind, "path": os.fspath(self.path), "count": len(files)}
+        record["sha256"] = {path.name: _sha256(path) for path in files}
+        if pictures:
+            size = None if self.size is None else list(self.size)
+            record |= {"mean": list(self.mean), "std": list(self.std), "size": size}
+        return record
+
+    @property
+    def _look(self) -> images.Look:
+        return images.Look(self.mean, self.std, self.size)
+
+
+Inputs: TypeAlias = Feeds | Sequence[Feeds] | Given
+"""What a caller may give: arrays by name, several such mappings, or files."""
+
+
+def as_samples(inputs: Inputs, ports: Sequence[Port]) -> Samples:
+    """The inputs that a caller gives, each checked against the model and converted to its types.
+
+    Raises:
+        InputError: There are none, or one does not fit.
+    """
+    if isinstance(inputs, Given):
+        return inputs.samples(ports)
+    several = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+    if not several:
+        raise InputError(
+            "The inputs given are an empty list.", "Give one mapping of names to arrays, or more."
+        )
+    return Samples(tuple(fit(one, ports) for one in several), labels=_numbered("given", len(several)))
+
+
+def load_npz(path: str | os.PathLike[str]) -> Feeds:
+    """Read arrays by input name from a file that `numpy.savez` wrote.
+
+    Raises:
+        InputError: The file is not there or is no `.npz` of plain arrays.
+    """
+
+    def load(stream: BinaryIO) -> Feeds:
+        content = np.load(stream, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise InputError(f"{os.fspath(path)} holds one array without a name.", _WRITE_NPZ)
+        with content:
+            arrays = {name: content[name] for name in content.files}
+        if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{', '.join(others)} is no array")  # a file of another kind that someone zipped
+        return arrays
+
+    return _read(Path(path), load, ".npz", _WRITE_NPZ)
+
+
+def load_npy(path: str | os.PathLike[str]) -> Array:
+    """Read the array that `numpy.save` wrote.
+
+    Raises:
+        InputError: The file is not there or is no `.npy` of a plain array.
+    """
+
+    def load(stream: BinaryIO) -> Array:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+    return _read(Path(path), load, ".npy", _WRITE_NPY)
+
+
+# --- arrays ------------------------------------------------------------------------------------------------
+
+
+def _batches(arrays: Feeds, ports: Sequence[Port]) -> list[Feeds]:
+    """Cut arrays into the batches that the model takes; as they are where nothing is to be cut."""
+    fixed = {port.name: batch for port in ports if (batch := _fixed_batch(port, arrays.get(port.name)))}
+    counts = {name: len(arrays[name]) // batch for name, batch in fixed.items()}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{count} for {name}" for name, count in counts.items())
+        raise InputError(f"The inputs hold different numbers of batches: {told}.", "Give as many for each.")
+    return [
+        {
+            name: array[number * fixed[name] : (number + 1) * fixed[name]] if name in fixed else array
+            for name, array in arrays.items()
+        }
+        for number in range(next(iter(counts.values()), 1))
+    ]
+
+
+def _fixed_batch(port: Port, array: Array | None) -> int:
+    """The model's batch size where the array is longer than that; 0 where it is not to be cut."""
+    if array is None or not port.shape or array.ndim != len(port.shape):
+        return 0
+    batch = port.shape[0]
+    if not isinstance(batch, int) or batch < 1 or len(array) <= batch:
+        return 0
+    if rest := len(array) % batch:
+        raise InputError(
+            f"The input {port.name!r} was given {len(array)} rows, and the model takes {batch} at a time.",
+            f"Leave out the last {rest}, or add {batch - rest}. The model expects {port}.",
+        )
+    return batch
+
+
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    return (name,) if count == 1 else tuple(f"{name} {number} of {count}" for number in range(1, count + 1))
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there.", "Check the path; it is relative to this folder.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}.", "Check its permissions.") from error
+
+
+def _read(path: Path, load: Callable[[BinaryIO], Content], kind: str, fix: str) -> Content:
+    try:
+        with path.open("rb") as stream:
+            return load(stream)
+    except _UNREADABLE as error:
+        raise InputError(f"{path} cannot be read as an {kind} file: {reason(error)}.", fix) from error
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}.", f"Give {_KINDS}.") from error
+
+
+# --- the command line -------------------------------------------------------------------------------------
+
+
+def _numbers(option: str, text: str | None, place: int) -> tuple[float, ...] | None:
+    """The numbers of `--mean` or `--std`, which are place 0 and 1 of a normalisation; None if not told."""
+    if text is None:
+        return None
+    if text in NORMALISATIONS:
+        return NORMALISATIONS[text][place]
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"{text!r} is no {option}.",
+            f"Write it as 0.5, as 0.485,0.456,0.406, or by a name: {', '.join(NORMALISATIONS)}.",
+        ) from None
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ",".join(map(str, numbers)) or "Nothing"
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip())
+    if match is None:
+        raise InputError(f"{text!r} is no --size.", "Write height and width as 224x224.")
+    return int(match[1]), int(match[2])

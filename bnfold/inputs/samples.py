@@ -1,0 +1,233 @@
+"""Inputs for a model: seeded random ones that it accepts, and the test whether given ones fit it.
+
+The samples go through kinds of values, from ordinary to extreme ([`bnfold.inputs.values`]
+[bnfold.inputs.values]), and through the sizes of what is dynamic ([`bnfold.inputs.sizes`]
+[bnfold.inputs.sizes]). What could not be varied, and what had to be left out, is said in notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from bnfold.errors import InputError, ModelError
+from bnfold.inputs import sizes
+from bnfold.inputs.sizes import GIVE_INPUTS, Runner, Sizing, draw, dynamic
+from bnfold.inputs.values import DRAWN, KINDS, Array, converted
+from bnfold.runtime.interface import Port
+from bnfold.runtime.sessions import Feeds
+
+Outputs = TypeVar("Outputs")
+
+_KEPT_BYTES = 2**28  # of outputs; a classifier's are small, a hundred segmented pictures are not
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs to run a model on.
+
+    Attributes:
+        feeds: One mapping of input names to arrays a sample.
+        notes: One sentence for every dynamic dimension that could be tried at one size only, and for every
+            sample that was left out.
+        labels: What to call each sample: `"normal 1×3×64×64"`, or the file that it comes from.
+        outputs: What the model gave for each, where it was run to choose them; None where that was not kept.
+    """
+
+    feeds: tuple[Feeds, ...]
+    notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    outputs: tuple[Any, ...] = ()
+
+    def each(self, run: Callable[[Feeds], Outputs]) -> Iterator[tuple[str, Feeds, Outputs]]:
+        """Label, inputs and outputs of every sample, in order; `run` is called where outputs are not known.
+
+        Args:
+            run: The runner that the samples were chosen with, so that what is known is what it would give.
+        """
+        known = self.outputs or (None,) * len(self.feeds)
+        for label, feeds, outputs in zip(self.labels, self.feeds, known, strict=True):
+            yield label, feeds, run(feeds) if outputs is None else outputs
+
+
+def choose(
+    ports: Sequence[Port], run: Callable[[Feeds], object], *, count: int = len(KINDS), seed: int = 0
+) -> Samples:
+    """Draw `count` samples that the model accepts, or more where there are more sizes to go through.
+
+    Every sample is run once. One that the model rejects, or whose outputs (any of them) hold no finite value,
+    could prove nothing: it is left out with a note as long as another remains.
+
+    Args:
+        ports: The inputs that the model needs.
+        run: Runs the model; raises ModelError where it rejects the inputs.
+        count: Number of samples, at least 1. The first is normal, the second uniform; from the seventh on the
+            kinds come again with new values, each at another size.
+        seed: Same seed, same samples.
+
+    Returns:
+        The samples with what `run` gave for them, as far as that fits into 256 MiB.
+
+    Raises:
+        InputError: The model accepts no size that was tried, rejects every sample, or has an input that
+            cannot be drawn.
+    """
+    if count < 1:
+        raise InputError(f"{count} samples prove nothing.", "Ask for 1 or more.")
+    for port in ports:
+        _demand_drawable(port)
+    sizings = sizes.sizings(ports, run, seed)
+    trials, room = [], _KEPT_BYTES
+    for number in range(max(count, len(sizings))):
+        trial = _trial(ports, run, sizings, number, seed)
+        room -= trial.size
+        trials.append(trial if room >= 0 else replace(trial, outputs=None))
+    ran = [trial for trial in trials if trial.rejection is None]
+    if not ran:
+        raise _rejected(next(trial.rejection for trial in trials if trial.rejection))
+    # Where nothing is finite for any sample, no kind is to blame: all stay, and the comparison says so.
+    kept = [trial for trial in ran if trial.finite] or ran
+    left_out = (trial.note for trial in trials if trial not in kept)
+    return Samples(
+        tuple(trial.feeds for trial in kept),
+        (*sizes.notes(ports, [trial.sizing for trial in kept]), *left_out),
+        tuple(trial.label for trial in kept),
+        tuple(trial.outputs for trial in kept),
+    )
+
+
+def run_drawn(run: Callable[[Feeds], Outputs], feeds: Feeds) -> Outputs:
+    """Run the model on a sample that was drawn for it, and give what `run` gives.
+
+    Raises:
+        InputError: The model rejects it, so that random inputs are none for this model.
+    """
+    try:
+        return run(feeds)
+    except ModelError as error:
+        raise _rejected(error) from error
+
+
+def shapes_text(feeds: Feeds) -> str:
+    """The sizes of a sample as people write them: `1×3×64×64`, or `x 1×3×64×64, k scalar` for several."""
+    texts = {name: "×".join(map(str, np.shape(array))) or "scalar" for name, array in feeds.items()}
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return ", ".join(f"{name} {text}" for name, text in texts.items())
+
+
+def fit(arrays: Feeds, ports: Sequence[Port]) -> Feeds:
+    """Check given arrays against the model's inputs, and convert them to its types where nothing is lost.
+
+    Floats convert to any float type and integers to any type that holds their values.
+
+    Raises:
+        InputError: A name, rank, size or type does not fit; the error lists what the model expects.
+    """
+    expected = "The model expects " + ("; ".join(map(str, ports)) or "no inputs") + "."
+    names = [port.name for port in ports]
+    if sorted(arrays) != sorted(names):
+        raise InputError(f"The inputs given are named {', '.join(sorted(arrays)) or 'nothing'}.", expected)
+    sizes: dict[str, int] = {}
+    fitted: dict[str, Array] = {}
+    for port in ports:
+        array = np.asarray(arrays[port.name])
+        if not _shape_fits(port, array.shape, sizes):
+            raise InputError(
+                f"The input {port.name!r} was given with the shape {list(array.shape)}.", expected
+            )
+        taken = converted(array, port.type)
+        if taken is None:
+            raise InputError(f"The input {port.name!r} was given as {array.dtype}.", expected)
+        fitted[port.name] = taken
+    return fitted
+
+
+# --- trials -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)  # one is another only if it is the same: arrays have no simple equality
+class _Trial:
+    """A sample that was drawn, and what the model gave for it or said against it.
+
+    `finite` says whether every float output has a finite value; `size` is that of the outputs, in bytes.
+    """
+
+    label: str
+    sizing: Sizing
+    feeds: Feeds
+    outputs: Any = None
+    finite: bool = False
+    size: int = 0
+    rejection: ModelError | None = None
+
+    @property
+    def note(self) -> str:
+        """The sentence with which it is left out."""
+        if self.rejection:
+            return f"The sample {self.label} was left out: the model rejects it. {self.rejection.problem}"
+        return f"The sample {self.label} was left out: the original gives no finite value for it."
+
+
+def _trial(ports: Sequence[Port], run: Runner, sizings: Sequence[Sizing], number: int, seed: int) -> _Trial:
+    """Draw and run the sample of that number; each cycle through the kinds begins at another size."""
+    cycle, which = divmod(number, len(KINDS))
+    sizing = sizings[(number + cycle) % len(sizings)]
+    feeds = draw(ports, sizing, seed=(seed, number), kind=KINDS[which])
+    label = f"{KINDS[which]} {shapes_text(feeds)}"
+    try:
+        outputs = run(feeds)
+    except ModelError as error:
+        return _Trial(label, sizing, feeds, rejection=error)
+    arrays = list(_leaves(outputs))
+    floats = (array for array in arrays if array.dtype.kind == "f" and array.size)
+    finite = all(np.isfinite(array).any() for array in floats)
+    return _Trial(label, sizing, feeds, outputs, finite, sum(array.nbytes for array in arrays))
+
+
+def _rejected(error: ModelError) -> InputError:
+    return InputError(f"The model rejects a random input that was drawn for it. {error.problem}", GIVE_INPUTS)
+
+
+def _leaves(outputs: object) -> Iterator[Array]:
+    """Every array in what a model gives: sequences, maps and optionals hold several or none."""
+    match outputs:
+        case None:
+            return
+        case list() | tuple():
+            for element in outputs:
+                yield from _leaves(element)
+        case Mapping():
+            yield from _leaves(list(outputs.values()))
+        case _:
+            yield np.asarray(outputs)
+
+
+def _demand_drawable(port: Port) -> None:
+    if port.type not in DRAWN:
+        raise InputError(
+            f"The input {port.name!r} is {port.type}, which NumPy cannot hand to ONNX Runtime.",
+            "Use a version of the model whose inputs are plain tensors of float, integer, bool or string.",
+        )
+    if port.shape is None:
+        raise InputError(
+            f"The model does not say how many dimensions its input {port.name!r} has.",
+            GIVE_INPUTS,
+        )
+
+
+def _shape_fits(port: Port, given: tuple[int, ...], sizes: dict[str, int]) -> bool:
+    """Whether a shape is one that the input declares; `sizes` collects what every symbol stands for."""
+    if port.shape is None:
+        return True
+    if len(given) != len(port.shape):
+        return False
+    symbols = dict(dynamic(port))
+    for axis, (declared, size) in enumerate(zip(port.shape, given, strict=True)):
+        wanted = declared if isinstance(declared, int) else sizes.setdefault(symbols[axis], size)
+        if wanted != size:
+            return False
+    return True

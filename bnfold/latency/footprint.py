@@ -1,0 +1,143 @@
+"""What a model weighs beside its time: file, nodes, parameters, multiply-adds, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.errors import BnfoldError, ModelError
+from bnfold.files.external_data import data_files, tensors
+from bnfold.graph.facts import count_nodes
+from bnfold.latency import memory_probe
+from bnfold.runtime import sessions
+from bnfold.runtime.interface import as_ir
+from bnfold.runtime.sessions import Feeds, ModelLike
+
+_SECONDS = 120.0
+_CONFIG = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one model weighs.
+
+    Attributes:
+        bytes: Of its file, and of the files that its weights are in; of what would be written for a model in
+            memory.
+        nodes: In all scopes, without `Constant`.
+        parameters: Numbers in all its constants: weights, and also shapes and the like.
+        multiply_adds: Of its convolutions and matrix products on the inputs that were timed first; None where
+            they cannot be counted.
+        peak_memory: Bytes by which a fresh process grows at most while it loads the model and runs it once,
+            over what it holds with ONNX Runtime imported. None where the platform does not tell.
+    """
+
+    bytes: int
+    nodes: int
+    parameters: int
+    multiply_adds: int | None = None
+    peak_memory: int | None = None
+
+
+def footprint(file: Path, feeds: Feeds, provider: str, threads: int) -> Footprint:
+    """Weigh a model at ONNX Runtime's default.
+
+    Args:
+        file: The model.
+        feeds: Inputs by name.
+        provider: `"cpu"` or `"cuda"`; the memory is the host's in both cases.
+        threads: Threads within an operator.
+    """
+    model = as_ir(file)
+    constants = list(tensors(model))
+    return Footprint(
+        bytes=sum(path.stat().st_size for path in (file, *data_files(model))),
+        nodes=count_nodes(model),
+        parameters=sum(tensor.size for tensor in constants),
+        multiply_adds=_multiply_adds(model, feeds),
+        peak_memory=_peak_memory(file, feeds, provider, threads),
+    )
+
+
+@contextlib.contextmanager
+def on_disk(model: ModelLike) -> Iterator[Path]:
+    """A file with the model, so that every session begins with the same: reading it.
+
+    Raises:
+        ModelError: It could not be written.
+    """
+    with sessions._loadable(model) as source:
+        if isinstance(source, str):
+            yield Path(source)
+            return
+        with tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True) as folder:
+            path = Path(folder) / "model.onnx"
+            try:
+                path.write_bytes(source)
+            except OSError as error:
+                raise ModelError(
+                    f"The model could not be written to a temporary file: {error}",
+                    "See that the temporary folder has room.",
+                ) from error
+            yield path
+
+
+def _multiply_adds(model: ir.Model, feeds: Feeds) -> int | None:
+    from bnfold.oracle.multiply_adds import multiply_adds
+
+    try:
+        return multiply_adds(model, feeds)
+    except BnfoldError:
+        return None
+
+
+def _peak_memory(file: Path, feeds: Feeds, provider: str, threads: int) -> int | None:
+    """Start the other program on the model; None where it did not come to an answer."""
+    with tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True) as folder:
+        arrays = [
+            array.astype(str) if array.dtype.kind == "O" else array
+            for array in map(np.asarray, feeds.values())
+        ]
+        stored = Path(folder) / "feeds.npz"
+        np.savez(stored, *arrays)
+        asked = json.dumps(
+            {"model": str(file), "feeds": str(stored), "names": list(feeds)} | _conditions(provider, threads)
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        try:
+            done = subprocess.run(
+                [sys.executable, memory_probe.__file__, asked],
+                capture_output=True,
+                check=True,
+                timeout=_SECONDS,
+                env=environment,
+            )
+            return int(json.loads(done.stdout))
+        except (OSError, subprocess.SubprocessError, ValueError):
+            return None
+
+
+def _conditions(provider: str, threads: int) -> dict[str, Any]:
+    """What `sessions` sets, in words that another process understands."""
+    runtime = sessions._runtime()
+    options = sessions._options(runtime, "default", threads)
+    providers = [
+        one if isinstance(one, tuple) else (one, {}) for one in sessions._provider(runtime, provider)
+    ]
+    return {
+        "level": options.graph_optimization_level.name,
+        "threads": options.intra_op_num_threads,
+        "config": {key: options.get_session_config_entry(key) for key in _CONFIG},
+        "providers": providers,
+    }

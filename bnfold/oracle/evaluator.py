@@ -1,0 +1,158 @@
+"""Evaluating a graph node by node, keeping a value no longer than until its last reader has had it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+
+from bnfold.errors import BnfoldError
+from bnfold.files.file_kind import reason
+from bnfold.graph.scopes import ONNX_DOMAINS
+from bnfold.oracle.ops import operator
+from bnfold.oracle.ops.call import NARROW, Call, Operator, Refusal, array_of, attributes_of
+from bnfold.oracle.prepare import Readers
+
+See: TypeAlias = Callable[[str, Any], Any]
+
+
+class NotEvaluableError(BnfoldError):
+    """A model, or a node of it, that the float64 oracle cannot evaluate."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, 'Compare in float32 instead: type "--oracle off".')
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One node, its function, what it and its subgraphs read, and what nothing reads after it."""
+
+    call: Call
+    function: Operator
+    bodies: Mapping[str, Evaluator]
+    reads: frozenset[str]
+    drops: list[str] = field(default_factory=list)
+
+
+class Evaluator:
+    """One graph, or the body of a control-flow node, prepared for evaluation.
+
+    Args:
+        graph: With its floats in any type; they are lifted when they are read.
+        opsets: Version of each domain's operator set.
+        weights: Functions that give the inputs that are weights; an input that is fed comes first.
+        choose: Gives the function that evaluates a node.
+
+    Raises:
+        NotEvaluableError: A node has no implementation in float64.
+    """
+
+    def __init__(
+        self,
+        graph: onnx.GraphProto,
+        opsets: Mapping[str, int],
+        weights: Readers | None = None,
+        choose: Callable[[Call], Operator] = operator,
+    ) -> None:
+        self.inputs = [value.name for value in graph.input]
+        self.outputs = [value.name for value in graph.output]
+        self._weights = weights or {}
+        self._constants = {tensor.name: array_of(tensor) for tensor in graph.initializer}
+        self._steps = [_prepared(node, opsets, choose) for node in graph.node]
+        own = {*self.inputs, *self._constants, *(name for node in graph.node for name in node.output)}
+        self.captured = frozenset().union(self.outputs, *(step.reads for step in self._steps)) - own
+        self._plan_drops()
+
+    def _plan_drops(self) -> None:
+        last = {name: step for step in self._steps for name in (*step.call.node.output, *step.reads)}
+        for name, step in last.items():
+            if name and name not in self.outputs:
+                step.drops.append(name)
+
+    def run(
+        self, feeds: Mapping[str, Any], around: Mapping[str, Any] | None = None, see: See | None = None
+    ) -> list[Any]:
+        """The outputs of the graph in order.
+
+        Args:
+            feeds: Values by name, lifted already.
+            around: Values of the graph that this one is part of.
+            see: Shown every value that a node computes; what it gives back, unless None, takes the value's
+                place for all readers.
+        """
+        values: dict[str, Any] = {**self._constants, **feeds}
+        for step in self._steps:
+            self._fetch(step.reads, values, around or {})
+            for name, result in _results(step, values):
+                other = see(name, result) if see and name else None
+                values[name] = result if other is None else other
+            for name in step.drops:
+                values.pop(name, None)
+        self._fetch(self.outputs, values, around or {})
+        return [values[name] for name in self.outputs]
+
+    def _fetch(self, names: Iterable[str], values: dict[str, Any], around: Mapping[str, Any]) -> None:
+        """Bring in what is read here and neither fed nor computed here."""
+        for name in names:
+            if name not in values:
+                stored = self._weights.get(name)
+                if stored is None and name not in around:
+                    raise NotEvaluableError(f"The model reads {name}, which nothing computes.")
+                values[name] = around[name] if stored is None else stored()
+
+
+def _prepared(node: onnx.NodeProto, opsets: Mapping[str, int], choose: Callable[[Call], Operator]) -> _Step:
+    domain = "" if node.domain in ONNX_DOMAINS else node.domain
+    call = Call(node, opsets.get(domain, 1), attributes_of(node))
+    bodies = {
+        attribute.name: Evaluator(attribute.g, opsets, choose=choose)
+        for attribute in node.attribute
+        if attribute.type == onnx.AttributeProto.GRAPH
+    }
+    reads = {name for name in node.input if name}.union(*(body.captured for body in bodies.values()))
+    try:
+        return _Step(call, choose(call), bodies, frozenset(reads))
+    except Refusal as refusal:
+        raise _refused(node, str(refusal)) from refusal
+
+
+def _results(step: _Step, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The outputs of one node by name; the name is empty where nothing reads them."""
+    node = step.call.node
+    inputs = [values[name] if name else None for name in node.input]
+    bodies = {name: partial(_run_body, body, values) for name, body in step.bodies.items()}
+    try:
+        made = step.function(step.call, *inputs, **({"bodies": bodies} if bodies else {}))
+        results = made if isinstance(made, tuple) else (made,)
+        for name, result in zip(node.output, results, strict=False):
+            yield name, _checked(result)
+    except BnfoldError:
+        raise
+    except Refusal as refusal:
+        raise _refused(node, str(refusal)) from refusal
+    except Exception as error:  # whatever NumPy or the reference implementation stumbles over
+        raise _refused(node, reason(error)) from error
+
+
+def _run_body(body: Evaluator, values: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:
+    return body.run(dict(zip(body.inputs, inputs, strict=True)), values)
+
+
+def _checked(result: Any) -> Any:
+    """A result as an array or a list of them, none of which has been computed in fewer bits than double."""
+    if isinstance(result, list):
+        return [_checked(element) for element in result]
+    if isinstance(result, np.generic):
+        result = np.asarray(result)
+    if isinstance(result, np.ndarray) and result.dtype in NARROW:
+        raise Refusal(f"its implementation computes in {result.dtype}")
+    return result
+
+
+def _refused(node: onnx.NodeProto, why: str) -> NotEvaluableError:
+    name = f" ({node.name})" if node.name else ""
+    return NotEvaluableError(f"The oracle cannot evaluate {node.op_type}{name}: {why}.")

@@ -1,0 +1,83 @@
+"""Operators that state an element type, which is lifted: Cast from float to float is the identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from bnfold.oracle.ops.call import Array, Call, Operator, Refusal, is_float
+
+
+def constant(call: Call) -> Array:
+    """`Constant`, whichever attribute holds it."""
+    kinds = {
+        "value": None,
+        "value_float": np.float64,
+        "value_floats": np.float64,
+        "value_int": np.int64,
+        "value_ints": np.int64,
+        "value_string": np.str_,
+        "value_strings": np.str_,
+    }
+    for name, kind in kinds.items():
+        if (value := call.get(name)) is not None:
+            return np.asarray(value.decode() if isinstance(value, bytes) else value, kind)
+    raise Refusal("it holds no dense value")
+
+
+def constant_of_shape(call: Call, shape: Array) -> Array:
+    """`ConstantOfShape`: zeros, or the one element of `value`."""
+    value = np.asarray(call.get("value", np.zeros(1))).reshape(())
+    return np.full(tuple(shape), value)
+
+
+def cast(call: Call, x: Array) -> Array:
+    """`Cast` to a float, a boolean, an integer of eight bits or more, or text."""
+    to = call.get("to")
+    if is_float(to):
+        return x.astype(np.float64)
+    if to == onnx.TensorProto.STRING:
+        return x.astype(str).astype(object)
+    return _quantised(x, element_type(to), saturate=bool(call.get("saturate", 1)))
+
+
+def cast_like(call: Call, x: Array, like: Array) -> Array:
+    """`CastLike`, whose second input has been lifted already."""
+    if like.dtype.kind in "OSU":
+        return x.astype(str).astype(object)
+    return _quantised(x, like.dtype, saturate=bool(call.get("saturate", 1)))
+
+
+def _quantised(x: Array, kind: np.dtype[Any], *, saturate: bool) -> Array:
+    """`x` in another type; to float8, what lies beyond the largest value becomes that value if so told."""
+    if "e8m0" in kind.name:
+        raise Refusal("powers of two in eight bits are rounded in a way of their own")
+    if saturate and "float8" in kind.name and x.dtype.kind == "f":
+        largest = float(ir.DataType.from_numpy(kind).max)
+        x = np.where(np.isnan(x), x, np.clip(x, -largest, largest))
+    return x.astype(kind)
+
+
+def element_type(onnx_type: int) -> np.dtype[Any]:
+    """NumPy's type for an element type of ONNX that is not lifted."""
+    return np.dtype(ir.DataType(onnx_type).numpy())
+
+
+def eye_like(call: Call, x: Array) -> Array:
+    """`EyeLike`: ones on a diagonal, of the type it states or that of its input."""
+    stated = call.get("dtype")
+    kind = x.dtype if stated is None else np.dtype(np.float64) if is_float(stated) else element_type(stated)
+    rows, columns = x.shape
+    return np.asarray(np.eye(rows, columns, call.get("k", 0), kind))
+
+
+OPERATORS: dict[str, Operator] = {
+    "Cast": cast,
+    "CastLike": cast_like,
+    "Constant": constant,
+    "ConstantOfShape": constant_of_shape,
+    "EyeLike": eye_like,
+}

@@ -1,0 +1,72 @@
+"""If, Loop and Scan, whose bodies are functions from their inputs, in order, to their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from bnfold.oracle.ops.call import Array, Call, Operator, Refusal
+
+Bodies: TypeAlias = Mapping[str, Callable[[list[Any]], list[Any]]]
+
+
+def branch(call: Call, condition: Array, *, bodies: Bodies) -> tuple[Any, ...]:  # noqa: ARG001
+    """`If`."""
+    return tuple(bodies["then_branch" if bool(np.asarray(condition).item()) else "else_branch"]([]))
+
+
+def loop(
+    call: Call, trips: Array | None, condition: Array | None, *states: Any, bodies: Bodies
+) -> tuple[Any, ...]:
+    """`Loop`: at most `trips` times, while the condition holds; either may be left out.
+
+    The body's condition ends the loop even where the node has none: ONNX says that it be ignored then, and
+    ONNX Runtime does not ignore it. What the body gives beyond its states is stacked along a new first axis.
+    """
+    carried = list(states)
+    collected: list[list[Any]] = [[] for _ in call.node.output[len(states) :]]
+    goes_on = True if condition is None else bool(np.asarray(condition).item())
+    limit = None if trips is None else int(np.asarray(trips).item())
+    trip = 0
+    while goes_on and (limit is None or trip < limit):
+        told, *results = bodies["body"]([np.asarray(trip, np.int64), np.asarray(True), *carried])
+        goes_on = bool(np.asarray(told).item())
+        carried = results[: len(states)]
+        for pile, result in zip(collected, results[len(states) :], strict=False):
+            pile.append(result)
+        trip += 1
+    return (*carried, *(_stacked(pile, 0) for pile in collected))
+
+
+def scan(call: Call, *inputs: Any, bodies: Bodies) -> tuple[Any, ...]:
+    """`Scan` since opset 9: over slices of the inputs, forwards or backwards, along any axis."""
+    if call.opset < 9:
+        raise Refusal("before opset 9 it had a batch axis, which no runtime keeps")
+    scanned = call.get("num_scan_inputs")
+    states, sequences = list(inputs[:-scanned]), inputs[-scanned:]
+    outputs = len(call.node.output) - len(states)
+    axes, backwards = (call.get(f"scan_input_{kind}", [0] * scanned) for kind in ("axes", "directions"))
+    rows = [np.moveaxis(sequence, axis, 0) for sequence, axis in zip(sequences, axes, strict=True)]
+    rows = [row[::-1] if reverse else row for row, reverse in zip(rows, backwards, strict=True)]
+    collected: list[list[Any]] = [[] for _ in range(outputs)]
+    for place in range(len(rows[0])):
+        results = bodies["body"]([*states, *(row[place] for row in rows)])
+        states = results[: len(states)]
+        for pile, result in zip(collected, results[len(states) :], strict=True):
+            pile.append(result)
+    axes, backwards = (call.get(f"scan_output_{kind}", [0] * outputs) for kind in ("axes", "directions"))
+    for pile, reverse in zip(collected, backwards, strict=True):
+        if reverse:
+            pile.reverse()
+    return (*states, *(_stacked(pile, axis) for pile, axis in zip(collected, axes, strict=True)))
+
+
+def _stacked(pile: list[Any], axis: int) -> Array:
+    if not pile:
+        raise Refusal("it makes no step, and what it would have collected has no shape")
+    return np.stack(pile, axis=axis)
+
+
+OPERATORS: dict[str, Operator] = {"If": branch, "Loop": loop, "Scan": scan}

@@ -1,0 +1,68 @@
+"""Taking a model apart for the oracle: its graph with functions inlined, and its larger weights beside it.
+
+Weights are widened when they are read and forgotten after their last reader, so the oracle needs little more
+memory than the model's own weights and the values that are alive. What stays in the graph (subgraphs,
+`Constant` nodes, and small initializers, which shape inference reads) is widened when it is evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import onnx
+import onnx.checker
+import onnx.inliner
+import onnx_ir as ir
+
+from bnfold.errors import ModelError
+from bnfold.files.external_data import self_contained
+from bnfold.files.file_kind import reason
+from bnfold.files.load import from_proto, load_onnx
+from bnfold.oracle.ops.call import Array
+from bnfold.runtime.sessions import ModelLike
+
+_SMALLEST = 1024  # bytes; as small as the shapes, axes and scales that decide sizes
+
+
+Stored: TypeAlias = dict[str, ir.TensorProtocol]
+Readers: TypeAlias = Mapping[str, Callable[[], Array]]
+"""Gives a weight in float64, by the name of its value."""
+
+
+def take_apart(model: ModelLike) -> tuple[onnx.ModelProto, Stored]:
+    """The graph and the weights of a model, which is not modified.
+
+    Returns:
+        A model in which each larger initializer has become an input of the same name, type and shape, and
+        functions are inlined; and those initializers by name, as the model stores them.
+
+    Raises:
+        ModelError: The model cannot be read.
+    """
+    if isinstance(model, onnx.ModelProto):
+        model = from_proto(model)
+    copy = self_contained(model if isinstance(model, ir.Model) else load_onnx(model))
+    weights = {}
+    for name, value in tuple(copy.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes > _SMALLEST:
+            weights[name] = tensor
+            del copy.graph.initializers[name]
+            value.const_value = None
+            value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+            if not value.is_graph_input():
+                copy.graph.inputs.append(value)
+    proto = ir.to_proto(copy)
+    return (_inlined(proto) if proto.functions else proto), weights
+
+
+def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without its functions, those excepted that are written for another version of an opset."""
+    try:
+        return onnx.inliner.inline_local_functions(proto)
+    except (RuntimeError, onnx.checker.ValidationError) as error:
+        raise ModelError(
+            f"The functions of the model cannot be inlined: {reason(error)}.",
+            "onnx.checker.check_model says more about what is wrong with it.",
+        ) from error

@@ -1,0 +1,1 @@
+"""The whole job: read any file, fold, validate, time, write."""

@@ -1,0 +1,165 @@
+"""Repeating the validation of an earlier report, to say whether it still holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnfold.errors import InputError
+from bnfold.files.file_kind import reason, sha256
+from bnfold.inputs.given import Given
+from bnfold.pipeline.read import Progress, read_model, silent
+from bnfold.system.environment import versions
+from bnfold.validation.validate import Validation, validate
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What became of an earlier validation.
+
+    Attributes:
+        report: The report's file.
+        validation: The comparison, made again; None where the files are not those of the report.
+        changes: What is not as it was, as sentences: files first, then versions, then the outcome.
+        holds: Whether the files are the same and the comparison comes out as it did.
+    """
+
+    report: Path
+    validation: Validation | None
+    changes: tuple[str, ...]
+    holds: bool
+
+
+def replay(path: str | os.PathLike[str], *, trust: bool = False, progress: Progress = silent) -> Replay:
+    """Repeat the validation that a JSON report tells of, on the same files and with the same settings.
+
+    Args:
+        path: Of `bnfold validate --json` or `bnfold export --json`.
+        trust: Whether what was said about reading the model may run code again, where it did. A report may
+            come from anywhere, so its word alone lets no code run.
+        progress: Told each stage and how far it is.
+
+    Raises:
+        InputError: The file is no such report, or tells of a comparison that cannot be repeated, or that
+            would run code without `trust`.
+        BnfoldError: A model cannot be read or run.
+    """
+    report = Path(path)
+    record = _read(report)
+    original, folded = (record.get(key) for key in _KEYS[record["command"]])
+    request = (record.get("validation") or {}).get("request")
+    if not original or not folded or not request:
+        raise InputError(
+            f"{report} tells of no validation that was written down with its settings.",
+            "Write it anew: bnfold validate ORIGINAL FOLDED --json FILE",
+        )
+    moved = (*_changed_files(original), *_changed_files(folded), *_changed_inputs(request["inputs"]))
+    if moved:
+        return Replay(report, None, (*moved, *_changed_versions(record)), False)
+    before = read_model(original["path"], **_options(original, trust, report), progress=progress)
+    after = read_model(folded["path"], progress=progress)
+    validation = validate(
+        before.model,
+        after.model,
+        **{name: value for name, value in request.items() if name != "inputs"},
+        inputs=_inputs(request["inputs"], report),
+        on_progress=_within(progress),
+    )
+    passed = record["validation"]["passed"]
+    changed = (*_changed_versions(record), *_changed_outcome(passed, validation))
+    return Replay(report, validation, changed, validation.passed == passed)
+
+
+_RUN_CODE = ("allow", "arch", "trust")
+_KEYS = {"validate": ("original", "folded"), "export": ("source", "output")}
+
+
+def _read(path: Path) -> Record:
+    fix = "Give a file that bnfold validate --json or bnfold export --json wrote."
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a report: {reason(error)}.", fix) from error
+    if not isinstance(record, dict) or record.get("schema") != "bnfold.report/1":
+        raise InputError(f"{path} is no report of bnfold.", fix)
+    if record.get("command") not in _KEYS:
+        raise InputError(
+            f"{path} is a report of bnfold {record.get('command')}, which compares nothing.", fix
+        )
+    return record
+
+
+def _changed_files(model: Record) -> Iterator[str]:
+    for file in (model, *model.get("external_data", ())):
+        path = Path(file["path"])
+        if not path.is_file():
+            yield f"{path} is not there any more."
+        elif sha256(path) != file["sha256"]:
+            yield f"{path} is not the file that was validated: its SHA-256 has changed."
+
+
+def _changed_inputs(inputs: Record | None) -> Iterator[str]:
+    if not inputs:
+        return
+    try:
+        now = _given(inputs).record()["sha256"]
+    except InputError as error:  # gone, or of another kind now
+        yield error.problem
+    else:
+        for name, digest in inputs["sha256"].items():
+            if now.get(name) != digest:
+                yield f"{name} among the inputs of {inputs['path']} has changed, or is gone."
+        yield from (
+            f"{name} among the inputs of {inputs['path']} is new." for name in now.keys() - inputs["sha256"]
+        )
+
+
+def _changed_versions(record: Record) -> Iterator[str]:
+    then, now = record["versions"], versions()
+    for name in sorted(then.keys() | now.keys()):
+        if then.get(name) != now.get(name):
+            yield f"{name} was {then.get(name, 'not installed')} and is {now.get(name, 'not installed')}."
+
+
+def _changed_outcome(passed: bool, validation: Validation) -> Iterator[str]:
+    if validation.passed != passed:
+        then, now = ("agreed", "disagrees") if passed else ("disagreed", "agrees")
+        yield f"The folded model {then} then, and {now} now."
+
+
+def _options(model: Record, trust: bool, report: Path) -> Record:
+    """How the model was read."""
+    options: Record = model.get("options", {})
+    runs = [f"--{name}" for name in _RUN_CODE if options.get(name)]
+    if runs and not trust:
+        raise InputError(
+            f"{report} wants {model['path']} to be read with {' and '.join(runs)}, which may run code.",
+            "If you trust both files, add --trust.",
+        )
+    return options
+
+
+def _inputs(inputs: Record | None, report: Path) -> Given | None:
+    if inputs is None:
+        return None
+    if not inputs:
+        raise InputError(
+            f"{report} tells of inputs that were given from Python, which it does not hold.",
+            "Save them with numpy.savez, and validate with --inputs FILE.npz.",
+        )
+    return _given(inputs)
+
+
+def _given(inputs: Record) -> Given:
+    look = {name: tuple(inputs[name]) for name in ("mean", "std", "size") if inputs.get(name)}
+    return Given(Path(inputs["path"]), **look)
+
+
+def _within(progress: Progress) -> Callable[[int, int], None]:
+    return lambda done, total: progress("validate", done, total)

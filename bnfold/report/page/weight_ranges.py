@@ -1,0 +1,201 @@
+"""How large a layer's weights are, channel by channel, before the fold and after it.
+
+A fold multiplies every output channel of a weight by a number of its own. In floating point that costs
+nothing. A weight that is quantised with one step for the whole tensor has that step set by its largest
+channel, and a channel whose own range is smaller by 2^b keeps b bits fewer:
+
+    bits lost = mean over channels c of log2(max_k R_k / R_c),    R_c = max |w_c|
+
+The same formula stands on both sides. Before the fold, the BatchNorm's scale does not count: it multiplies a
+channel and that channel's rounding error alike, behind the quantised weight, so the precision relative to the
+channel's own range is that of the weight alone. After the fold the scale is in the weight, and in R_c. A
+channel of zeros is represented exactly whatever the step, so it is left out of the mean. (Nagel et al., "A
+White Paper on Neural Network Quantization", 2021, section 3.1 shows what such channels do to MobileNets.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.algebra.affine import Array
+from bnfold.folding.recognise import module_name
+from bnfold.graph.facts import FLOATS, Facts
+from bnfold.graph.scopes import ONNX_DOMAINS, scopes
+from bnfold.ops import quantized
+from bnfold.ops.base import integer, label
+from bnfold.result import FoldResult
+from bnfold.runtime.interface import dtype_name
+
+WORSE = 1.0
+"""From how many bits lost through the fold a layer is worth a warning."""
+
+_BITS = 8.0
+_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_SMALLEST_NORMAL = {
+    ir.DataType.FLOAT16: 2.0**-14,
+    ir.DataType.BFLOAT16: 2.0**-126,
+    ir.DataType.FLOAT: 2.0**-126,
+    ir.DataType.DOUBLE: 2.0**-1022,
+}
+_Key = tuple[str, str]  # the label of a scope, the name of a node in it
+
+
+@dataclass(frozen=True)
+class WeightRange:
+    """One weight tensor.
+
+    Attributes:
+        maxima: Largest absolute weight of every output channel, shape `(channels,)`.
+        subnormals: Number of weights below the smallest normal number of their type, zeros left out: slow on
+            some hardware, and flushed to zero on other.
+    """
+
+    maxima: tuple[float, ...]
+    subnormals: int
+
+    @property
+    def zeros(self) -> int:
+        """Number of channels with no weight but zero."""
+        return self.maxima.count(0.0)
+
+    @property
+    def live(self) -> tuple[float, ...]:
+        """The maxima that are positive and finite, in ascending order."""
+        return tuple(sorted(value for value in self.maxima if 0 < value < math.inf))
+
+    @property
+    def bits_lost(self) -> float:
+        """What one step for the whole tensor costs a channel on average; 0 where all ranges are alike."""
+        live = np.array(self.live)
+        return float(np.mean(np.minimum(np.log2(live[-1] / live), _BITS))) if live.size else 0.0
+
+
+@dataclass(frozen=True)
+class NodeRange:
+    """The weight of one node that took a BatchNorm.
+
+    Attributes:
+        name: The PyTorch module path where the exporter kept it, otherwise the node's name.
+        node: The node's name in the folded graph.
+        op_type: `"Conv"`, `"ConvTranspose"`, `"Gemm"` or `"MatMul"`.
+        graph: Where it stands: `""` for the main graph, otherwise the function or subgraph.
+        type: Of the weight, as `"float32"`.
+        before: The weight in the original; None for a convolution that was merged from several branches, and
+            where the original has no node of this name.
+        after: The weight in the folded model.
+    """
+
+    name: str
+    node: str
+    op_type: str
+    graph: str
+    type: str
+    before: WeightRange | None
+    after: WeightRange
+
+    @property
+    def extra_bits(self) -> float | None:
+        """How many more bits a per-tensor step costs after the fold; below 0 it costs fewer."""
+        return None if self.before is None else self.after.bits_lost - self.before.bits_lost
+
+    @property
+    def worse(self) -> bool:
+        """Whether the fold makes per-tensor quantisation of this weight notably worse."""
+        return self.extra_bits is not None and self.extra_bits >= WORSE
+
+
+def ranges(original: ir.Model, folded: ir.Model, result: FoldResult[ir.Model]) -> tuple[NodeRange, ...]:
+    """Measure every weight that took a BatchNorm, in the order of the folded graph.
+
+    One weight is read at a time. Weights behind a DequantizeLinear are left out: their integers stay as they
+    are, and the fold is in their scales.
+
+    Args:
+        original: The model before the fold.
+        folded: The model after it.
+        result: Of the fold, which names the nodes.
+    """
+    facts, facts_after = Facts(original), Facts(folded)
+    before = {(graph, label(node)): node for graph, node in _linear(original)}
+    places, merged = _places(result), {merge.into for merge in result.merges}
+    measured = []
+    for graph, node in _linear(folded):
+        place = places.get((graph, module_name(node).removesuffix(".without_bias")))
+        after = _measure(node, facts_after) if place is not None else None
+        if place is None or after is None:
+            continue
+        old = before.get((graph, label(node))) or before.get((graph, place))
+        measured.append(
+            NodeRange(
+                name=place,
+                node=label(node),
+                op_type=node.op_type,
+                graph=graph,
+                type=dtype_name(facts_after.constant_dtype(node, _weight_index(node, facts_after))),
+                before=None if old is None or place in merged else _measure(old, facts),
+                after=after,
+            )
+        )
+    return tuple(measured)
+
+
+def _places(result: FoldResult[ir.Model]) -> dict[_Key, str]:
+    """How the nodes that took a site are named in the folded graph, with the name that the result gives.
+
+    A node without a name goes by its output's, which may now be that of the BatchNorm that was behind it, or
+    tell that a new Add behind it has the bias.
+    """
+    renamed = {(site.graph, site.node): site.into[0] for site in result.sites if site.into}
+    return renamed | {(site.graph, name): name for site in result.sites for name in site.into}
+
+
+def _linear(model: ir.Model) -> Iterator[tuple[str, ir.Node]]:
+    """Every node that may have a weight, with the label of its scope."""
+    for scope in scopes(model):
+        for node in scope.graph:
+            if node.op_type in _OPERATORS and node.domain in ONNX_DOMAINS:
+                yield scope.label, node
+
+
+def _measure(node: ir.Node, facts: Facts) -> WeightRange | None:
+    """The ranges of a node's weight; None where it is not a constant of a float type, or is quantised."""
+    index = _weight_index(node, facts)
+    if quantized.source(node, index) is not None or not facts.has_constant(node, index):
+        return None
+    dtype, weight = facts.constant_dtype(node, index), facts.operand(node, index)
+    if weight is None or dtype not in FLOATS:
+        return None
+    size = np.abs(weight)
+    return WeightRange(
+        maxima=tuple(_by_channel(node, index, size).max(axis=1, initial=0).tolist()),
+        subnormals=int(np.count_nonzero((size > 0) & (size < _SMALLEST_NORMAL[dtype]))),
+    )
+
+
+def _weight_index(node: ir.Node, facts: Facts) -> int:
+    """Which input is the weight: the second, or the first of a product with a constant on the left."""
+    product = node.op_type in ("Gemm", "MatMul")
+    return 0 if product and facts.has_constant(node, 0) and not facts.has_constant(node, 1) else 1
+
+
+def _by_channel(node: ir.Node, index: int, weight: Array) -> Array:
+    """The weight with a row for every output channel."""
+    if node.op_type == "ConvTranspose":  # [Cin, Cout/g, k…]
+        groups, (cin, each) = integer(node, "group", 1), weight.shape[:2]
+        return np.moveaxis(weight.reshape(groups, cin // groups, each, -1), 2, 1).reshape(groups * each, -1)
+    axis = _output_axis(node, index, weight.ndim)
+    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+
+
+def _output_axis(node: ir.Node, index: int, rank: int) -> int:
+    if node.op_type == "Gemm":
+        transposed = bool(integer(node, "transB" if index else "transA", 0))
+        return 0 if bool(index) == transposed else 1
+    if node.op_type == "MatMul":
+        return rank - 1 if index == 1 else rank - 2
+    return 0

@@ -1,0 +1,296 @@
+"""Every result as tables and sentences for a terminal, made of rich's renderables."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bnfold.report.terminal.fates import sites
+from bnfold.report.terminal.tables import count, headed, size, small
+
+if TYPE_CHECKING:
+    from bnfold.latency.benchmark import Benchmark, Row
+    from bnfold.pipeline.export import Export
+    from bnfold.pipeline.read import Source
+    from bnfold.pipeline.replay import Replay
+    from bnfold.reasons import Rule
+    from bnfold.result import FoldResult
+    from bnfold.system.doctor import Diagnosis
+    from bnfold.validation.results import Check, Validation
+
+_LAYERS_SHOWN = 12
+_VERDICTS = {"faster": "green", "slower": "red", "too noisy to say": "yellow"}
+_STATES = {"good": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def export_report(export: Export) -> RenderableType:
+    """Show a whole export or fold: the sites, the validation, the latency, and the file."""
+    parts: list[RenderableType] = [inspect_report(export.source, export.fold, foreseen=False)]
+    if export.rolled_back:
+        names = ", ".join(export.rolled_back)
+        parts += ["", Text(f"Rolled back, because the fold was wrong: {names}.", style="yellow")]
+    if export.validation:
+        parts += ["", validation(export.validation)]
+    if export.benchmarks:
+        parts.append(benchmarks(export.benchmarks))
+    if export.destination:
+        parts += ["", written(export.destination)]
+        if not export.validation:
+            check = shlex.join(("bnfold", "validate", str(export.source.path), str(export.destination)))
+            two = export.source.kind == "onnx" and export.source.path != export.destination
+            hint = f" To compare them: {check}" if two else ""
+            parts.append(Text(f"The outputs were not compared.{hint}", style="yellow"))
+    return Group(*parts)
+
+
+def inspect_report(source: Source, result: FoldResult[Any], *, foreseen: bool = True) -> RenderableType:
+    """Show what was read and what [`sites`][bnfold.report.terminal.fates.sites] shows of its fold."""
+    return Group(source_note(source), "", sites(result, foreseen=foreseen))
+
+
+def source_note(source: Source) -> RenderableType:
+    """Say what was read, and that a module in train mode was taken in eval mode."""
+    line = Text.assemble((str(source.path), "bold"), f" holds {_KINDS[source.kind]}.")
+    if source.was_training:
+        line.append(
+            "\nIt was saved in train mode. It was read as in eval mode (running statistics, no dropout);"
+            " the file is as it was.",
+            style="yellow",
+        )
+    for note in source.notes:
+        line.append(f"\n{note}", style="yellow")
+    return line
+
+
+_KINDS = {
+    "onnx": "an ONNX model",
+    "module": "a PyTorch module",
+    "exported program": "an exported program",
+    "torchscript": "TorchScript",
+    "state_dict": "a state_dict",
+    "safetensors": "weights as safetensors",
+}
+
+
+def validation(result: Validation) -> RenderableType:
+    """Show every comparison with the truth, the layers that stand out, and the verdict."""
+    parts: list[RenderableType] = [_checks(result), ""] if result.checks else []
+    parts.append(_agreement(result))
+    parts += [Text(fault.sentence, style="yellow") for fault in result.faults]
+    if result.layers:
+        parts += [Text(_proof(result)), *_worst_layers(result)]
+    parts += [Text(note, style="dim") for note in result.notes]
+    return Group(*parts)
+
+
+def _checks(result: Validation) -> Table:
+    by_truth = any(check.error is not None for check in result.checks)
+    errors = ("error", "original's", "ratio") if by_truth else ("max abs", "max rel")
+    table = headed("output", "provider", "optimizer", *errors, "bound", "top-1", "")
+    for column in table.columns[3:-1]:
+        column.justify = "right"
+    for check in result.checks:
+        ratio = "–" if check.ratio is None else f"{check.ratio:.2f}"
+        figures = (
+            (small(check.error), small(check.original_error), ratio)
+            if by_truth
+            else (small(check.max_abs), small(check.max_rel))
+        )
+        table.add_row(
+            Text(check.output),
+            check.provider,
+            f"{check.optimizer}{', TF32' if check.row else ''}",
+            *figures,
+            small(check.tolerance if check.bound is None else check.bound),
+            "–" if check.top1 is None else f"{check.top1:.2%}",
+            _outcome(check),
+        )
+    return table
+
+
+def _outcome(check: Check) -> Text:
+    if check.row:
+        return Text("for comparison", style="dim")
+    if check.passed:
+        return Text("agrees", style="green")
+    return Text("excused", style="yellow") if check.excused else Text("disagrees", style="bold red")
+
+
+def _agreement(result: Validation) -> Text:
+    """Say whether the models agree, on what; an error is relative to the output's scale."""
+    if not result.passed:
+        lines = ("The folded model disagrees with the original.", *result.failures)
+        return Text("\n".join(lines), style="bold red")
+    kind = "given input" if result.seed is None else "random input"
+    return Text(
+        f"The folded model agrees with the original on {count(result.samples, kind)}. {result.oracle}",
+        style="green",
+    )
+
+
+def _proof(result: Validation) -> str:
+    """Say how far the proof in float64 went."""
+    good = [layer for layer in result.layers if layer.agrees]
+    worst = max(good, key=lambda layer: layer.fold_error / layer.bound, default=None)
+    nearest = (
+        f" (at most {small(worst.fold_error)}, where {small(worst.bound)} is explained by it)"
+        if worst
+        else ""
+    )
+    return (
+        f"In float64, on {count(len(result.proved_on), 'input')}, {len(good)} of "
+        f"{count(len(result.layers), 'value')} that both models compute are the same but for one "
+        f"rounding of the weights{nearest}."
+    )
+
+
+def _worst_layers(result: Validation) -> list[RenderableType]:
+    """Where ONNX Runtime's numbers were measured layer by layer, those that are farthest off."""
+    measured = [layer for layer in result.layers if layer.folded_error is not None]
+    if not measured:
+        return []
+    table = headed("value", "fold of", "in float64", "bound", "error", "original's")
+    table.columns[0].overflow = "fold"
+    for column in table.columns[2:]:
+        column.justify = "right"
+    worst = sorted(measured, key=lambda layer: -(layer.fold_error / layer.bound))[:_LAYERS_SHOWN]
+    for layer in sorted(worst, key=lambda layer: layer.depth):
+        table.add_row(
+            Text(layer.name),
+            Text(layer.site or "–"),
+            Text(small(layer.fold_error), style="" if layer.agrees else "bold red"),
+            small(layer.bound),
+            small(layer.folded_error),
+            small(layer.original_error),
+        )
+    return ["", table, ""]
+
+
+def replay(result: Replay) -> RenderableType:
+    """Show whether an earlier validation still holds, and what is not as it was."""
+    holds = "still holds" if result.holds else "does not hold any more"
+    verdict = Text(f"What {result.report} says {holds}.", style="green" if result.holds else "bold red")
+    changes = [Text(change, style="yellow") for change in result.changes]
+    parts = [validation(result.validation), ""] if result.validation else []
+    return Group(*parts, verdict, *changes)
+
+
+def benchmarks(results: Iterable[Benchmark]) -> RenderableType:
+    """Show the latency on every provider."""
+    return Group(*(part for result in results for part in ("", benchmark(result))))
+
+
+def benchmark(result: Benchmark) -> RenderableType:
+    """Show medians, ratios with intervals, verdicts, quantiles, and what both models weigh."""
+    shapes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in result.shapes.items())
+    where = f"Latency on {result.provider}, {count(result.threads, 'thread')}, {shapes}; medians"
+    notes = [Text(note, style="dim") for note in result.notes]
+    parts = [_ratios(result), "", _quantiles(result), "", *_weights(result), Text(result.sentence), *notes]
+    return Group(Text(where), *parts)
+
+
+def _ratios(result: Benchmark) -> Table:
+    table = headed(
+        "optimizer",
+        "original",
+        "folded",
+        "original / folded",
+        "95 % interval",
+        "original / itself",
+        "verdict",
+    )
+    for column in table.columns[1:6]:
+        column.justify = "right"
+    for row in result.rows:
+        table.add_row(
+            _setting(row, result),
+            f"{row.original_ms:.3f} ms",
+            f"{row.folded_ms:.3f} ms",
+            f"{row.ratio:.3f}×",
+            f"{row.low:.3f} to {row.high:.3f}",
+            f"{row.control_low:.3f} to {row.control_high:.3f}",
+            Text(row.verdict, style=_VERDICTS.get(row.verdict, "")),
+        )
+    return table
+
+
+def _quantiles(result: Benchmark) -> Table:
+    """What 50, 90 and 99 % of the timings stay below, and how long a session takes to make."""
+    table = headed("optimizer", "original p50", "p90", "p99", "folded p50", "p90", "p99", "sessions made in")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in result.rows:
+        original = (row.original_ms, row.original_p90_ms, row.original_p99_ms)
+        folded = (row.folded_ms, row.folded_p90_ms, row.folded_p99_ms)
+        loading = f"{row.original_load_ms:.1f} / {row.folded_load_ms:.1f} ms"
+        table.add_row(_setting(row, result), *(f"{time:.3f}" for time in (*original, *folded)), loading)
+    return table
+
+
+def _setting(row: Row, result: Benchmark) -> str:
+    """What tells a row from the others."""
+    batch = f", batch {row.batch}" if row.batch else ""
+    several = len({other.measures for other in result.rows}) > 1
+    return f"{row.optimizer}{batch}{f', {row.measures}' if several else ''}"
+
+
+def _weights(result: Benchmark) -> list[RenderableType]:
+    if result.original is None or result.folded is None:
+        return []
+    table = headed("model", "size", "nodes", "parameters", "multiply-adds", "peak memory")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, weighs in (("original", result.original), ("folded", result.folded)):
+        table.add_row(
+            name,
+            size(weighs.bytes),
+            f"{weighs.nodes:,}",
+            f"{weighs.parameters:,}",
+            "–" if weighs.multiply_adds is None else f"{weighs.multiply_adds:,}",
+            "–" if weighs.peak_memory is None else size(weighs.peak_memory),
+        )
+    return [table, ""]
+
+
+def written(path: Path) -> Text:
+    """Say which file was written and how large it is."""
+    return Text.assemble("Wrote ", (str(path), "bold"), f" ({size(path.stat().st_size)}).")
+
+
+def rule(one: Rule) -> RenderableType:
+    """Show one rule with its sentence and its remedy."""
+    return Group(
+        Text.assemble((one.code, "bold"), f"  {one.title}"),
+        Padding(Text.assemble(one.sentence, "\n", ("Remedy: ", "bold"), one.remedy), (0, 0, 0, 7)),
+    )
+
+
+def rules(all_of_them: Iterable[Rule]) -> RenderableType:
+    """List rules by code and title."""
+    table = headed("code", "why a BatchNorm stays")
+    for one in all_of_them:
+        table.add_row(Text(one.code, style="bold"), Text(one.title))
+    return Group(table, "", Text("More on one: bnfold explain CODE"))
+
+
+def doctor(diagnosis: Diagnosis) -> RenderableType:
+    """Show every finding, with the line to type below it, and how many are amiss."""
+    table = headed("", "what", "found")
+    for one in diagnosis.findings:
+        found = Text(one.found)
+        if one.fix:
+            found.append(f"\n{one.fix}", style="bold")
+        table.add_row(Text(one.state, style=_STATES[one.state]), Text(one.title), found)
+    states = [finding.state for finding in diagnosis.findings]
+    problems, warnings = states.count("problem"), states.count("warning")
+    words = count(problems, "problem") if problems else "No problem"
+    verdict = Text(words, style=_STATES["problem" if problems else "good"])
+    verdict.append(f", {count(warnings, 'warning')}." if warnings else ".")
+    return Group(table, "", verdict)

@@ -1,0 +1,1 @@
+"""The machine, its packages and what they lack."""

@@ -1,0 +1,1 @@
+"""Constants that need not fit into memory: read, computed, checked and written block by block."""

@@ -1,0 +1,1 @@
+"""From an `nn.Module` to ONNX, with every BatchNorm in its place."""

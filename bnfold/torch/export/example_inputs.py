@@ -1,0 +1,290 @@
+"""The tensors that an export is traced with: told by the file, or by the user, never invented."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from bnfold.errors import InputError, MissingShapeError
+from bnfold.torch.export import guess_shape, signature
+from bnfold.torch.read.load import Loaded
+
+Inputs = tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
+Note = Callable[[str], None]
+"""Called with what the user should know, as a sentence."""
+
+
+def unsaid(note: str) -> None:
+    """Tell nobody."""
+    del note
+
+
+_SHAPE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<sizes>\d+(?:x\d+)*|scalar)")
+_DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name)
+    for name in (
+        *("float16", "bfloat16", "float32", "float64"),
+        *("int8", "int16", "int32", "int64", "uint8", "bool"),
+    )
+}
+_PLACES = {1: "<length>", 2: "<height>x<width>", 3: "<depth>x<height>x<width>"}
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input as the user told it.
+
+    Attributes:
+        name: The parameter of `forward`; None for the next one in order.
+        shape: Its sizes; `()` for a scalar.
+        dtype: Name of its type, as `"int64"`; None for the type of the model's own weights.
+    """
+
+    name: str | None
+    shape: tuple[int, ...]
+    dtype: str | None = None
+
+
+def parse_shapes(texts: Sequence[str], *, dtype: str | None = None) -> tuple[InputSpec, ...]:
+    """Read `--input-shape` and `--dtype`.
+
+    Args:
+        texts: One an input: `"1x3x32x32"`, `"name=1x3x32x32"`, or `"name=scalar"`.
+        dtype: One type for every input, `"float16"`, or types by name, `"ids=int64,mask=bool"`.
+
+    Raises:
+        InputError: Not of that form, a size of 0, a name told twice, or an unknown type.
+    """
+    specs = []
+    for text in texts:
+        match = _SHAPE.fullmatch(text.strip())
+        if match is None:
+            raise InputError(
+                f"{text!r} is no input shape.", "Write it as 1x3x224x224, or name=1x3x224x224 for each input."
+            )
+        sizes = match["sizes"]
+        shape = () if sizes == "scalar" else tuple(int(size) for size in sizes.split("x"))
+        if 0 in shape:
+            raise InputError(f"{text!r} has a size of 0.", "Every size must be at least 1.")
+        specs.append(InputSpec(match["name"], shape))
+    names = [spec.name for spec in specs if spec.name]
+    if len(set(names)) < len(names):
+        raise InputError("An input is told twice.", "Tell each --input-shape name=... once.")
+    types = _parse_dtypes(dtype)
+    if unknown := set(types) - set(names) - {None}:
+        raise InputError(
+            f"--dtype names {', '.join(map(str, unknown))}, which has no --input-shape.", "Add it."
+        )
+    return tuple(InputSpec(s.name, s.shape, types.get(s.name, types.get(None))) for s in specs)
+
+
+def _parse_dtypes(text: str | None) -> dict[str | None, str]:
+    types: dict[str | None, str] = {}
+    for part in text.split(",") if text else ():
+        name, _, value = part.strip().rpartition("=")
+        if value not in _DTYPES:
+            raise InputError(f"{value!r} is no type of an input.", f"Take one of: {', '.join(_DTYPES)}.")
+        types[name or None] = value
+    return types
+
+
+def example_inputs(
+    loaded: Loaded, specs: Sequence[InputSpec], seed: int = 0, *, note: Note = unsaid
+) -> Inputs:
+    """Make seeded example inputs for `loaded`.
+
+    Floating-point values are standard normal; integers are 0 or 1, which index any embedding.
+
+    Args:
+        loaded: The model.
+        specs: What the user told; may be empty for an exported program, which tells by itself, and for a
+            module that tells its input's shape or takes one only.
+        seed: Of the values.
+        note: Told where a shape comes from that the user did not tell.
+
+    Returns:
+        A tuple, one tensor a parameter of `forward` in order; a dictionary if any was told by name.
+
+    Raises:
+        MissingShapeError: The shapes are not told; it states what is known and gives options to paste.
+        InputError: They do not fit `forward`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(loaded.source, ExportedProgram):
+        return _program_inputs(loaded.source, specs, generator)
+    module = loaded.source
+    if not specs:
+        found = guess_shape.shape(module)
+        if found is None:
+            raise _unknown_shape(module)
+        note(f"The input's shape is {_shape_text(found.shape)}: {found.why}.")
+        specs = (InputSpec(None, found.shape),)
+    tensors = [_random(spec.shape, _dtype(spec, module), generator) for spec in specs]
+    names, required = signature.parameters(module)
+    if all(spec.name is None for spec in specs):
+        if names is not None and not len(required) <= len(tensors) <= len(names):
+            raise InputError(
+                f"forward takes {_count(names, required)}, and {len(tensors)} shapes were told.",
+                _line(module, names=required),
+            )
+        return tuple(tensors)
+    return _by_name(module, specs, tensors)
+
+
+def _by_name(
+    module: nn.Module, specs: Sequence[InputSpec], tensors: Sequence[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Match named shapes with `forward`; unnamed ones take its first parameters in order."""
+    names, required = signature.parameters(module)
+    if names is None:
+        raise InputError(
+            "forward takes any number of inputs, without names.", "Tell the shapes without names."
+        )
+    bound: dict[str, torch.Tensor] = {}
+    free = iter([name for name in names if name not in {spec.name for spec in specs}])
+    for spec, tensor in zip(specs, tensors, strict=True):
+        name = spec.name or next(free, None)
+        if name is None or name not in names:
+            raise InputError(
+                f"forward has no input {spec.name!r}."
+                if spec.name
+                else "More shapes than forward has inputs.",
+                f"It takes {', '.join(names)}. {_line(module, names=required)}",
+            )
+        bound[name] = tensor
+    if missing := [name for name in required if name not in bound]:
+        raise InputError(f"No shape was told for {', '.join(missing)}.", _line(module, names=required))
+    return {name: bound[name] for name in names if name in bound}
+
+
+def bound(module: nn.Module, inputs: Inputs) -> dict[str, torch.Tensor] | None:
+    """Give `inputs` the names that `forward` has for them, in its order; None when it takes any number."""
+    names, _ = signature.parameters(module)
+    if isinstance(inputs, dict):
+        order = names if names is not None else list(inputs)
+        return {name: inputs[name] for name in order if name in inputs}
+    return None if names is None else dict(zip(names, inputs, strict=False))
+
+
+def _count(names: Sequence[str], required: Sequence[str]) -> str:
+    if len(names) == len(required):
+        return f"{len(names)} input{'s' * (len(names) != 1)} ({', '.join(names)})"
+    return f"{len(required)} to {len(names)} inputs ({', '.join(names)})"
+
+
+def _dtype(spec: InputSpec, module: nn.Module) -> torch.dtype:
+    if spec.dtype:
+        return _DTYPES[spec.dtype]
+    own: list[torch.dtype] = [p.dtype for p in module.parameters() if p.is_floating_point()]
+    return own[0] if own else torch.float32
+
+
+def _random(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    if dtype.is_floating_point:
+        return torch.randn(tuple(shape), generator=generator).to(dtype)
+    return torch.randint(0, 2, tuple(shape), generator=generator).to(dtype)
+
+
+def _unknown_shape(module: nn.Module) -> MissingShapeError:
+    names, required = signature.parameters(module)
+    known = signature.first_layer(module)
+    problem = "The file does not tell the shape of its input."
+    if known:
+        path, layer = known
+        problem += f" Known: its first layer with weights is {_describe(path, layer)}."
+    if len(required) > 1:
+        problem += f" forward takes {_count(names or required, required)}."
+    return MissingShapeError(problem, _options(module, names=required))
+
+
+def _line(module: nn.Module, names: Sequence[str]) -> str:
+    """The options to add, as a sentence."""
+    return "Add: " + " ".join(_options(module, names))
+
+
+def _options(module: nn.Module, names: Sequence[str]) -> list[str]:
+    """The options to add: a shape that the module takes, or what is not known in angle brackets."""
+    if len(names) > 1:  # which of them reaches the first layer is not known
+        return [word for name in names for word in ("--input-shape", f"{name}=<shape>")]
+    layer = signature.first_layer(module)
+    taken = guess_shape.plausible(module)
+    shape = _shape_text(taken) if taken else _template(layer[1]) if layer else "1x<...>"
+    embeds = layer is not None and isinstance(layer[1], (nn.Embedding, nn.EmbeddingBag))
+    return ["--input-shape", shape, *(("--dtype", "int64") if embeds else ())]
+
+
+def _describe(path: str, layer: nn.Module) -> str:
+    where = f" at {path}" if path else ""
+    channels = signature.channels(layer)
+    text = f"{type(layer).__name__}{where}"
+    if channels:
+        text += f", with {channels[1]} {channels[0]}"
+    spatial = signature.dimensions(layer)
+    return text + (f" and {spatial} spatial dimension{'s' * (spatial > 1)}" if spatial else "")
+
+
+def _template(layer: nn.Module) -> str:
+    channels = signature.channels(layer)
+    spatial = signature.dimensions(layer)
+    if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
+        return "1x<length>"
+    if channels is None:
+        return "1x<...>"
+    if isinstance(layer, nn.Linear):
+        return f"1x{channels[1]}"  # and any sizes between, which Linear maps alike
+    if isinstance(layer, nn.RNNBase):
+        return f"<length>x1x{channels[1]}" if not layer.batch_first else f"1x<length>x{channels[1]}"
+    return f"1x{channels[1]}x{_PLACES[spatial]}" if spatial else f"1x{channels[1]}x<...>"
+
+
+def _program_inputs(
+    program: ExportedProgram, specs: Sequence[InputSpec], generator: torch.Generator
+) -> Inputs:
+    """Tensors as the program's placeholders tell; dynamic sizes as they were when it was exported."""
+    placeholders = {
+        node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
+    }
+    inputs = {
+        name: placeholders[name] for name in program.graph_signature.user_inputs if name in placeholders
+    }
+    if other := [name for name, value in inputs.items() if not isinstance(value, torch.Tensor)]:
+        raise InputError(
+            f"The program takes {', '.join(map(str, other))}, which is no tensor.",
+            "Export it with tensors alone.",
+        )
+    fitted = {str(name): value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+    if specs:
+        _check_told(fitted, specs)
+    return tuple(_random(_sizes(value), value.dtype, generator) for value in fitted.values())
+
+
+def _sizes(value: torch.Tensor) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else size.node.hint for size in value.shape)
+
+
+def _check_told(inputs: dict[str, torch.Tensor], specs: Sequence[InputSpec]) -> None:
+    """A shape that was told must be the one that the program was exported with, where that is fixed."""
+    free = iter([name for name in inputs if name not in {spec.name for spec in specs}])
+    for spec in specs:
+        name = spec.name or next(free, None)
+        if name is None or name not in inputs:
+            raise InputError(f"The program has no input {spec.name!r}.", f"It takes {', '.join(inputs)}.")
+        shape = inputs[name].shape
+        fits = len(shape) == len(spec.shape) and all(
+            not isinstance(size, int) or size == told for size, told in zip(shape, spec.shape, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"The program was exported with {name} of shape {_shape_text(shape)}.",
+                "Leave --input-shape out, or export the program anew with other sizes.",
+            )
+
+
+def _shape_text(shape: Sequence[object]) -> str:
+    """Write a shape as the user would; torch keeps no name of a dynamic size, only one of its own, as s77."""
+    return "x".join(str(size) if isinstance(size, int) else "?" for size in shape)

@@ -1,0 +1,162 @@
+"""The shape of an input that nobody told: from the file, or where a module takes one only; else a likely one.
+
+Trials run on tensors without content (PyTorch's fake tensors), so that they cost neither time nor memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from bnfold.torch.export import signature
+from bnfold.torch.export.refuse_lossy import untouched
+from bnfold.torch.run_quietly import eval_mode, silent
+
+_COMMON = (224, 32, 28, 64, 96, 128, 256, 299, 384, 512, 16, 8)
+_COMMON_DEEP = (32, 64, 16, 8)  # in three dimensions
+_COMMON_SEEDS = (1, 4, 7, 8)  # of a generator, which begins with a transposed convolution
+_LARGEST = 256  # sizes that are not common ones are tried up to here
+_LENGTH = 16  # of a sequence, in a line to paste
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A shape, and how it is known.
+
+    Attributes:
+        shape: All of its sizes; the batch is 1.
+        why: How it is known, as the end of a sentence.
+    """
+
+    shape: tuple[int, ...]
+    why: str
+
+
+def shape(module: nn.Module) -> Derived | None:
+    """The shape of the module's one input, where the file tells it or only one is possible; otherwise None.
+
+    Only one is possible:
+
+    - for a network that begins with a Linear: a row of its features. Where it takes a stack of rows, too, it
+      must map each like a row by itself, for then the stack is a batch by another name.
+    - for a network that begins with a convolution and takes one size: not one more or less along any axis,
+      and no other size of the same area either.
+    """
+    if len(signature.parameters(module)[1]) != 1:
+        return None
+    told = _told(module)
+    if told is not None:
+        return told
+    with eval_mode(module):
+        first = signature.first_layer(module)
+        if first is None:
+            return None
+        if isinstance(first[1], nn.Linear):
+            return _row(module, first[1])
+        if isinstance(first[1], (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            found = _convolved(module, first[1])
+            if found is not None and not any(_takes(module, other) for other in _neighbours(found)):
+                return Derived(found, "the model takes none of the other sizes that were tried")
+    return None
+
+
+def plausible(module: nn.Module) -> tuple[int, ...] | None:
+    """A shape that the module runs on, for a line to paste; None where none was found."""
+    first = signature.first_layer(module)
+    if first is None or len(signature.parameters(module)[1]) != 1:
+        return None
+    layer = first[1]
+    with eval_mode(module):
+        if signature.dimensions(layer) and signature.channels(layer):
+            return _convolved(module, layer)
+        if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
+            candidates: list[tuple[int, ...]] = [(1, _LENGTH)]
+        elif isinstance(layer, nn.RNNBase) and not layer.batch_first:
+            candidates = [(_LENGTH, 1, layer.input_size)]
+        elif isinstance(layer, (nn.Linear, nn.RNNBase)):
+            channels = signature.channels(layer)
+            assert channels is not None, "both tell their features"
+            candidates = [(1, _LENGTH, channels[1]), (1, channels[1])]
+        else:
+            return None
+        dtype = torch.int64 if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) else None
+        return next((one for one in candidates if _takes(module, one, dtype)), None)
+
+
+def _told(module: nn.Module) -> Derived | None:
+    """What Lightning modules keep as an example, and timm's models as the size that they were trained at."""
+    example = getattr(module, "example_input_array", None)
+    if isinstance(example, torch.Tensor):
+        return Derived(tuple(example.shape), "the model keeps an example of it")
+    for name in ("pretrained_cfg", "default_cfg"):
+        config = getattr(module, name, None)
+        size: Any = config.get("input_size") if isinstance(config, dict) else None
+        if isinstance(size, (tuple, list)) and size and all(isinstance(one, int) for one in size):
+            return Derived((1, *size), f"the model's {name} tells it")
+    return None
+
+
+def _row(module: nn.Module, layer: nn.Linear) -> Derived | None:
+    rows = torch.randn(6, layer.in_features, generator=torch.Generator().manual_seed(0)).to(
+        layer.weight.dtype
+    )
+    try:
+        with silent(), torch.no_grad(), untouched(module):
+            flat = module(rows)
+            alone = torch.cat([module(row[None]) for row in rows])
+    except Exception:  # the user's own code, which takes something else
+        return None
+    if not isinstance(flat, torch.Tensor) or not torch.allclose(flat, alone, rtol=1e-3, atol=1e-5):
+        return None
+    found = Derived((1, layer.in_features), "the model begins with a Linear and maps each row by itself")
+    try:
+        with silent(), torch.no_grad(), untouched(module):
+            stack = module(rows.reshape(2, 3, -1))
+    except Exception:  # no stack, then: all the clearer
+        return found
+    same = isinstance(stack, torch.Tensor) and stack.numel() == flat.numel()
+    return found if same and torch.allclose(stack.reshape(flat.shape), flat, rtol=1e-3, atol=1e-5) else None
+
+
+def _convolved(module: nn.Module, layer: nn.Module) -> tuple[int, ...] | None:
+    """The first size, the same along each axis, that the module takes; common ones are tried first."""
+    channels = signature.channels(layer)
+    dimensions = signature.dimensions(layer)
+    assert channels is not None, "the caller has looked"
+    transposed = isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+    common = _COMMON_SEEDS if transposed else _COMMON_DEEP if dimensions == 3 else _COMMON
+    sizes = [*common, *(size for size in range(1, _LARGEST + 1) if size not in common)]
+    shapes = ((1, channels[1], *[size] * dimensions) for size in sizes)
+    return next((one for one in shapes if _takes(module, one)), None)
+
+
+def _neighbours(found: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Other sizes that a module takes where it takes more than one, most likely ones first."""
+    head, sizes = tuple(found[:2]), tuple(found[2:])
+    for step in (1, -1):
+        yield (*head, *(size + step for size in sizes))
+        for axis in range(len(sizes)):
+            yield (*head, *(size + step * (axis == place) for place, size in enumerate(sizes)))
+    yield (*head, *(2 * size for size in sizes))
+    if len(sizes) > 1:  # a Flatten that follows sees the area alone
+        first, second, *rest = sizes
+        for one, other in ((2 * first, second // 2), (first // 2, 2 * second)):
+            yield (*head, one, other, *rest)
+
+
+def _takes(module: nn.Module, shape: Sequence[int], dtype: torch.dtype | None = None) -> bool:
+    """Whether the module runs on an input of this shape."""
+    if any(size < 1 for size in shape):
+        return False
+    own = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    try:
+        with silent(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+            module(torch.empty(tuple(shape), dtype=dtype or own))
+    except Exception:  # the user's own code, and this shape is not for it
+        return False
+    return True

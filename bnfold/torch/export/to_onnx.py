@@ -1,0 +1,324 @@
+"""PyTorch to ONNX with every BatchNorm still in its place, constants evaluated, module paths kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from bnfold.errors import InputError, MissingExtraError, ModelError
+from bnfold.files.file_kind import reason
+from bnfold.torch.export import open_sizes as sizes_
+from bnfold.torch.export import opset as opset_
+from bnfold.torch.export import refuse_lossy, torchscript_exporter
+from bnfold.torch.export.example_inputs import Inputs, Note, bound, unsaid
+from bnfold.torch.export.outputs import Outputs, name_outputs, outputs_of
+from bnfold.torch.export.verify import Run, Verifier
+from bnfold.torch.read.load import Loaded
+from bnfold.torch.run_quietly import eval_mode, quiet, silent
+
+_LARGEST_CONSTANT = 10**8  # elements; above the largest weight, which may have to be evaluated
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What the module gives on some inputs, and what is special about them."""
+
+    inputs: Mapping[str, torch.Tensor]
+    outputs: Outputs
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is exported, on which inputs, and how.
+
+    Attributes:
+        source: The module, in eval mode; or the program.
+        inputs: By name, in the order of `forward`; open sizes are at least 2.
+        by_name: Whether `forward` is called with their names.
+        sizes: Which of their sizes stay open.
+        opset: The opset of the result; the exporter's default when None.
+        ir_version: Its IR version, likewise.
+        note: Told what the user should know.
+    """
+
+    source: nn.Module | ExportedProgram
+    inputs: Mapping[str, torch.Tensor]
+    by_name: bool
+    sizes: sizes_.Sizes
+    opset: int | None
+    ir_version: int | None
+    note: Note
+
+    @property
+    def args(self) -> tuple[torch.Tensor, ...]:
+        return () if self.by_name else tuple(_own(self.inputs).values())
+
+    @property
+    def kwargs(self) -> dict[str, torch.Tensor]:
+        return _own(self.inputs) if self.by_name else {}
+
+    @property
+    def is_dynamic(self) -> bool:
+        return any(self.sizes.values())
+
+    def call(self, module: nn.Module) -> Run:
+        """Call `module` as the job's own is called."""
+        return lambda inputs: module(**_own(inputs)) if self.by_name else module(*_own(inputs).values())
+
+
+def _own(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies, into which a forward may write."""
+    return {name: tensor.clone() for name, tensor in inputs.items()}
+
+
+def to_onnx(
+    loaded: Loaded,
+    inputs: Inputs,
+    *,
+    opset: int | None = None,
+    ir_version: int | None = None,
+    dynamic: Sequence[str] = (),
+    note: Note = unsaid,
+) -> ir.Model:
+    """Export `loaded` in eval mode, and compare the export with it in ONNX Runtime.
+
+    The exporter's own optimiser folds Conv and BatchNorm, without saying which and in the weights' own type;
+    it stays off, and only constants are evaluated. Nodes keep the module path that they come from as the
+    metadata `pkg.torch.onnx.name_scopes`. Where the newer exporter cannot, or gets it wrong, the one that is
+    based on TorchScript is tried; the same comparison decides.
+
+    Args:
+        loaded: The model. Every submodule's training flag and every buffer is as it was when this returns or
+            raises.
+        inputs: Example inputs, in order or by name; for an exported program they may be empty, and are then
+            not compared on.
+        opset: The ONNX opset to write, 7 or newer; the exporter's default when None.
+        ir_version: The IR version to write; the exporter's default when None.
+        dynamic: Sizes to leave open, as `"batch"`, `"2=height"`, `"x:2=height"`; the export is run at other
+            sizes, too. An exported program has its own dynamic sizes, and takes no others.
+        note: Told what the user should know, as sentences.
+
+    Raises:
+        InputError: The model does not run on these inputs, or takes no other size where one is to be open.
+        ModelError: The model does in eval mode what no export keeps; or the exporter cannot translate it, not
+            to this opset, or not rightly.
+        MissingExtraError: onnxscript is not installed.
+    """
+    try:
+        import onnxscript  # noqa: F401  (only to say how to install it)
+    except ModuleNotFoundError:
+        raise MissingExtraError("onnxscript", "torch", "export PyTorch models to ONNX") from None
+    opset_.check(opset, ir_version)
+    wanted = sizes_.parse_dynamic(dynamic)
+    source = loaded.source
+    if isinstance(source, ExportedProgram):
+        if wanted:
+            raise InputError(
+                "The sizes of an exported program are settled when it is exported.",
+                "Give dynamic_shapes to torch.export.export, and leave --dynamic out here.",
+            )
+        return _export_program(source, inputs, opset, ir_version, note)
+    refuse_lossy.refuse_lazy(source)
+    named = bound(source, inputs)
+    if wanted and named is None:
+        raise InputError(
+            "A forward with *args leaves no size open.", "Give forward a name for each of its inputs."
+        )
+    by_name = isinstance(inputs, Mapping)
+    named = named or {f"input_{i}": tensor for i, tensor in enumerate(_in_order(inputs))}
+    sizes = sizes_.assign(wanted, named)
+    named = sizes_.open_for_tracing(named, sizes)
+    with eval_mode(source):
+        return _export_module(_Job(source, named, by_name, sizes, opset, ir_version, note))
+
+
+def _in_order(inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    return tuple(inputs.values()) if isinstance(inputs, Mapping) else tuple(inputs)
+
+
+def _export_program(
+    program: ExportedProgram, inputs: Inputs, opset: int | None, ir_version: int | None, note: Note
+) -> ir.Model:
+    refuse_lossy.refuse_program(program)
+    if untrained := refuse_lossy.untrained(program.state_dict):
+        note(untrained)
+    tensors = _in_order(inputs)
+    names = [str(name) for name in program.graph_signature.user_inputs]
+    job = _Job(program, dict(zip(names, tensors, strict=False)), False, {}, opset, ir_version, note)
+    if not tensors:
+        return _attempt(job, _dynamo, None, ())
+    with quiet(), torch.no_grad():
+        module = program.module()
+        sample = _Sample(job.inputs, outputs_of(module(*job.args)))
+    return _attempt(job, _dynamo, module, [sample])
+
+
+def _export_module(job: _Job) -> ir.Model:
+    """Try one exporter after the other; the first one's complaint is the one that is told."""
+    assert isinstance(job.source, nn.Module), "a program has its own way"
+    samples = [_Sample(job.inputs, _observed(job, job.source)), *_elsewhere(job, job.source)]
+    if untrained := refuse_lossy.untrained(job.source.state_dict()):
+        job.note(untrained)
+    if isinstance(job.source, torch.jit.ScriptModule):
+        model = _attempt(job, _legacy, job.source, samples)
+        job.note("TorchScript goes through PyTorch's legacy exporter: torch.export does not take it.")
+        return model
+    try:
+        return _attempt(job, _dynamo, job.source, samples)
+    except ModelError as error:
+        problem = error
+    if job.opset is not None and job.opset not in torchscript_exporter.NATIVE:
+        raise problem
+    try:
+        model = _attempt(job, _legacy, job.source, samples)
+    except ModelError:
+        raise problem from None
+    job.note(f"Exported by PyTorch's legacy exporter, because with the newer one: {problem.problem}")
+    return model
+
+
+def _observed(job: _Job, module: nn.Module) -> Outputs:
+    """Run the module itself; where it fails, its own message is clearer than any exporter's."""
+    try:
+        with quiet():
+            result, refusals = refuse_lossy.watched(module, job.args, job.kwargs)
+    except Exception as error:  # the user's own code
+        tensors = job.inputs.values()
+        shapes = ", ".join("x".join(map(str, tensor.shape)) or "scalar" for tensor in tensors)
+        types = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
+        raise InputError(
+            f"The model does not run on inputs of shape {shapes} ({types}): {reason(error)}.",
+            "Give the shape it expects with --input-shape, the type with --dtype.",
+        ) from error
+    if refusals:
+        raise refusals[0]
+    return outputs_of(result)
+
+
+def _attempt(
+    job: _Job, exporter: Callable[[_Job], ir.Model], module: nn.Module | None, samples: Sequence[_Sample]
+) -> ir.Model:
+    """Export, clean, convert, name, and compare."""
+    try:
+        with refuse_lossy.instance_norms_as_batch_norms(job.source):
+            model = exporter(job)
+    except Exception as error:  # the exporter runs the model, which can raise anything
+        raise ModelError(
+            f"The model could not be exported to ONNX: {_first_useful_line(error)}.",
+            "Make it pass torch.onnx.export(model, inputs, dynamo=True), or give an .onnx file.",
+        ) from error
+    model = _finished(job, model)
+    _refuse_fixed(job, model)
+    if module is not None:
+        single = "output" if exporter is _legacy else None  # that calls it by a number
+        name_outputs(model, samples[0].outputs.names, single=single)
+        _compare(job, model, module, samples)
+    return model
+
+
+def _finished(job: _Job, model: ir.Model) -> ir.Model:
+    import onnxscript
+
+    with silent():
+        onnxscript.optimizer.fold_constants(
+            model, input_size_limit=_LARGEST_CONSTANT, output_size_limit=_LARGEST_CONSTANT
+        )
+        onnxscript.optimizer.remove_unused_nodes(model)
+    if job.opset is not None and model.graph.opset_imports.get("") != job.opset:
+        model = opset_.convert(model, job.opset)
+    if job.ir_version is not None:
+        opset_.set_ir_version(model, job.ir_version)
+    return model
+
+
+def _dynamo(job: _Job) -> ir.Model:
+    """Export by torch.export."""
+    native = opset_.NATIVE
+    with silent():
+        program = torch.onnx.export(
+            job.source,
+            () if isinstance(job.source, ExportedProgram) else job.args,
+            kwargs=job.kwargs or None,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=None if job.opset is None else min(max(job.opset, native[0]), native[-1]),
+            dynamic_shapes=job.sizes if job.is_dynamic else None,
+        )
+    if program is None:
+        raise ModelError("torch.onnx.export returned no model.", "Install torch 2.9 or newer.")
+    return program.model
+
+
+def _legacy(job: _Job) -> ir.Model:
+    """Export by TorchScript."""
+    assert isinstance(job.source, nn.Module), "only modules come here"
+    return torchscript_exporter.export(
+        job.source, job.args, job.kwargs, names=list(job.inputs), opset=job.opset, sizes=job.sizes
+    )
+
+
+def _first_useful_line(error: BaseException) -> str:
+    """The innermost cause's first line; the exporter wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return reason(error)
+
+
+def _elsewhere(job: _Job, module: nn.Module) -> list[_Sample]:
+    """What the module gives at a larger and at a smaller size for each one that is open."""
+    found: list[_Sample] = []
+    stuck = dict.fromkeys(name for axes in job.sizes.values() for name in axes.values())
+    for name, tries in sizes_.other_sizes(job.inputs, job.sizes):
+        for length, inputs in tries:
+            try:
+                with torch.no_grad(), refuse_lossy.untouched(module), quiet():
+                    outputs = outputs_of(job.call(module)(inputs))
+            except Exception:  # a size that the user's own code does not take
+                continue
+            found.append(_Sample(inputs, outputs, f" at {name} {length}"))
+            stuck.pop(name, None)
+            break
+    for name in stuck:
+        raise InputError(
+            f"{name} cannot stay open: the model takes no other size there.", f"Leave --dynamic {name} out."
+        )
+    return found
+
+
+def _compare(job: _Job, model: ir.Model, module: nn.Module, samples: Sequence[_Sample]) -> None:
+    """Compare the export with the module on every sample."""
+    kinds = {tensor.dtype for one in samples for tensor in (*one.inputs.values(), *one.outputs.tensors)}
+    if torch.bfloat16 in kinds:
+        job.note("The export was not compared with the module: NumPy has no bfloat16.")
+        return
+    try:
+        verifier = Verifier(model, module, job.call)
+    except MissingExtraError:
+        job.note("The export was not compared with the module: ONNX Runtime is not installed.")
+        return
+    except ModelError as error:
+        if job.opset is not None:
+            raise ModelError(
+                f"The export does not run at opset {job.opset}: {error.problem}", "Take another --opset."
+            ) from error
+        job.note(f"The export was not compared with the module: {error.problem}")
+        return
+    for sample in samples:
+        verifier.check(sample.inputs, sample.outputs.tensors, sample.where)
+
+
+def _refuse_fixed(job: _Job, model: ir.Model) -> None:
+    """Refuse an export that has a number where a size was to stay open."""
+    for value in model.graph.inputs:
+        for axis, name in job.sizes.get(value.name or "", {}).items():
+            if value.shape is not None and isinstance(value.shape[axis], int):
+                raise ModelError(
+                    f"The exporter fixed {name}, axis {axis} of {value.name}.", f"Leave --dynamic {name} out."
+                )

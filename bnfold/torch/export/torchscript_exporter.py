@@ -1,0 +1,140 @@
+"""The TorchScript-based exporter: for TorchScript itself, and where the newer one cannot.
+
+It follows one path through the code. Where that path depends on the values of tensors, PyTorch warns, and the
+export is refused: a model that is right on one input only would be written otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import ShapeInferencePass
+from torch import nn
+from torch.jit._trace import TracerWarning  # torch.jit has it, too, but does not export it by name
+
+from bnfold.torch.export.open_sizes import Sizes
+from bnfold.torch.run_quietly import from_torch, silent
+
+NATIVE = range(7, 21)
+SCOPES = "pkg.torch.onnx.name_scopes"
+_REPEATED = re.compile(r"_\d+$")
+
+
+def export(
+    module: nn.Module,
+    args: tuple[torch.Tensor, ...],
+    kwargs: Mapping[str, torch.Tensor],
+    *,
+    names: Sequence[str],
+    opset: int | None,
+    sizes: Sizes,
+) -> ir.Model:
+    """Export `module`, which is in eval mode, with every BatchNorm in its place.
+
+    Args:
+        module: The module, TorchScript or not.
+        args: Inputs in order.
+        kwargs: Inputs by name.
+        names: Names of all of them.
+        opset: One of `NATIVE`; the exporter's default when None.
+        sizes: Sizes to leave open, by input and axis.
+
+    Raises:
+        Exception: Whatever the exporter, or the model that it runs, raises; a `TracerWarning` among it.
+    """
+    with tempfile.TemporaryDirectory() as folder, silent(), _without_graphs(), _one_path_only():
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            module,
+            args,
+            str(path),
+            kwargs=dict(kwargs) or None,
+            dynamo=False,
+            training=torch.onnx.TrainingMode.PRESERVE,  # in eval mode it folds BatchNorms itself
+            do_constant_folding=False,
+            input_names=list(names),
+            dynamic_axes={name: dict(axes) for name, axes in sizes.items() if axes} or None,
+            opset_version=opset,
+        )
+        model = ir.from_proto(onnx.load(path))
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)  # it writes few shapes
+    _note_modules(model, module)
+    return model
+
+
+@contextlib.contextmanager
+def _one_path_only() -> Iterator[None]:
+    """Raise the warning that a trace follows one path among several, unless torch's own code brings it about.
+
+    That asks only for sizes; the user's may ask for anything.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if issubclass(warning.category, TracerWarning) and not from_torch(warning.filename):
+            raise TracerWarning(str(warning.message))
+
+
+@contextlib.contextmanager
+def _without_graphs() -> Iterator[None]:
+    """Keep the exporter from printing its graph where it fails, to the process's standard output itself.
+
+    It switches that on without being asked, so that its own switch is of no use.
+    """
+    log = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = _unprinted
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = log
+
+
+def _unprinted(*words: object) -> None:
+    del words
+
+
+def _note_modules(model: ir.Model, module: nn.Module) -> None:
+    """Note each node's module path as the newer exporter does."""
+    modules = {path for path, _ in module.named_modules()}
+    for node in model.graph.all_nodes():
+        path = _owner(node, modules) or _scope(node.name or "", modules)
+        if path:
+            parts = path.split(".")
+            scopes = ["", *(".".join(parts[: i + 1]) for i in range(len(parts))), node.op_type]
+            node.metadata_props[SCOPES] = repr(scopes)
+
+
+def _owner(node: ir.Node, modules: set[str]) -> str | None:
+    """The module whose parameter the node reads, which tells more than scripted code's scopes do."""
+    if node.op_type == "Identity":  # one parameter under another's name
+        return None
+    for value in node.inputs[1:]:
+        if value is not None and value.is_initializer() and value.name:
+            path = value.name.rpartition(".")[0]
+            if path and path in modules:
+                return path
+    return None
+
+
+def _scope(name: str, modules: set[str]) -> str | None:
+    """The module that a node's name tells, as `/layer1/layer1.0/bn1/Conv`, or `/layer1/0/bn1/Conv`."""
+    path = ""
+    for part in name.split("/")[1:-1]:
+        for told in (part, _REPEATED.sub("", part)):  # a module that is called again is numbered
+            below = f"{path}.{told}" if path else told
+            found = next((one for one in (below, told) if one in modules), None)
+            if found is not None:
+                path = found
+                break
+        else:
+            return path or None
+    return path or None

@@ -1,0 +1,232 @@
+"""Which classes a pickle may name, and what to tell the user about the others.
+
+The guard itself is PyTorch's weights-only unpickler: it looks names up in a table, never by importing them,
+and calls nothing that is not in the table. This module fills the table, for one load at a time:
+
+- torch.nn's own layer classes, which do nothing when made but hold tensors and numbers;
+- the activation functions of torch.nn.functional that its layers keep as attributes, which compute and do
+  nothing else;
+- classes that the caller allowed by name. A class can be called with anything that the file says, so only
+  these can be allowed: subclasses of nn.Module, enumerations, dataclasses, and other classes from outside
+  Python's standard library and torch's machinery. **Functions never can**, but for two of NumPy's, which
+  make numbers and arrays. Allowing a class imports its module, which runs that module's code: allow what you
+  would import.
+
+The scan for names is for the message alone; nothing is safer or less safe by what it finds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import pickletools
+import sys
+import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO
+
+import torch
+from torch import nn
+
+from bnfold.errors import UnsafePickleError
+from bnfold.files.file_kind import reason
+from bnfold.torch.read.importing import from_here
+
+Global = tuple[Callable[..., Any], str]
+
+# what nn.TransformerEncoderLayer and hand-written layers keep as self.activation
+_ACTIVATIONS = (
+    "celu elu gelu glu hardsigmoid hardswish hardtanh leaky_relu log_softmax logsigmoid mish relu relu6 "
+    "selu sigmoid silu softmax softplus softsign tanh tanhshrink"
+)
+# torch's machinery compiles or loads code for what it is told
+_MACHINERY = (
+    "torch._",
+    "torch.fx",
+    "torch.jit",
+    "torch.export",
+    "torch.package",
+    "torch.utils.cpp_extension",
+)
+# parts of the standard library that hold data and no more
+_DATA_ONLY = {"argparse.Namespace", "types.SimpleNamespace", "collections.deque", "pathlib.PosixPath"}
+_DATA_ONLY |= {
+    "pathlib.PurePosixPath",
+    "datetime.date",
+    "datetime.datetime",
+    "fractions.Fraction",
+    "uuid.UUID",
+}
+# functions that make a number or an array of NumPy's and do nothing else; a checkpoint's best score is one
+_DATA_FUNCTIONS = {
+    "numpy._core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+}
+_STANDARD = sys.stdlib_module_names | {"__builtin__", "posix", "nt"}
+
+
+def torch_globals() -> list[Global]:
+    """torch.nn's layer classes and activation functions, each with the name that a pickle knows it by."""
+    found: dict[str, Callable[..., Any]] = {}
+    pending: list[type[nn.Module]] = [nn.Module]
+    while pending:
+        for cls in pending.pop().__subclasses__():
+            pending.append(cls)
+            if cls.__module__.startswith("torch.nn.modules."):
+                found[f"{cls.__module__}.{cls.__qualname__}"] = cls
+    found["torch.nn.modules.module.Module"] = nn.Module
+    for name in _ACTIVATIONS.split():
+        function = getattr(nn.functional, name)
+        found[f"{function.__module__}.{function.__qualname__}"] = function
+    return [(value, name) for name, value in sorted(found.items())]
+
+
+def allowed_globals(names: Iterable[str]) -> list[Global]:
+    """Import the classes that the caller allows by their full names, as in `pkg.module.Class`.
+
+    Raises:
+        UnsafePickleError: One cannot be imported, is not a class, or is one that can do more than hold data.
+    """
+    return [(_allowed(name), name) for name in names]
+
+
+def _allowed(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.rpartition(".")
+    if refusal := _never(name):
+        raise UnsafePickleError(f"{name} cannot be allowed: {refusal}.", "Take that --allow away.")
+    if not module or not attribute.isidentifier():
+        raise UnsafePickleError(f"--allow {name} is no full class name.", "Write --allow pkg.module.Class")
+    try:
+        with from_here():
+            found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # the import runs the user's code, which can raise anything
+        raise UnsafePickleError(
+            f"{name} could not be imported: {reason(error)}.",
+            "Stand in the folder that holds it, or install its package.",
+        ) from error
+    if name in _DATA_FUNCTIONS:
+        return found
+    if not isinstance(found, type):
+        raise UnsafePickleError(
+            f"{name} is a function, not a class; calling it from a file could do anything.",
+            "Take that --allow away. Only classes can be allowed.",
+        )
+    home = f"{found.__module__}.{found.__qualname__}"
+    if refusal := _never(home):  # an alias must not be a way around
+        raise UnsafePickleError(f"{name} is {home}, and cannot be allowed: {refusal}.", "Take it away.")
+    return found
+
+
+def _never(name: str) -> str:
+    """Why `name` can never be allowed; `""` if a class of that name could be."""
+    module = name.rpartition(".")[0]
+    if module == "__main__":
+        return "it was defined in a script, and cannot be found from outside of it"
+    if name not in _DATA_ONLY and (module.partition(".")[0] in _STANDARD or not module):
+        return "no model needs it, and it can do more than hold data"
+    if name.startswith(_MACHINERY):
+        return "it can compile or load code"
+    return ""
+
+
+def names_in(stream: BinaryIO, pickles: int = 1) -> list[str]:
+    """List the classes and functions that the next `pickles` in `stream` name, without running them."""
+    names: dict[str, None] = {}
+    try:
+        for _ in range(pickles):
+            names |= dict.fromkeys(_names_in_one(stream))
+    except (ValueError, EOFError, IndexError):
+        pass  # what was found so far is what the message can tell; whoever unpickles reports the damage
+    return list(names)
+
+
+def _names_in_one(stream: BinaryIO) -> Iterator[str]:
+    """Follow the strings of one pickle, on its stack and in its memo, as far as names are made of them."""
+    strings: list[str] = []
+    memo: list[str | None] = []
+    last: str | None = None
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in ("GLOBAL", "INST"):
+            yield _present_name(*str(argument).split(" ", 1))
+        elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
+            yield _present_name(*strings[-2:])
+        elif opcode.name == "MEMOIZE":
+            memo.append(last)
+        last = str(argument) if "UNICODE" in opcode.name else None
+        if "GET" in opcode.name and int(argument or 0) < len(memo):
+            last = memo[int(argument or 0)]
+        if last is not None:
+            strings.append(last)
+
+
+def names_in_archive(stream: BinaryIO) -> list[str]:
+    """The same for the pickle in a zip archive by `torch.save`; none when its checksum is wrong."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            return [name for entry in pickles for name in names_in(io.BytesIO(archive.read(entry)))]
+    except zipfile.BadZipFile:
+        return []
+
+
+def unknown(names: Iterable[str], allowed: Iterable[str]) -> list[str]:
+    """Those of `names` that neither torch's unpickler nor this module nor the caller allows."""
+    known = set(allowed) | _torch_defaults() | {name for _, name in torch_globals()}
+    return [name for name in names if name not in known]
+
+
+def dangerous(names: Iterable[str]) -> list[str]:
+    """Those of `names`, none of them known, that could not be allowed either."""
+    return [name for name in names if _never(name)]
+
+
+def _present_name(module: str, name: str) -> str:
+    """Translate Python 2's names, as the unpickler does."""
+    module, name = NAME_MAPPING.get((module, name), (module, name))
+    return f"{IMPORT_MAPPING.get(module, module)}.{name}"
+
+
+def refusal(path: str, names: Sequence[str], allowed: Iterable[str], detail: str) -> UnsafePickleError:
+    """The error for a pickle that was not loaded, with the line to type where there is one.
+
+    Args:
+        path: The file.
+        names: Every class and function that it names.
+        allowed: Those among them that were allowed.
+        detail: What the unpickler said, used when no name explains it.
+    """
+    missing = unknown(names, allowed)
+    never = dangerous(missing)
+    if "__main__" in {name.rpartition(".")[0] for name in never}:
+        return UnsafePickleError(
+            f"{path} needs {', '.join(never)}, defined in the script that saved it.",
+            "Move the class into a module and save again, or use torch.export.save in that script.",
+        )
+    if never:
+        return UnsafePickleError(
+            f"{path} was not opened: it asks for {', '.join(never)}, which no model needs.",
+            "It could run code on your machine. Do not trust it; ask its author for a .pt2 or .onnx file.",
+        )
+    if missing:
+        return UnsafePickleError(
+            f"{path} needs classes that are not torch.nn's: {', '.join(missing)}.",
+            "If you trust them, add: " + " ".join(f"--allow {name}" for name in missing),
+        )
+    return UnsafePickleError(
+        f"{path} was not opened: {detail}.",
+        "Save it again with torch.save(model, path), or torch.export.save.",
+    )
+
+
+def _torch_defaults() -> set[str]:
+    """Names that torch's weights-only unpickler knows by itself, and those that this process registered."""
+    from torch import _weights_only_unpickler as unpickler  # no public list; used for messages alone
+
+    registered = torch.serialization.get_safe_globals()
+    return set(unpickler._get_allowed_globals()) | {
+        entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
+        for entry in registered
+    }

@@ -1,0 +1,79 @@
+"""What an archive by `torch.jit.save` may hold, checked before `torch.jit.load` sees it.
+
+TorchScript is a language of its own, and its interpreter runs no Python. Two of its operators write files or
+map them into memory, though, others reach for the network, and a class's `__setstate__` runs while the file
+is loaded. So the code is parsed (its syntax is Python's) and searched for them; operators and classes of
+extensions are refused. Its pickles are read by the same interpreter, which knows tensors and the archive's
+own classes; one that names anything else was put there for another reader, and the file is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from bnfold.errors import ModelError, UnsafePickleError
+from bnfold.files.file_kind import reason
+from bnfold.torch.read.safety import pickles
+
+_PICKLE = re.compile(r".*(\.|_)pkl")
+_OWN_CLASS = re.compile(r"__torch__(\.\w+)+")
+_KNOWN = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch\.\w+Storage|torch\.jit\._pickle\.\w+|torch\.(device|Size)"
+    r"|collections\.OrderedDict|builtins\.complex"
+)
+_NAMESPACES = {"aten", "prim", "quantized", "torchvision"}
+_NEVER = {"save", "from_file", "rpc_sync", "rpc_async", "rpc_remote"}
+_EXTENSION = "__torch__.torch.classes"
+
+
+def check(stream: BinaryIO, path: str) -> None:
+    """Refuse the archive in `stream` unless its code computes and does nothing else.
+
+    Args:
+        stream: The archive, which [`entries`][bnfold.torch.read.archive.entries] has passed.
+        path: Its path, for the messages.
+
+    Raises:
+        ModelError: It is damaged.
+        UnsafePickleError: Its code or its pickles could do more than compute.
+    """
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            found = [problem for name in archive.namelist() for problem in _problems(archive, name)]
+    except (zipfile.BadZipFile, SyntaxError, UnicodeDecodeError, RecursionError, MemoryError) as error:
+        raise ModelError(
+            f"{path} is damaged: {reason(error)}.", "Save it again with torch.jit.save."
+        ) from None
+    if found:
+        raise UnsafePickleError(
+            f"{path} was not opened: it holds {found[0]}, which no network needs.",
+            "It could run code on your machine or write its files. Do not trust it.",
+        )
+
+
+def _problems(archive: zipfile.ZipFile, name: str) -> Iterator[str]:
+    if _PICKLE.fullmatch(name):
+        for known in pickles.names_in(io.BytesIO(archive.read(name))):
+            if known.startswith(_EXTENSION) or not (_OWN_CLASS.fullmatch(known) or _KNOWN.fullmatch(known)):
+                yield f"a pickle, {name!r}, that asks for {known}"
+    elif name.endswith(".py") and name.partition("/")[2].startswith("code/"):
+        for node in ast.walk(ast.parse(archive.read(name))):
+            yield from _calls(node)
+
+
+def _calls(node: ast.AST) -> Iterator[str]:
+    """The operators that a piece of code names and must not; `x.save()` is `torch.save(x)` in TorchScript."""
+    if isinstance(node, ast.Attribute):
+        text = ast.unparse(node)
+        operator = re.match(r"ops\.(\w+)", text)
+        if node.attr in _NEVER or (operator and operator[1] not in _NAMESPACES):
+            yield f"a call of {text}"
+        elif text == _EXTENSION:
+            yield "a class of an extension"
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in _NEVER:
+        yield f"the name {node.value!r}"

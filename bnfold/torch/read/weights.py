@@ -1,0 +1,154 @@
+"""Weights into their network: every one of them in its place, or an error that lists what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from bnfold.errors import InputError, ModelError
+from bnfold.files.file_kind import reason
+from bnfold.torch.read.checkpoint import Weights
+
+_WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and AveragedModel; torch.compile
+_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the weights
+_SHOWN = 10
+
+
+def fill(network: nn.Module, weights: Weights, path: str, arch: str, key: str = "") -> tuple[str, ...]:
+    """Load `weights` into `network`, in place.
+
+    Names that begin with `module.` or `_orig_mod.`, as DataParallel and torch.compile leave them, lose that
+    where the network's own do not begin so. A weight that is missing but shared with one that is there
+    (tied weights, as safetensors stores them once) is not missing.
+
+    Args:
+        network: The network that they belong to.
+        weights: Tensors by name.
+        path: The file, for the messages.
+        arch: What made the network, for the messages.
+        key: The way to the weights in the file, for the messages.
+
+    Returns:
+        Sentences about what was not as it stands in the file: prefixes, types.
+
+    Raises:
+        ModelError: A weight is missing, unexpected, or of another shape.
+    """
+    own = network.state_dict()
+    named, prefixes = _without_wrappers(weights, own)
+    _compare(named, own, path, arch, key)
+    try:
+        network.load_state_dict(named, strict=False)  # compared above, by rules that know of tied weights
+    except Exception as error:  # set_extra_state and hooks are the user's own code
+        raise InputError(
+            f"{path} could not be loaded into {arch}: {reason(error)}.", "Load it in Python to see where."
+        ) from error
+    return (*_said(prefixes), *_types(named, own))
+
+
+def _without_wrappers(weights: Weights, own: Mapping[str, Any]) -> tuple[Weights, list[str]]:
+    """Take wrappers' prefixes off, and `_orig_mod` from within names; say which went."""
+    taken: list[str] = []
+    named = dict(weights)
+    while prefix := next((wrapper for wrapper in _WRAPPERS if _wrapped(named, own, wrapper)), None):
+        named.pop(_COUNTER, None)
+        named = {name.removeprefix(prefix): value for name, value in named.items()}
+        taken.append(prefix)
+    inner = f".{_WRAPPERS[1]}"
+    if any(inner in name for name in named) and not any(inner in name for name in own):
+        named = {name.replace(inner, "."): value for name, value in named.items()}
+        taken.append(_WRAPPERS[1])
+    # load_state_dict reads the version of each module there, and mends what older ones lack
+    metadata = getattr(weights, "_metadata", None)
+    if metadata is None or taken:
+        return named, taken
+    return weights, taken
+
+
+def _wrapped(named: Weights, own: Mapping[str, Any], prefix: str) -> bool:
+    names = named.keys() - {_COUNTER}
+    return (
+        bool(names)
+        and all(name.startswith(prefix) for name in names)
+        and not any(name.startswith(prefix) for name in own)
+    )
+
+
+def _compare(weights: Weights, own: Mapping[str, Any], path: str, arch: str, key: str) -> None:
+    shared = {_place(own[name]) for name in weights.keys() & own.keys()} - {None}
+    missing = [
+        name
+        for name in own
+        if name not in weights
+        and not name.endswith("num_batches_tracked")  # counts; no output depends on it
+        and _place(own[name]) not in shared
+    ]
+    unexpected = [name for name in weights if name not in own]
+    shapes = [
+        f"{name} ({_shape(weights[name])} in the file, {_shape(own[name])} in the network)"
+        for name in weights
+        if name in own and _shape(own[name]) not in (None, _shape(weights[name]))
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if not any(kinds.values()):
+        return
+    raise ModelError(
+        f"{path} does not fit {arch}: "
+        + ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
+        + ".",
+        "\n".join(
+            [f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names]
+            + list(_hint(weights, own, key))
+            + ["Name the network that they were saved from with --arch, its sizes with --arch-args."]
+        ),
+    )
+
+
+def _place(value: Any) -> tuple[int, tuple[int, ...]] | None:
+    """Where a tensor lies in memory, by which tied weights are known; None for none."""
+    if not isinstance(value, torch.Tensor) or is_lazy(value) or not value.numel():
+        return None
+    return value.data_ptr(), tuple(value.shape)
+
+
+def _shape(value: Any) -> str | None:
+    """A shape to be compared and shown; None for what has none yet, or is no tensor."""
+    if not isinstance(value, torch.Tensor) or is_lazy(value):
+        return None
+    return "x".join(map(str, value.shape)) or "scalar"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _hint(weights: Weights, own: Mapping[str, Any], key: str) -> Iterator[str]:
+    """A part of the weights that fits by its names: a network that was a part of a larger one."""
+    parts = {name.partition(".")[0] for name in weights}
+    for part in sorted(parts):
+        prefix = f"{part}."
+        below = {
+            name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)
+        }
+        if below.keys() == own.keys() and all(_shape(below[name]) == _shape(own[name]) for name in own):
+            yield f"Those below {part} fit: add --key {f'{key}.{part}' if key else part}"
+
+
+def _said(prefixes: Sequence[str]) -> Iterator[str]:
+    if prefixes:
+        yield f"Taken off the names of its weights: {', '.join(prefixes)}"
+
+
+def _types(weights: Weights, own: Mapping[str, Any]) -> Iterator[str]:
+    changes = {
+        (value.dtype, own[name].dtype)
+        for name, value in weights.items()
+        if isinstance(value, torch.Tensor) and isinstance(own.get(name), torch.Tensor)
+        if value.is_floating_point() and value.dtype != own[name].dtype
+    }
+    for stored, taken in sorted(changes, key=str):
+        yield f"Weights of type {str(stored)[6:]} were converted to the network's {str(taken)[6:]}."

@@ -1,0 +1,120 @@
+"""Where in a module the constants of its exported graph are: which parameter or buffer, and how it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from bnfold.algebra.affine import Array
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor of a module as a constant of the graph holds it.
+
+    Attributes:
+        name: The parameter's or buffer's first name.
+        transposed: Whether the graph holds its transpose, as of a Linear's weight for a MatMul.
+    """
+
+    name: str
+    transposed: bool = False
+
+
+class Places:
+    """Finds the tensor behind a constant.
+
+    The exporter gives a parameter's constant the parameter's own name. A constant that it has computed from
+    parameters has another; it is looked for by its numbers, as it is, reshaped or transposed, and found only
+    where one tensor alone has them: first in the module that the node stands in, then everywhere.
+
+    Args:
+        module: The module that was exported, in float64 and on the CPU.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._first: dict[int, str] = {}
+        self._names: dict[str, str] = {}
+        self._tensors: dict[str, npt.NDArray[np.generic]] = {}
+        for name, tensor in named_tensors(module):
+            first = self._first.setdefault(id(tensor), name)
+            self._names[name] = first
+            if tensor.is_floating_point() and tensor.layout == torch.strided:  # others are no weights to fold
+                self._tensors[first] = tensor.detach().numpy()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor in the module."""
+        return self._tensors[name].shape
+
+    def find(self, value: ir.Value, path: str) -> Place | None:
+        """The tensor that a constant comes from.
+
+        Args:
+            value: A constant of the exported graph.
+            path: Of the module in which its reader stands.
+        """
+        name = self._names.get(value.name or "")
+        if name is not None:
+            return Place(name)
+        array = array_of(value)
+        if array is None or array.dtype.kind != "f" or array.size < 2 or array.min() == array.max():
+            return None  # such numbers tell nothing about where they come from
+        found = {name: place for name in self._tensors if (place := self._match(name, array))}
+        own = [place for name, place in found.items() if name.rpartition(".")[0] == path]
+        everywhere = own or list(found.values())
+        return everywhere[0] if len(everywhere) == 1 else None
+
+    def _match(self, name: str, array: npt.NDArray[np.generic]) -> Place | None:
+        tensor = self._tensors[name]
+        if tensor.size != array.size or tensor.flat[0] != array.flat[0] or tensor.flat[-1] != array.flat[-1]:
+            return None  # the corners are the same in every layout
+        if np.array_equal(tensor.reshape(-1), array.reshape(-1)):
+            return Place(name)
+        turned = tensor.ndim == array.ndim == 2 and np.array_equal(tensor.T, array)
+        return Place(name, transposed=True) if turned else None
+
+    def laid_out(self, place: Place, array: Array) -> Array:
+        """A constant of the graph in the layout of the tensor that it comes from; a new one as it is."""
+        if place.name not in self._tensors:
+            return array
+        return (array.T if place.transposed else array).reshape(self.shape(place.name))
+
+
+def named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter and buffer under each of its names."""
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def layer_with_bias(module: nn.Module, path: str | None) -> nn.Module | None:
+    """The layer at a path if it is a convolution or a Linear with a weight of its own, not a computed one."""
+    try:
+        layer = module.get_submodule(path) if path else None
+    except AttributeError:  # a path that the exporter made up
+        return None
+    if not isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
+        return None
+    return layer if "weight" in dict(layer.named_parameters(recurse=False)) else None
+
+
+def has_bias(layer: nn.Module) -> bool:
+    """Whether a layer has a bias; otherwise there is a place for one."""
+    return "bias" in dict(layer.named_parameters(recurse=False))
+
+
+def array_of(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
+    """The elements of a constant that is stored; None for anything else."""
+    return value.const_value.numpy() if value is not None and value.const_value is not None else None
+
+
+def fits(array: Array, dtype: torch.dtype) -> bool:
+    """Whether numbers can be rounded to a type: none becomes infinite, and the largest keep their digits."""
+    exact = torch.from_numpy(np.ascontiguousarray(array))
+    error = (exact.to(dtype).double() - exact).abs().max() if exact.numel() else torch.tensor(0.0)
+    return bool(error <= 2 * torch.finfo(dtype).eps * exact.abs().max()) if exact.numel() else True

@@ -1,0 +1,125 @@
+"""Two modules side by side in eager mode and float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnfold.errors import DisagreementError, ModelError
+from bnfold.files.file_kind import reason
+from bnfold.torch.export.open_sizes import other_sizes
+from bnfold.torch.export.refuse_lossy import untouched
+from bnfold.torch.run_quietly import silent
+from bnfold.torch.write_back.trace_run import tensors
+
+TOLERANCE = 1e-9
+"""Folds that are right differ by a few roundings of float64, about 1e-15; wrong ones by what a layer does."""
+_DRAWS = 3
+_TRIES = 3  # one more, twice as many, and the next: what strides or halving take
+_FIX = "That is a mistake in bnfold: please report it with the model. keep= leaves what it names as it is."
+
+
+def compare(original: nn.Module, folded: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    """Run both on the example inputs, on random ones, and at other sizes that the original takes.
+
+    Both draw the same random numbers, and their buffers are as they were afterwards.
+
+    Args:
+        original: A copy in float64 and eval mode.
+        folded: The same, folded.
+        args: Example inputs in order, in float64.
+        kwargs: Example inputs by name.
+
+    Returns:
+        The largest `max|a − b| / max|a|` of any output.
+
+    Raises:
+        DisagreementError: It is above the tolerance, or outputs are of another number, shape or type.
+        ModelError: The folded copy does not run.
+    """
+    names = list(kwargs)
+    example = (*args, *kwargs.values())
+    worst = 0.0
+
+    def run(module: nn.Module, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        own = [value.clone() for value in values]  # into which it may write
+        torch.manual_seed(0)
+        with torch.no_grad(), untouched(module), silent():  # what it prints was passed on when it first ran
+            result = module(*own[: len(args)], **dict(zip(names, own[len(args) :], strict=True)))
+            return [tensor.clone() for tensor in tensors(result)]
+
+    def error_on(values: Sequence[torch.Tensor]) -> float | None:
+        try:
+            expected = run(original, values)
+        except Exception:  # the user's own code, which need not take every number and size
+            return None
+        try:
+            folded.eval()
+            actual = run(folded, values)
+        except Exception as error:  # the user's own code, which may look for what is gone
+            problem = f"The folded copy of the module does not run: {reason(error)}."
+            fix = "Where its forward looks for something of a BatchNorm that is gone, name that in keep=."
+            raise ModelError(problem, fix) from error
+        if len(expected) != len(actual):
+            raise DisagreementError("The folded copy gives another number of outputs.", _FIX)
+        pairs = zip(expected, actual, strict=True)
+        difference = max((relative_error(one, other) for one, other in pairs), default=0.0)
+        if not difference <= TOLERANCE:
+            shapes = ", ".join("x".join(map(str, value.shape)) or "scalar" for value in values)
+            raise DisagreementError(
+                f"The folded copy differs from the module by {difference:.1e} in float64"
+                f" on inputs of shape {shapes}.",
+                _FIX,
+            )
+        return difference
+
+    generator = torch.Generator().manual_seed(0)
+    for values in (example, *([_drawn(value, generator) for value in example] for _ in range(_DRAWS))):
+        worst = max(worst, error_on(values) or 0.0)
+    for tries in _other_sizes(example):
+        for values in tries:
+            error = error_on([_drawn(value, generator) for value in values])
+            if error is not None:
+                worst = max(worst, error)
+                break
+    return worst
+
+
+def relative_error(expected: torch.Tensor, actual: torch.Tensor) -> float:
+    """`max|a − b| / max|a|`; infinite where shapes, types or what is not finite differ."""
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+        return float("inf")
+    if torch.equal(expected, actual) or not expected.numel():
+        return 0.0
+    if not (expected.is_floating_point() or expected.is_complex()):
+        return float("inf")
+    finite = torch.isfinite(expected)
+    if not torch.equal(finite, torch.isfinite(actual)):
+        return float("inf")
+    if not torch.equal(expected[~finite].nan_to_num(), actual[~finite].nan_to_num()):
+        return float("inf")
+    scale = float(expected[finite].abs().max()) if finite.any() else 0.0
+    error = float((expected[finite] - actual[finite]).abs().max()) if finite.any() else 0.0
+    return error / scale if scale else (error and float("inf"))
+
+
+def _other_sizes(example: Sequence[torch.Tensor]) -> Iterator[list[Sequence[torch.Tensor]]]:
+    """For each size, larger and smaller ones to try; first axes of one length are one size, so are others."""
+    inputs = {str(index): value for index, value in enumerate(example)}
+    sizes = {
+        name: {axis: f"{min(axis, 1)} {length}" for axis, length in enumerate(value.shape)}
+        for name, value in inputs.items()
+    }
+    for _, tries in other_sizes(inputs, sizes):
+        yield [list(resized.values()) for _, resized in tries[:_TRIES]]
+
+
+def _drawn(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Normal numbers; what is no float keeps its values, in another order, since they may be indices."""
+    if example.is_floating_point():
+        return torch.randn(example.shape, generator=generator, dtype=torch.float64).to(example.dtype)
+    order = torch.randperm(example.numel(), generator=generator)
+    return example.reshape(-1)[order].reshape(example.shape)

@@ -1,0 +1,157 @@
+"""Which reference decides: the float64 oracle where it can be had in reasonable time; for which samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.errors import InputError
+from bnfold.oracle.evaluator import NotEvaluableError
+from bnfold.oracle.multiply_adds import multiply_adds
+from bnfold.oracle.oracle import Oracle
+from bnfold.runtime.sessions import Feeds
+from bnfold.validation.deviation import deviation
+
+OracleMode = Literal["auto", "on", "off"]
+
+# Multiply-adds in float64, all evaluations together: some ten seconds on two cores.
+BUDGET = 4 * 10**10
+SEEDS = (0, 1, 2)  # one random rounding can be small by luck, three hardly
+PROOF_BUDGET = 5 * 10**9
+_SUM_ROUNDINGS = 4.0  # units in the last place that a sum of some hundred terms is usually off by
+PROOF_EVALUATIONS = 5  # of one sample: the truth, three roundings of it, and the folded model
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The oracle for one validation.
+
+    Attributes:
+        oracle: Evaluates the original; None where the original in float32 is the reference.
+        chosen: Which of the samples are compared, by their number.
+        sentence: Which reference decides, and why.
+    """
+
+    oracle: Oracle | None
+    chosen: tuple[int, ...]
+    sentence: str
+
+    def outputs(self, feeds: Feeds, count: int) -> list[Any]:
+        """What the outputs are in truth; `count` times None without an oracle."""
+        return [None] * count if self.oracle is None else self.oracle.run(feeds)
+
+    def conditioning(self, original: ir.Model, feeds: Feeds, unit: float) -> list[float]:
+        """How far rounding every weight and every value of the original moves each output.
+
+        Args:
+            original: The model.
+            feeds: One sample.
+            unit: Unit roundoff of the type that it is computed in.
+
+        Returns:
+            The largest error of every output relative to its scale; for integers the share that is another.
+        """
+        assert self.oracle is not None, "asked of the oracle"
+        true = self.oracle.run(feeds)
+        moved = [_disturbed(original, feeds, unit, seed) for seed in SEEDS]
+        return [
+            max(deviation(value, outputs[number]).largest for outputs in moved)
+            for number, value in enumerate(true)
+        ]
+
+
+def find(original: ir.Model, samples: Sequence[Feeds], mode: OracleMode) -> Truth:
+    """Decide on the reference.
+
+    Args:
+        original: The model before the fold.
+        samples: All inputs that could be compared on.
+        mode: `"off"` takes float32, `"on"` the oracle at any cost, `"auto"` the oracle within `BUDGET`, for
+            as many samples as fit into it.
+
+    Raises:
+        InputError: The mode is none of these.
+        NotEvaluableError: The oracle cannot evaluate the model, and the mode is `"on"`.
+    """
+    everything = tuple(range(len(samples)))
+    if mode not in ("auto", "on", "off"):
+        raise InputError(f"{mode!r} is no way to use the oracle.", "Choose from: auto, on, off.")
+    if mode == "off":
+        return _float32(everything, "as asked for")
+    try:
+        oracle = Oracle(original)
+        chosen = everything if mode == "on" else _affordable(original, samples)
+        if chosen:
+            oracle.run(samples[chosen[0]])  # some operators refuse only when they see their inputs
+    except NotEvaluableError as error:
+        if mode == "on":
+            raise
+        return _float32(everything, error.problem.rstrip("."))
+    if not chosen:
+        return _float32(
+            everything, "one evaluation in float64 takes too long; `--oracle on` does it all the same"
+        )
+    sentence = "The reference is the original, evaluated in float64."
+    if len(chosen) < len(samples):
+        sentence += f" For time's sake {len(chosen)} of {len(samples)} inputs were compared."
+    return Truth(oracle, chosen, sentence)
+
+
+def _disturbed(original: ir.Model, feeds: Feeds, unit: float, seed: int) -> list[Any]:
+    """The outputs with every weight rounded once, and every value as a sum of some terms is rounded."""
+    rng = np.random.default_rng(seed)
+    outputs = [value.name or "" for value in original.graph.outputs]
+    made: dict[str, Any] = dict(feeds)
+
+    def see(name: str, value: object) -> object:
+        if isinstance(value, np.ndarray) and value.dtype == np.float64:
+            # relative to the largest, since a sum is rounded by the size of its terms and not of its value
+            scale = np.abs(value[np.isfinite(value)]).max(initial=0.0)
+            value = value + _SUM_ROUNDINGS * unit * scale * rng.uniform(-1, 1, value.shape)
+        if name in outputs:
+            made[name] = value
+        return value
+
+    Oracle(original, perturbed=seed).walk(feeds, see)
+    return [made.get(name) for name in outputs]
+
+
+def provable(original: ir.Model, samples: Sequence[Feeds]) -> tuple[int, ...]:
+    """The samples on which the fold is proved value by value: the first, and more as the budget allows."""
+    room, found = PROOF_BUDGET, []
+    for number, feeds in enumerate(samples):
+        cost = PROOF_EVALUATIONS * multiply_adds(original, feeds) if len(samples) > 1 else 0
+        if number and cost > room:
+            continue
+        room -= cost
+        found.append(number)
+    return tuple(found)
+
+
+def _affordable(original: ir.Model, samples: Sequence[Feeds]) -> tuple[int, ...]:
+    """The samples whose evaluation fits into the budget, the smaller sizes where not all do."""
+    known: dict[tuple[tuple[int, ...], ...], int] = {}
+    shapes = [tuple(np.shape(array) for array in feeds.values()) for feeds in samples]
+    for sizes, feeds in zip(shapes, samples, strict=True):
+        if sizes not in known:
+            known[sizes] = multiply_adds(original, feeds)
+    costs = [known[sizes] for sizes in shapes]
+    room = BUDGET - PROOF_EVALUATIONS * min(costs)
+    chosen = []
+    for number, cost in enumerate(costs):
+        if cost <= room:
+            room -= cost
+            chosen.append(number)
+    return tuple(chosen)
+
+
+def _float32(chosen: tuple[int, ...], why: str) -> Truth:
+    return Truth(
+        None,
+        chosen,
+        f"The reference is the original in ONNX Runtime on the CPU with its optimizer off ({why}).",
+    )

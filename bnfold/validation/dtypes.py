@@ -1,0 +1,29 @@
+"""In which float type a model computes, since its coarsest type decides what rounding may do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from bnfold.files.external_data import tensors
+from bnfold.runtime.agreement import UNITS
+from bnfold.runtime.interface import Port, dtype_name
+
+
+def coarsest(original: ir.Model, outputs: Sequence[Port]) -> list[str | None]:
+    """The float type that decides for every output; None for those that must be equal.
+
+    The coarsest among the output and the model's weights decides: float16 weights under a float32 output
+    leave float16's precision.
+    """
+    weights = {dtype_name(tensor.dtype) for tensor in tensors(original) if len(tensor.shape) > 1}
+    found: list[str | None] = []
+    for port in outputs:
+        own = [name for name in UNITS if re.search(rf"\b{name}\b", port.type)]
+        if not own and port.type != "unknown":
+            found.append(None)
+        else:
+            found.append(max({*own, *weights} & UNITS.keys(), key=UNITS.__getitem__, default="float32"))
+    return found

@@ -1,0 +1,254 @@
+"""The proof of a fold, value by value, in float64.
+
+A fold gives every value that holds other numbers than before a new name, so a name that both models have
+stands for one value. Between one such value and the next there is a region: a few nodes of the original, and
+the folded ones that stand for them. Each region of the folded model is evaluated from the values that the
+*original* has at its start, so that errors neither grow from region to region nor hide each other. Where
+every region computes the same, the models do.
+
+What a right fold may differ by is one rounding of its weights. The measure for it is the original itself, its
+weights moved by one rounding at random, evaluated in the same way: a region may be wrong by `ROUNDINGS` times
+as much, and by `ULPS` units in the last place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeGuard
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.folding.recognise import is_batchnorm, module_name
+from bnfold.ops.base import label
+from bnfold.oracle.oracle import Oracle
+from bnfold.runtime import sessions
+from bnfold.runtime.agreement import UNITS, compare
+from bnfold.runtime.interface import dtype_name
+from bnfold.runtime.sessions import Feeds
+from bnfold.validation.choose_reference import SEEDS
+from bnfold.validation.deviation import deviation
+from bnfold.validation.results import Blame, Layer
+
+# Right folds come to at most 0.41 of what these allow, an omitted ε of 1e-5 to 7 times it (docs/proof.md).
+ROUNDINGS = 4.0
+ULPS = 2.0
+RUNTIME_FACTOR = 4.0
+_EXACT = 1e-12  # what float64 itself may leave, of sums in another order
+
+Values = Mapping[str, np.ndarray[Any, Any]]
+
+
+def prove(original: ir.Model, folded: ir.Model, feeds: Feeds, unit: float) -> tuple[Layer, ...]:
+    """Compare every value that both models compute, each from the values before it.
+
+    Args:
+        original: The model before the fold.
+        folded: The model after it.
+        feeds: One sample.
+        unit: Unit roundoff of the coarsest float type among the original's weights; a region is held to that
+            of its own.
+
+    Raises:
+        NotEvaluableError: One of them has an operator that the oracle does not know.
+    """
+    names = shared(original, folded)
+    truth: dict[str, Any] = {}
+    Oracle(original).walk(feeds, lambda name, value: truth.setdefault(name, value) if name in names else None)
+    allowed = dict.fromkeys(names, 0.0)
+    for seed in SEEDS:
+        for name, error in _errors(Oracle(original, perturbed=seed), feeds, truth).items():
+            allowed[name] = max(allowed[name], error)
+    errors = _errors(Oracle(folded), feeds, truth)
+    regions = Regions(original, folded, names, unit)
+    return tuple(
+        regions.layer(name, depth, errors[name], ROUNDINGS * allowed[name] + _EXACT)
+        for depth, name in enumerate(names)
+        if name in errors
+    )
+
+
+def worst(proofs: Sequence[Sequence[Layer]]) -> tuple[Layer, ...]:
+    """The proofs on several samples as one: of every value, the sample in which it is farthest off."""
+    found: dict[str, Layer] = {}
+    for layer in (layer for proof in proofs for layer in proof):
+        known = found.setdefault(layer.name, layer)
+        if layer.fold_error / layer.bound > known.fold_error / known.bound:
+            found[layer.name] = layer
+    return tuple(sorted(found.values(), key=lambda layer: layer.depth))
+
+
+def _errors(oracle: Oracle, feeds: Feeds, truth: Values) -> dict[str, float]:
+    """The error of every shared value, computed from the true values before it."""
+    errors: dict[str, float] = {}
+
+    def see(name: str, value: object) -> object:
+        if name not in truth:
+            return None
+        errors[name] = _distance(truth[name], value)
+        return truth[name]
+
+    oracle.walk(feeds, see)
+    return errors
+
+
+def _distance(truth: object, value: object) -> float:
+    """The largest relative error; infinite where the values are of other shapes, or not finite alike."""
+    if _is_double(truth) and _is_double(value) and truth.shape == value.shape:
+        error = np.abs(truth - value).max(initial=0.0)
+        if np.isfinite(error):  # else some are not finite, which takes a closer look
+            return float(error / (np.abs(truth).max() or 1.0)) if error else 0.0
+        if np.array_equal(truth, value, equal_nan=True):
+            return 0.0
+    if compare(truth, value, math.inf).problem is not None:
+        return math.inf
+    return deviation(truth, value).largest
+
+
+def _is_double(value: object) -> TypeGuard[np.ndarray[Any, np.dtype[np.float64]]]:
+    return isinstance(value, np.ndarray) and value.dtype == np.float64
+
+
+def shared(original: ir.Model, folded: ir.Model) -> tuple[str, ...]:
+    """The names of the values that nodes of both main graphs compute, in the original's order."""
+    there = {value.name for node in folded.graph for value in node.outputs if node.op_type != "Constant"}
+    return tuple(
+        value.name
+        for node in original.graph
+        for value in node.outputs
+        if value.name and value.name in there and node.op_type != "Constant"
+    )
+
+
+class Regions:
+    """The nodes of both models between one shared value and the shared values before it."""
+
+    def __init__(self, original: ir.Model, folded: ir.Model, names: Collection[str], unit: float) -> None:
+        self._names = frozenset(names)
+        self._unit = unit
+        self._functions = original.functions
+        self._made = [_producers(model) for model in (original, folded)]
+        self._stay = {label(node) for node in folded.graph}
+
+    def layer(self, name: str, depth: int, fold_error: float, moved: float) -> Layer:
+        """The report of one shared value, with its nodes in both models and the BatchNorms that are gone.
+
+        `moved` is what roundings of its weights explain; some units in the last place are added.
+        """
+        originals, nodes = (self._between(name, made) for made in self._made)
+        gone = [node for node in originals if is_batchnorm(node) and label(node) not in self._stay]
+        return Layer(
+            name=name,
+            depth=depth,
+            fold_error=fold_error,
+            bound=moved + ULPS * self._unit_of(originals),
+            site=", ".join(map(module_name, gone)) or None,
+            nodes=tuple(map(label, nodes)),
+            originals=tuple(map(label, originals)),
+        )
+
+    def _unit_of(self, originals: Sequence[ir.Node]) -> float:
+        """Unit roundoff of the coarsest float type among the constants that nodes of the original read.
+
+        A float16 table elsewhere excuses no error of float32 weights. What a function or a subgraph reads is
+        not looked up: there the whole model's type decides.
+        """
+        if any(_has_body(node) or node.op_identifier() in self._functions for node in originals):
+            return self._unit
+        read = (value for node in originals for value in node.inputs if value is not None)
+        held = (tensor for value in read if (tensor := ir.convenience.get_const_tensor(value)) is not None)
+        units = [UNITS[name] for tensor in held if (name := dtype_name(tensor.dtype)) in UNITS]
+        return max(units, default=min(self._unit, UNITS["float32"]))
+
+    def _between(self, name: str, made: Mapping[str, ir.Node]) -> list[ir.Node]:
+        """The nodes that compute a value from the shared values before it, in the order of evaluation."""
+        found: dict[ir.Node, None] = {}
+        pending = [made[name]]
+        while pending:
+            node = pending.pop()
+            if node in found:
+                continue
+            found[node] = None
+            read = {value.name or "" for value in (*node.inputs, *_captured(node)) if value is not None}
+            pending.extend(made[before] for before in read & made.keys() - self._names)
+        return list(found)[::-1]
+
+
+def _producers(model: ir.Model) -> dict[str, ir.Node]:
+    return {
+        value.name: node
+        for node in model.graph
+        for value in node.outputs
+        if value.name and node.op_type != "Constant"
+    }
+
+
+def _has_body(node: ir.Node) -> bool:
+    kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    return any(attribute.type in kinds for attribute in node.attributes.values())
+
+
+def _captured(node: ir.Node) -> Iterator[ir.Value]:
+    """The values of outer graphs that a node's subgraphs read."""
+    for attribute in node.attributes.values():
+        graphs = (
+            [attribute.as_graph()]
+            if attribute.type == ir.AttributeType.GRAPH
+            else attribute.as_graphs()
+            if attribute.type == ir.AttributeType.GRAPHS
+            else []
+        )
+        for graph in graphs:
+            for inner in graph.all_nodes():
+                yield from (value for value in inner.inputs if value is not None and value.graph is not graph)
+
+
+def measure(
+    layers: Sequence[Layer], original: ir.Model, folded: ir.Model, feeds: Feeds, provider: str, threads: int
+) -> tuple[Layer, ...]:
+    """Add how far ONNX Runtime is from the truth at every value, optimizer off, in both models.
+
+    Raises:
+        ModelError: ONNX Runtime does not give every value.
+    """
+    names = [layer.name for layer in layers]
+    truth: dict[str, Any] = {}
+    Oracle(original).walk(feeds, lambda name, value: truth.setdefault(name, value) if name in names else None)
+    found = []
+    for model in (original, folded):
+        session = sessions.session(
+            _exposing(model, names), provider=provider, optimized="off", threads=threads
+        )
+        values = sessions.run(session, feeds, names)
+        found.append(
+            [deviation(truth[name], value).largest for name, value in zip(names, values, strict=True)]
+        )
+    return tuple(
+        replace(layer, original_error=before, folded_error=after)
+        for layer, before, after in zip(layers, *found, strict=True)
+    )
+
+
+def first_off(layers: Sequence[Layer], provider: str) -> Blame | None:
+    """The first value at which ONNX Runtime's numbers for the folded model leave those for the original.
+
+    Args:
+        layers: With both errors measured.
+        provider: Where.
+    """
+    for layer in layers:
+        before, after = layer.original_error or 0.0, layer.folded_error or 0.0
+        if after > RUNTIME_FACTOR * before + layer.bound:
+            return Blame(layer, runtime=True, provider=provider)
+    return None
+
+
+def _exposing(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """A copy whose graph gives the values of these names too."""
+    copy = model.clone()
+    there = {value.name for value in copy.graph.outputs}
+    made = {value.name: value for node in copy.graph for value in node.outputs}
+    copy.graph.outputs.extend(made[name] for name in names if name not in there)
+    return copy

@@ -1,0 +1,273 @@
+"""What a validation gives back: every comparison, the proof value by value, and where it went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Optimizer = Literal["off", "default"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One output of the folded model under one provider and optimizer setting, over all samples.
+
+    Attributes:
+        provider: `"cpu"` or `"cuda"`.
+        optimizer: ONNX Runtime's optimizer on the folded model: `"off"` or `"default"`.
+        output: The graph output's name.
+        type: Its type, such as `"float32"`.
+        shapes: The shapes that it had, each once.
+        tolerance: Bound of `max_rel`, with what the noise allows; None where the oracle decides, and where
+            equality is asked.
+        max_abs: Largest absolute difference from the original; None for strings.
+        max_rel: Largest difference relative to the output's scale; None unless float.
+        cosine: Smallest cosine similarity; None unless float.
+        top1: Share of rows with the same largest column, 0 to 1; None where the output is no classifier's.
+        problem: Why the output does not agree, as a sentence; None when it agrees.
+        noise: Largest relative difference of the original itself at ONNX Runtime's default on this provider
+            from itself with the optimizer off, to set `max_rel` against; None unless float.
+        excused: Whether the `problem` is not held against the fold: the optimizer changes the original itself
+            beyond rounding, the folded model is at most four times as far off, and agrees with the
+            optimizer off.
+        error: Largest relative error of the folded model to the float64 oracle, in the run in which it is
+            nearest to its bound; None without an oracle.
+        original_error: The same of the original, at the same setting and in the same run.
+        ratio: Root-mean-square error of the folded model by that of the original at the same setting, as the
+            geometric mean over the samples; None without an oracle, and where one of them has no error.
+        bound: What `error` may be; None without an oracle.
+        row: `"tf32"` for the extra row in which CUDA may round factors to TF32, which decides nothing;
+            otherwise empty.
+    """
+
+    provider: str
+    optimizer: Optimizer
+    output: str
+    type: str
+    shapes: tuple[tuple[int, ...], ...]
+    tolerance: float | None
+    max_abs: float | None
+    max_rel: float | None
+    cosine: float | None
+    top1: float | None
+    problem: str | None
+    noise: float | None = None
+    excused: bool = False
+    error: float | None = None
+    original_error: float | None = None
+    ratio: float | None = None
+    bound: float | None = None
+    row: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether this output agrees."""
+        return self.problem is None
+
+    @property
+    def fails(self) -> bool:
+        """Whether it is held against the folded model."""
+        return not (self.passed or self.excused or self.row)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One value that both models compute, and how far each is from the truth there.
+
+    Attributes:
+        name: The value's name, the same in both models.
+        depth: Its place in the original's order, from 0.
+        fold_error: Error of the folded model's nodes up to here, from the values before that both models
+            have: computed in float64, relative to the value's scale.
+        bound: What one rounding of every weight explains of it.
+        original_error: Largest relative error of the original in ONNX Runtime, optimizer off; None unless
+            measured.
+        folded_error: The same of the folded model.
+        site: The BatchNorms that are gone between the values before and this one; None where there is none.
+        nodes: The folded model's nodes that compute it from the values before.
+        originals: The original's.
+    """
+
+    name: str
+    depth: int
+    fold_error: float
+    bound: float
+    original_error: float | None = None
+    folded_error: float | None = None
+    site: str | None = None
+    nodes: tuple[str, ...] = ()
+    originals: tuple[str, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the fold up to here is explained by rounding."""
+        return self.fold_error <= self.bound
+
+
+@dataclass(frozen=True)
+class Blame:
+    """The first value that the folded model computes wrongly.
+
+    Attributes:
+        layer: The value, its nodes and the fold that made them.
+        runtime: Whether only ONNX Runtime's numbers are wrong there, while the fold itself is right.
+        provider: Where ONNX Runtime ran, if it is to blame.
+    """
+
+    layer: Layer
+    runtime: bool = False
+    provider: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """Where it goes wrong, and which fold made it."""
+        layer = self.layer
+        made = _listed(layer.nodes) or "no node of its own"
+        stood = _listed(layer.originals)
+        folds = f" The fold of {layer.site} made it." if layer.site else ""
+        if self.runtime:
+            return (
+                f"The first value that differs is {layer.name!r}, on {self.provider}: {made} in the folded "
+                f"model, {stood} in the original. The fold is right in float64 there.{folds}"
+            )
+        return (
+            f"The first value that differs is {layer.name!r}, by {layer.fold_error:.2g} of its scale: {made} "
+            f"does not compute what {stood} computes.{folds}"
+        )
+
+
+@dataclass(frozen=True)
+class Fault:
+    """ONNX Runtime's default optimizer changes the original itself beyond rounding.
+
+    Attributes:
+        provider: Where.
+        output: The graph output at which it shows most.
+        error: The original's relative error at the default.
+        off: The same with the optimizer off.
+        folded: The folded model's at the default.
+        optimizers: ONNX Runtime's names of the optimizers that do it; empty where none alone does.
+    """
+
+    provider: str
+    output: str
+    error: float
+    off: float
+    folded: float
+    optimizers: tuple[str, ...] = ()
+
+    @property
+    def affects_folded(self) -> bool:
+        """Whether the folded model suffers from it too."""
+        return self.folded > max(0.1 * self.error, 2 * self.off)
+
+    @property
+    def sentence(self) -> str:
+        """What the runtime does, which optimizer, and what that means for the folded model."""
+        who = f"its optimizer {_listed(self.optimizers)}" if self.optimizers else "its default optimization"
+        folded = (
+            f"The folded model suffers too ({self.folded:.2g}): with the optimizer off it does not."
+            if self.affects_folded
+            else f"The folded model is not affected ({self.folded:.2g})."
+        )
+        return (
+            f"ONNX Runtime itself computes the output {self.output!r} of the original wrongly at its default "
+            f"on {self.provider}: {who} changes it by {self.error:.2g} of its scale ({self.off:.2g} with the "
+            f"optimizer off). {folded}"
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a validation was asked for: all that is needed to repeat it.
+
+    Attributes:
+        providers: Where the folded model was to run.
+        samples: How many random inputs were asked for.
+        seed: Of the random inputs.
+        tolerance: The user's own bound; None where the oracle or the types decide.
+        threads: Threads within an operator.
+        oracle: `"auto"`, `"on"` or `"off"`.
+        per_layer: Whether every layer was measured.
+        inputs: Where given inputs came from, with their hashes; None for random ones, and empty for arrays
+            that were given from Python.
+    """
+
+    providers: tuple[str, ...]
+    samples: int
+    seed: int
+    tolerance: float | None
+    threads: int
+    oracle: str
+    per_layer: bool
+    inputs: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The outcome of [`bnfold.validate`][bnfold.validation.validate.validate].
+
+    Attributes:
+        checks: One a provider, optimizer setting and output. Empty where the models cannot be compared.
+        problems: Sentences on what is wrong with the model as a whole: other inputs or outputs than the
+            original's, ONNX Runtime does not run it, or a fold that is none.
+        notes: Sentences on what was not tried, such as other batch sizes, and on what was excused.
+        providers: The providers asked for.
+        threads: Threads within an operator.
+        samples: Number of inputs that were run.
+        seed: The seed that they were drawn with; None for given inputs.
+        tolerance: The largest bound of an output; 0 where there is no float output.
+        oracle: Which reference decided, as a sentence.
+        labels: What each sample is, as `"normal 1×3×64×64"`.
+        layers: The values that both models compute, in order; empty without an oracle.
+        proved_on: The labels of the samples on which they were compared.
+        blame: The first value that is wrong; None where nothing is, and where it is not known.
+        faults: What ONNX Runtime's default optimizer does to the original.
+        repeatability: Largest relative difference of the original from itself in a second run, by provider.
+        placement: The nodes of the folded model that ran elsewhere than asked for, by provider.
+        request: What was asked for.
+    """
+
+    checks: tuple[Check, ...]
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ("cpu",)
+    threads: int = 1
+    samples: int = 0
+    seed: int | None = None
+    tolerance: float = 0.0
+    oracle: str = ""
+    labels: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    proved_on: tuple[str, ...] = ()
+    blame: Blame | None = None
+    faults: tuple[Fault, ...] = ()
+    repeatability: tuple[tuple[str, float], ...] = ()
+    placement: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    request: Request | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was compared and all of it agrees or is excused."""
+        return bool(self.checks) and not self.failures
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A sentence for everything that is wrong."""
+        said = " ".join(self.problems)
+        blamed = (self.blame.sentence,) if self.blame and self.blame.sentence not in said else ()
+        return (
+            *self.problems,
+            *(
+                f"Output {check.output!r} ({check.provider}, optimizer {check.optimizer}): {check.problem}"
+                for check in self.checks
+                if check.fails
+            ),
+            *blamed,
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown

@@ -1,0 +1,287 @@
+"""Files of real inputs are told apart, read, cut into batches, and recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bnfold.errors import InputError, MissingExtraError
+from bnfold.inputs import given
+from bnfold.inputs.given import Given
+from bnfold.runtime.interface import Port
+
+ONE = Port("x", "float32", (1, 3))
+OPEN = Port("x", "float32", ("N", 3))
+K = Port("k", "int64", (1,))
+TEN = np.arange(30, dtype=np.float32).reshape(10, 3)
+
+
+@pytest.fixture
+def npz(tmp_path: Path):
+    """Write an `.npz` and name it as inputs."""
+
+    def write(**arrays: np.ndarray) -> Given:
+        np.savez(tmp_path / "real.npz", **arrays)
+        return Given(tmp_path / "real.npz")
+
+    return write
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of one small picture."""
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / "a.png")
+    return tmp_path / "pictures"
+
+
+# --- an .npz
+
+
+def test_npz_round_trip(npz):
+    samples = npz(x=TEN.astype(np.float64), k=np.zeros(10, np.uint8)).samples(
+        [OPEN, Port("k", "int64", ("N",))]
+    )
+    assert samples.labels == ("real.npz",)
+    (feeds,) = samples.feeds
+    assert {name: (array.dtype, array.shape) for name, array in feeds.items()} == {
+        "x": (np.float32, (10, 3)),
+        "k": (np.int64, (10,)),
+    }
+
+
+def test_a_longer_array_is_cut_into_the_batches_of_the_model(npz):
+    samples = npz(x=TEN, k=np.arange(10)).samples([ONE, K])
+    assert samples.labels[0] == "real.npz 1 of 10"
+    assert len(samples.labels) == 10
+    for row, feeds in enumerate(samples.feeds):
+        np.testing.assert_array_equal(feeds["x"], TEN[[row]])
+        assert feeds["k"] == [row]
+    pairs = npz(x=TEN).samples([Port("x", "float32", (2, 3))])
+    np.testing.assert_array_equal(pairs.feeds[4]["x"], TEN[8:])
+
+
+def test_an_input_that_is_given_once_goes_with_every_batch(npz):
+    ports = [ONE, Port("scale", "float32", ()), Port("anchors", "float32", (2, 2))]
+    samples = npz(x=TEN, scale=np.float32(2), anchors=np.ones((2, 2), np.float32)).samples(ports)
+    assert len(samples.feeds) == 10
+    assert all(feeds["scale"] == 2 and feeds["anchors"].shape == (2, 2) for feeds in samples.feeds)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said", "fix"),
+    [
+        ({"x": TEN, "k": np.arange(5)}, "10 for x, 5 for k", "as many"),
+        ({"x": TEN[:, :2], "k": np.arange(10)}, r"'x' was given with the shape \[1, 2\]", "k: int64"),
+        ({"x": TEN[0], "k": np.arange(1)}, r"'x' was given with the shape \[3\]", "k: int64"),
+        ({"y": TEN, "k": np.arange(10)}, "named k, y", "k: int64"),
+    ],
+)
+def test_arrays_that_do_not_fit(npz, arrays: dict, said: str, fix: str):
+    with pytest.raises(InputError, match=said) as caught:
+        npz(**arrays).samples([ONE, K])
+    assert fix in caught.value.fix
+
+
+def test_rows_that_do_not_fill_a_batch_are_an_error(npz):
+    with pytest.raises(InputError, match="'x' was given 10 rows, and the model takes 4") as caught:
+        npz(x=TEN).samples([Port("x", "float32", (4, 3))])
+    assert "Leave out the last 2, or add 2" in caught.value.fix
+
+
+def test_files_that_are_no_npz(tmp_path: Path):
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "empty.npz").touch()
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    np.savez(tmp_path / "pickled.npz", x=np.array([{}], dtype=object))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "pickled.npz").read_bytes()[:60])
+    with zipfile.ZipFile(tmp_path / "zip.npz", "w") as archive:
+        archive.writestr("x", "no array")
+    for name in ("absent.npz", "text.npz", "empty.npz", "one.npy", "pickled.npz", "cut.npz", "zip.npz"):
+        with pytest.raises(InputError, match=name) as caught:
+            given.load_npz(tmp_path / name)
+        assert "numpy.savez" in caught.value.fix
+
+
+def test_an_absent_npz_is_said_in_words(tmp_path: Path):
+    with pytest.raises(InputError) as caught:
+        given.load_npz(tmp_path / "absent.npz")
+    assert caught.value.problem == (
+        f"{tmp_path / 'absent.npz'} cannot be read as an .npz file: No such file or directory."
+    )
+
+
+def test_a_damaged_npz_is_an_input_error(tmp_path: Path):
+    """Every byte in turn is damaged: zipfile and zlib have many words for it."""
+    np.savez_compressed(tmp_path / "in.npz", x=np.arange(20.0))
+    causes = causes_of_damage(tmp_path / "in.npz", given.load_npz)
+    assert {zlib.error, NotImplementedError, RuntimeError} <= causes
+
+
+def causes_of_damage(path: Path, load) -> set[type]:
+    """Damage every byte of a file in turn, and give what was the cause of each InputError."""
+    whole = path.read_bytes()
+    causes = set()
+    for place in range(len(whole)):
+        for flip in (0x01, 0x0E, 0xFF):
+            damaged = bytearray(whole)
+            damaged[place] ^= flip
+            path.write_bytes(damaged)
+            try:
+                load(path)
+            except InputError as error:
+                causes.add(type(error.__cause__))
+    return causes
+
+
+# --- an .npy
+
+
+def test_an_npy_is_the_one_input_of_a_model(tmp_path: Path):
+    np.save(tmp_path / "real.npy", TEN)
+    (whole,) = Given(tmp_path / "real.npy").samples([OPEN]).feeds
+    np.testing.assert_array_equal(whole["x"], TEN)
+    cut = Given(tmp_path / "real.npy").samples([ONE])
+    assert (len(cut.feeds), cut.labels[9]) == (10, "real.npy 10 of 10")
+    with pytest.raises(InputError, match="the model has 2 inputs") as caught:
+        Given(tmp_path / "real.npy").samples([ONE, K])
+    assert "numpy.savez" in caught.value.fix
+
+
+def test_a_damaged_npy_is_an_input_error(tmp_path: Path):
+    np.save(tmp_path / "in.npy", np.arange(4.0))
+    assert {ValueError, tokenize.TokenError} <= causes_of_damage(tmp_path / "in.npy", given.load_npy)
+    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
+    with pytest.raises(InputError, match=r"cannot be read as an \.npy file"):
+        Given(tmp_path / "pickled.npy").samples([ONE])
+
+
+def test_an_npy_that_claims_more_than_there_is_memory(tmp_path: Path):
+    np.save(tmp_path / "vast.npy", np.zeros(9))
+    raw = (tmp_path / "vast.npy").read_bytes()
+    (tmp_path / "vast.npy").write_bytes(raw.replace(b"(9,), }" + 15 * b" ", b"(9000000000000000,), }"))
+    with pytest.raises(InputError, match=r"vast\.npy cannot be read"):
+        Given(tmp_path / "vast.npy").samples([ONE])
+
+
+# --- what a path is
+
+
+def test_the_content_tells_what_a_file_is(tmp_path: Path, pictures: Path):
+    np.save(tmp_path / "array.npy", TEN)
+    np.savez(tmp_path / "arrays.npz", x=TEN)
+    (tmp_path / "array.npy").rename(tmp_path / "array")
+    (tmp_path / "arrays.npz").rename(tmp_path / "arrays.npy")
+    assert Given(tmp_path / "array").kind == "npy"
+    assert Given(tmp_path / "arrays.npy").kind == "npz"
+    assert Given(pictures).kind == "images"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "is not there"), (b"", "is empty"), (b"1, 2", "is a text file"), (b"\xff\xd8", "no known kind")],
+)
+def test_paths_of_no_known_kind(tmp_path: Path, content: bytes | None, said: str):
+    if content is not None:
+        (tmp_path / "data").write_bytes(content)
+    with pytest.raises(InputError, match=said) as caught:
+        Given(tmp_path / "data")
+    assert caught.value.fix
+
+
+def test_pillow_is_asked_for_at_once(pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingExtraError, match="Pillow is needed to read pictures") as caught:
+        Given(pictures)
+    assert caught.value.fix == 'Type: pip install "bnfold[images]"'
+
+
+# --- what the command line says
+
+
+def test_the_options_of_pictures(pictures: Path):
+    assert Given.parse(pictures) == Given(pictures, (0.0,), (1.0,), None)
+    told = Given.parse(pictures, mean="0.5", std="0.1,0.2, 0.3", size="8x6")
+    assert (told.mean, told.std, told.size) == ((0.5,), (0.1, 0.2, 0.3), (8, 6))
+    imagenet = Given.parse(pictures, mean="imagenet")
+    assert imagenet == Given.parse(pictures, std="imagenet")
+    assert (imagenet.mean, imagenet.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert Given.parse(pictures, mean="imagenet", std="1").std == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mean": "coco"}, "'coco' is no --mean"),
+        ({"std": "1;2"}, "'1;2' is no --std"),
+        ({"std": "0.1,0"}, r"0\.1,0\.0 is no std"),
+        ({"std": "inf"}, "inf is no std"),
+        ({"mean": "nan"}, "nan is no mean"),
+        ({"size": "224"}, "'224' is no --size"),
+        ({"size": "0x5"}, "0x5 is no size"),
+    ],
+)
+def test_options_that_make_no_sense(pictures: Path, options: dict, said: str):
+    with pytest.raises(InputError, match=said) as caught:
+        Given.parse(pictures, **options)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("options", [{"mean": "0.5"}, {"std": "imagenet"}, {"size": "8x8"}])
+def test_options_of_pictures_without_pictures(npz, options: dict):
+    with pytest.raises(InputError, match="holds no pictures"):
+        Given.parse(npz(x=TEN).path, **options)
+
+
+# --- evidence
+
+
+def test_the_record_of_a_file(npz):
+    inputs = npz(x=TEN)
+    digest = hashlib.sha256(inputs.path.read_bytes()).hexdigest()
+    assert inputs.record() == {
+        "kind": "npz",
+        "path": str(inputs.path),
+        "count": 1,
+        "sha256": {"real.npz": digest},
+    }
+
+
+def test_the_record_of_pictures(pictures: Path):
+    Image.new("RGB", (4, 4), "red").save(pictures / "B.png")
+    record = Given(pictures, mean=(0.5,), size=(8, 6)).record()
+    assert (record["count"], list(record["sha256"])) == (2, ["B.png", "a.png"])
+    assert len(set(record["sha256"].values())) == 2
+    assert (record["mean"], record["std"], record["size"]) == ([0.5], [1.0], [8, 6])
+    assert Given(pictures).record()["size"] is None
+
+
+# --- what a caller may give
+
+
+def test_mappings_sequences_and_files(npz):
+    one = given.as_samples({"x": TEN.astype(np.float64)}, [OPEN])
+    assert one.labels == ("given",)
+    assert one.feeds[0]["x"].dtype == np.float32
+    two = given.as_samples([{"x": TEN}, {"x": TEN[:2]}], [OPEN])
+    assert two.labels == ("given 1 of 2", "given 2 of 2")
+    assert [len(feeds["x"]) for feeds in two.feeds] == [10, 2]
+    assert given.as_samples(npz(x=TEN), [OPEN]).labels == ("real.npz",)
+    assert [outputs for _, _, outputs in two.each(lambda feeds: len(feeds["x"]))] == [10, 2]
+
+
+def test_mappings_are_checked_and_not_cut():
+    with pytest.raises(InputError, match=r"'x' was given with the shape \[10, 3\]"):
+        given.as_samples({"x": TEN}, [ONE])
+    with pytest.raises(InputError, match="named y"):
+        given.as_samples([{"x": TEN}, {"y": TEN}], [OPEN])
+    with pytest.raises(InputError, match="an empty list"):
+        given.as_samples([], [OPEN])

@@ -1,0 +1,98 @@
+"""How long values live, what is shown on the way, and which node an error names."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnfold.oracle.evaluator import Evaluator, NotEvaluableError
+from bnfold.oracle.ops import operator
+from bnfold.oracle.ops.call import Call, Operator
+from bnfold.oracle.oracle import Oracle
+from tests.graphs import build, weight
+from tests.oracle.ops.nodes import floats
+
+
+def test_a_value_lives_no_longer_than_its_last_reader() -> None:
+    chain = "\n".join(f"v{n + 1} = Relu(v{n})" for n in range(8))
+    model = build(f"g (float[4] v0) => (float y) {{ {chain}\n w = Mul(v8, v0)\n y = Add(w, v8) }}")
+    made: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def choose(_: Call) -> Operator:
+        def watched(call: Call, *inputs: Any) -> Any:
+            nonlocal most
+            most = max(most, sum(reference() is not None for reference in made))
+            result = np.array(operator(call)(call, *inputs)[0])
+            made.append(weakref.ref(result))
+            return result
+
+        return watched
+
+    Oracle(model, choose=choose).run({"v0": floats(4)})
+    assert len(made) == 10
+    assert most == 2
+
+
+def test_weights_are_read_when_needed_and_not_kept() -> None:
+    model = build(
+        "g (float[2,64] x) => (float y) { a = MatMul(x, w)\n b = MatMul(a, w)\n y = Add(b, x) }",
+        {"w": weight(64, 64)},
+    )
+    oracle = Oracle(model)
+    x = floats(2, 64)
+    w = model.graph.initializer[0]
+    expected = x.astype(float) @ np.linalg.matrix_power(
+        np.frombuffer(w.raw_data, "<f4").reshape(64, 64).astype(float), 2
+    )
+    assert np.allclose(oracle.run({"x": x})[0], expected + x, rtol=1e-13)
+    assert set(oracle.values({"x": x})) == {"x", "a", "b", "y"}
+
+
+def test_an_output_that_is_an_input_or_a_constant() -> None:
+    text = "g (float[2] x) => (float[2] x, float[2] small, float[400] w) { y = Relu(x) }"
+    constants = {"small": weight(2), "w": weight(400)}
+    x = floats(2)
+    outputs = Oracle(build(text, constants)).run({"x": x})
+    for expected, actual in zip((x, *constants.values()), outputs, strict=True):
+        assert actual.dtype == np.float64
+        assert np.array_equal(actual, expected)
+
+
+def test_the_node_that_cannot_be_evaluated_is_named() -> None:
+    model = build("g (float[2] x) => (float y) { y = Reshape(x, s) }", {"s": np.array([3])})
+    model.graph.node[0].name = "/head/reshape"
+    with pytest.raises(NotEvaluableError, match=r"Reshape \(/head/reshape\): .*reshape") as caught:
+        Oracle(model).run({"x": floats(2)})
+    assert '"--oracle off"' in caught.value.fix
+
+
+def test_a_value_that_nothing_computes_is_named() -> None:
+    model = build("g (float[2] x) => (float y) { y = Relu(x) }")
+    model.graph.node[0].input[0] = "lost"
+    with pytest.raises(NotEvaluableError, match="lost"):
+        Evaluator(model.graph, {"": 18}).run({"x": floats(2)})
+
+
+def test_results_in_fewer_bits_are_refused_rather_than_believed() -> None:
+    model = build("g (float[2] x) => (float y) { y = Relu(x) }")
+    oracle = Oracle(model, choose=lambda _: lambda _, x: [x.astype(np.float32)])
+    with pytest.raises(NotEvaluableError, match="computes in float32"):
+        oracle.run({"x": floats(2)})
+
+
+def test_what_is_shown_can_be_replaced() -> None:
+    model = build("g (float[2] x) => (float y) { a = Neg(x)\n b = Relu(a)\n y = Neg(b) }")
+    seen: dict[str, Any] = {}
+
+    def see(name: str, value: Any) -> Any:
+        seen[name] = value
+        return np.array([5.0, 6.0]) if name == "a" else None
+
+    Oracle(model).walk({"x": floats(2)}, see)
+    assert list(seen) == ["a", "b", "y"]
+    assert np.array_equal(seen["a"], -floats(2).astype(float))
+    assert seen["y"].tolist() == [-5, -6]

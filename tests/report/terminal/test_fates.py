@@ -1,0 +1,71 @@
+"""What a person reads of the fate of every site."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bnfold.report.terminal import fates
+from bnfold.result import Merge, Site
+from tests.report.shown import GONE, RULE, STAYS, result, shown, words
+
+CHAIN = Site("scale", "node_9", "Mul+Add", "", "folded", ("conv_8",))
+
+
+def test_a_folded_site_shows_where_it_went() -> None:
+    line = next(line for line in shown(fates.sites(result(GONE))).splitlines() if "net.bn1" in line)
+    assert line.split() == ["net.bn1", "BatchNormalization", "folded", "conv_0"]
+
+
+def test_a_site_that_stays_shows_code_sentence_remedy_and_scope() -> None:
+    page = words(fates.sites(result(STAYS)))
+    for part in ("BN999 It stops at node[4].", "Move [it].", "(in body)", "bnfold explain BN999"):
+        assert part in page, "brackets in a name are no markup" if "[" in part else part
+
+
+@pytest.mark.parametrize(
+    ("sites", "foreseen", "sentence"),
+    [
+        ((GONE,), False, "1 of 1 site folded; none stays. 9 nodes before, 8 after."),
+        ((GONE, STAYS), True, "1 of 2 sites can be folded; 1 stays. 9 nodes before, 8 after."),
+        ((STAYS, STAYS), False, "0 of 2 sites folded; 2 stay."),
+        ((GONE, CHAIN), False, "2 of 2 sites folded (1 of 1 BatchNorm); none stays."),
+    ],
+)
+def test_the_summary_counts(sites, foreseen: bool, sentence: str) -> None:
+    assert sentence in fates.fold_summary(result(*sites), foreseen=foreseen).plain
+
+
+def test_a_model_without_batchnorms_says_so() -> None:
+    page = words(fates.sites(result()))
+    assert page == (
+        "There is no BatchNorm and no per-channel arithmetic to fold in this model. 9 nodes before, 8 after."
+    )
+
+
+@pytest.mark.parametrize(("foreseen", "verb"), [(False, "became"), (True, "can become")])
+def test_branches_without_batchnorms_are_something_to_fold(foreseen: bool, verb: str) -> None:
+    merged = replace(result(), merges=(Merge("sum", ("conv3", "conv1", "identity"), 90, 81),))
+    page = words(fates.sites(merged, foreseen=foreseen))
+    assert page.startswith("parallel branches became multiply-adds now conv3, conv1, identity sum 90 81")
+    assert f"3 parallel branches {verb} 1 convolution; there is no BatchNorm. 9 nodes before, 8" in page
+    for part in ("to fold", "0 of 0", "operator"):
+        assert part not in page
+
+
+def test_branches_that_stay_apart_are_told_without_batchnorms_too() -> None:
+    assert "apart: BN999 It stops at sum." in words(fates.sites(replace(result(), apart=(RULE(node="sum"),))))
+
+
+def test_of_many_that_are_gone_only_the_first_are_shown_and_of_those_that_stay_all() -> None:
+    gone = [replace(GONE, name=f"gone.{number}") for number in range(fates._SHOWN + 3)]
+    stay = [replace(STAYS, name=f"stays.{number}") for number in range(fates._SHOWN + 3)]
+    page = words(fates.sites(result(*gone, *stay)))
+    for site in (*gone[: fates._SHOWN], *stay):
+        assert f"{site.name} " in page
+    assert not any(f"{site.name} " in page for site in gone[fates._SHOWN :])
+    assert "… and 3 more sites that went into others; --json FILE lists all." in page
+    everything = words(fates.sites(result(*gone, *stay), foreseen=True))
+    assert all(f"{site.name} " in everything for site in (*gone, *stay))
+    assert "that went into others" not in everything

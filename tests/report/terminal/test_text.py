@@ -1,0 +1,203 @@
+"""What a person reads: tables and sentences."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+
+from bnfold.latency.benchmark import Benchmark, Row
+from bnfold.latency.footprint import Footprint
+from bnfold.pipeline.export import Export
+from bnfold.pipeline.read import Source
+from bnfold.pipeline.replay import Replay
+from bnfold.report.terminal import tables, text
+from bnfold.validation.results import Blame, Fault, Layer
+from bnfold.validation.validate import Check, Validation
+from tests.report.shown import GONE, STAYS, result, shown, words
+
+CHECK = Check("cpu", "off", "y", "float32", ((1, 10),), 5e-5, 1e-6, 2e-7, 0.9999999, 1.0, None)
+
+
+def source(path: Path, **changes: Any) -> Source:
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 20})
+    return replace(Source(path, "onnx", False, ir.Model(graph, ir_version=10)), **changes)
+
+
+def test_train_mode_is_said() -> None:
+    given = source(Path("a.pt"), kind="module")
+    assert "train mode" not in words(text.source_note(given))
+    assert "saved in train mode" in words(text.source_note(replace(given, was_training=True)))
+
+
+def test_agreement_names_its_data_and_its_reference() -> None:
+    page = words(text.validation(Validation((CHECK,), samples=3, seed=0, oracle="The reference is X.")))
+    assert "output provider optimizer max abs max rel bound top-1" in page
+    assert "y cpu off 1.0e-06 2.0e-07 5.0e-05 100.00% agrees" in page
+    assert "agrees with the original on 3 random inputs. The reference is X." in page
+    assert "on 1 given input." in words(text.validation(Validation((CHECK,), samples=1, seed=None)))
+
+
+def test_beside_the_oracle_stand_both_errors_and_their_ratio() -> None:
+    true = replace(CHECK, tolerance=None, error=2e-7, original_error=1.6e-7, ratio=0.75, bound=4e-6)
+    equal = replace(true, output="top", error=0.0, original_error=0.0, ratio=None, bound=0.0, top1=None)
+    wrong = replace(true, optimizer="default", error=3e-2, problem="It is off.")
+    tf32 = replace(wrong, provider="cuda", row="tf32")
+    page = words(text.validation(Validation((true, equal, wrong, tf32), samples=3, seed=0)))
+    assert "output provider optimizer error original's ratio bound top-1" in page
+    assert "y cpu off 2.0e-07 1.6e-07 0.75 4.0e-06 100.00% agrees" in page
+    assert "top cpu off 0 0 – 0 – agrees" in page
+    assert "y cpu default 3.0e-02 1.6e-07 0.75 4.0e-06 100.00% disagrees" in page
+    assert "y cuda default, TF32 3.0e-02 1.6e-07 0.75 4.0e-06 100.00% for comparison" in page
+    assert page.count("It is off.") == 1, "the row for comparison is held against nobody"
+
+
+LAYER = Layer("r[1]", 0, 2e-8, 1e-7, site="net.bn1", nodes=("conv",), originals=("conv", "bn1"))
+
+
+def test_the_proof_says_how_far_it_went_and_how_near_to_its_bound() -> None:
+    nearer = replace(LAYER, name="z", depth=1, fold_error=9e-8, bound=2e-7)
+    page = words(text.validation(Validation((CHECK,), layers=(LAYER, nearer), samples=3, seed=0)))
+    assert (
+        "In float64, on 0 inputs, 2 of 2 values that both models compute are the same but for one rounding"
+        in page
+    )
+    assert "(at most 9.0e-08, where 2.0e-07 is explained by it)" in page
+    assert "fold of" not in page, "no layer was measured in ONNX Runtime"
+
+
+def test_measured_layers_are_listed_the_worst_in_their_order() -> None:
+    layers = tuple(
+        replace(
+            LAYER, name=f"r{n}", depth=n, fold_error=1e-9 * (n + 1), original_error=1e-7, folded_error=2e-7
+        )
+        for n in range(30)
+    )
+    wrong = replace(layers[3], name="r[3]", fold_error=math.inf, site=None)
+    page = shown(text.validation(Validation((CHECK,), layers=(*layers[:3], wrong, *layers[4:]), samples=1)))
+    rows = [line.split() for line in page.splitlines() if "net.bn1" in line or "  inf  " in line]
+    assert [row[0] for row in rows] == ["r[3]", *(f"r{n}" for n in range(19, 30))]
+    assert rows[0][1:] == ["–", "inf", "1.0e-07", "2.0e-07", "1.0e-07"]
+    assert rows[1][1:] == ["net.bn1", "2.0e-08", "1.0e-07", "2.0e-07", "1.0e-07"]
+    assert "29 of 30 values" in " ".join(page.split())
+    assert "(at most 3.0e-08, where 1.0e-07" in " ".join(page.split()), "of those that are the same"
+
+
+def test_a_fault_of_the_runtime_is_told_and_spoils_nothing() -> None:
+    fault = Fault("cpu", "y", 1.0, 1e-7, 1e-7, ("MatMul_BatchNormalization_Fusion",))
+    page = words(text.validation(Validation((CHECK,), faults=(fault,), samples=3, seed=0)))
+    assert "agrees with the original" in page
+    assert fault.sentence in page
+    assert "MatMul_BatchNormalization_Fusion" in page
+
+
+def test_a_disagreement_names_the_value_and_its_fold() -> None:
+    wrong = replace(LAYER, fold_error=0.02)
+    page = words(
+        text.validation(Validation((CHECK,), ("It is wrong.",), layers=(wrong,), blame=Blame(wrong)))
+    )
+    assert "disagrees with the original. It is wrong. The first value that differs is 'r[1]'" in page
+    assert "The fold of net.bn1 made it." in page
+    assert "0 of 1 value that both models compute are the same but for one rounding of the weights." in page
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_replay_says_whether_it_holds_and_what_has_changed(holds: bool) -> None:
+    again = Validation((CHECK,), samples=3, seed=0) if holds else None
+    page = words(text.replay(Replay(Path("r.json"), again, ("numpy was 1 and is 2.",), holds)))
+    said = "still holds" if holds else "does not hold any more"
+    assert page.endswith(f"What r.json says {said}. numpy was 1 and is 2.")
+    assert ("agrees with the original" in page) == holds
+
+
+def test_what_was_rolled_back_is_said(tmp_path: Path) -> None:
+    done = Export(source(tmp_path), None, result(STAYS), Validation((CHECK,)), (), ("bn[2]", "conv_4"))
+    assert "Rolled back, because the fold was wrong: bn[2], conv_4." in words(text.export_report(done))
+    assert "Rolled back" not in words(text.export_report(replace(done, rolled_back=())))
+
+
+def test_a_check_that_is_excused_says_so_and_spoils_nothing():
+    excused = replace(CHECK, optimizer="default", max_rel=0.1, problem="It is off.", excused=True)
+    page = words(text.validation(Validation((CHECK, excused), notes=("The optimizer did it.",), samples=3)))
+    assert "excused" in page
+    assert "disagrees" not in page
+    assert "The optimizer did it." in page
+
+
+def test_disagreement_says_what_is_wrong() -> None:
+    wrong = replace(CHECK, max_rel=float("nan"), cosine=None, top1=None, problem="It holds NaN.")
+    page = words(text.validation(Validation((wrong,), notes=("Batch 1 only.",))))
+    for part in ("disagrees", "nan", "It holds NaN.", "Batch 1 only."):
+        assert part in page
+    assert "agrees with the original" not in page.replace("disagrees", "")
+
+
+def test_models_that_cannot_be_compared_need_no_table() -> None:
+    page = words(text.validation(Validation((), ("Another input.",))))
+    assert page == "The folded model disagrees with the original. Another input."
+
+
+def test_latency_shows_its_conditions_its_interval_and_its_verdict() -> None:
+    default = Row(
+        "default", 50, 3, 1.0, 1.1, 0.999, 1.0, 1.001, 0.99, 1.01,
+        original_p99_ms=1.3, folded_p99_ms=1.2, control_low=0.98, control_high=1.02,
+        original_load_ms=9.0, folded_load_ms=7.0, loads=8, pinned=5,
+    )  # fmt: skip
+    off = Row("off", 50, 3, 1.5, 1.6, 1.0, 1.1, 1.5, 1.4, 1.6)
+    weighs = Footprint(1200, 8, 1000, None, 2_000_000)
+    result = Benchmark("cpu", 2, 0, {"x": (1, 3)}, (default, off), weighs, weighs)
+    page = words(text.benchmarks([result]))
+    assert "Latency on cpu, 2 threads" in page
+    assert "x 1×3" in page
+    assert "default 1.000 ms 0.999 ms 1.001× 0.990 to 1.010 0.980 to 1.020 no measurable difference" in page
+    assert "off 1.500 ms 1.000 ms 1.500× 1.400 to 1.600 1.000 to 1.000 faster" in page
+    assert "default 1.000 1.100 1.300 0.999 1.000 1.200 9.0 / 7.0 ms" in page
+    assert "folded 1.2 kB 8 1,000 – 2.0 MB" in page
+    assert "CPUs of their own in 5 of 9 loads" in page
+    assert result.sentence in page
+
+
+def test_rows_of_several_batches_and_kinds_are_told_apart() -> None:
+    default = Row("default", 50, 3, 1.0, 1.1, 0.999, 1.0, 1.001, 0.99, 1.01, batch=8)
+    rows = (default, replace(default, measures="on the device"))
+    rows += tuple(replace(row, optimizer="off") for row in rows)
+    page = words(text.benchmarks([Benchmark("cuda", 1, 0, {"x": (8, 3)}, rows)]))
+    assert "default, batch 8, end to end 1.000 ms" in page
+    assert "off, batch 8, on the device 1.000 ms" in page
+    assert "peak memory" not in page
+
+
+def test_an_export_ends_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.onnx"
+    path.write_bytes(bytes(1234))
+    page = words(text.export_report(Export(source(path), path, result(GONE), Validation((CHECK,)))))
+    assert page.endswith("out.onnx (1.2 kB).")
+
+
+def test_an_export_that_was_not_compared_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "out.onnx"
+    path.write_bytes(bytes(1))
+    page = words(text.export_report(Export(source(Path("in.onnx")), path, result(GONE))))
+    assert "The outputs were not compared. To compare them: bnfold validate in.onnx" in page
+
+
+def test_the_hint_can_be_pasted_whatever_the_files_are_called(tmp_path: Path) -> None:
+    path = tmp_path / "out put.onnx"
+    path.write_bytes(bytes(1))
+    page = words(text.export_report(Export(source(Path("my $model.onnx")), path, result(GONE))))
+    assert shlex.split(page.partition("To compare them: ")[2]) == [
+        "bnfold", "validate", "my $model.onnx", str(path)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "words_for_it"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2_000_000, "2.0 MB"), (3_210_000_000, "3.2 GB")],
+)
+def test_sizes(count: int, words_for_it: str) -> None:
+    assert tables.size(count) == words_for_it

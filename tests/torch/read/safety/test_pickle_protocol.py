@@ -1,0 +1,88 @@
+"""Newer pickle protocols say the same in protocol 2, or are left to be refused."""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import zipfile
+
+import pytest
+
+torch = pytest.importorskip("torch")
+import bnfold.torch as bt  # noqa: E402
+from bnfold.errors import UnsafePickleError  # noqa: E402
+from bnfold.torch.read.safety import pickle_protocol  # noqa: E402
+from tests.torch.networks import NETWORKS, example, trained  # noqa: E402
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("name", ["resnet", "levit"])
+def test_a_network_in_a_newer_protocol(tmp_path, name, version) -> None:
+    network = trained(name)
+    torch.save(network, tmp_path / "m.pt", pickle_protocol=version)
+    classes = {type(part) for part in network.modules()}
+    allow = [f"{cls.__module__}.{cls.__name__}" for cls in classes if not cls.__module__.startswith("torch.")]
+    with torch.no_grad():
+        assert torch.equal(
+            bt.load(tmp_path / "m.pt", allow=allow).source(example(name)), network(example(name))
+        )
+
+
+def archived(path, data: bytes):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", data)
+        archive.writestr("a/version", b"3")
+    return path
+
+
+@pytest.mark.parametrize(
+    "content", [{"a": "ü" * 300, "b": ["a", "b", "a", "b"], "c": (1, 2.5, None, True)}, "x", ["x"], {"x": {}}]
+)
+def test_the_same_comes_out(tmp_path, content) -> None:
+    path = archived(tmp_path / "a.pt", pickle.dumps(content, protocol=4))
+    with (
+        path.open("rb") as stream,
+        pickle_protocol.lowered(stream) as lowered,
+        zipfile.ZipFile(lowered) as archive,
+    ):
+        plain = archive.read("a/data.pkl")
+    assert pickle.loads(plain) == content
+    assert max(opcode.proto for opcode, _, _ in pickletools.genops(plain)) == 2
+
+
+def test_protocol_2_is_left_alone(tmp_path) -> None:
+    path = archived(tmp_path / "a.pt", pickle.dumps({"a": 1}, protocol=2))
+    with path.open("rb") as stream, pickle_protocol.lowered(stream) as lowered:
+        assert lowered is stream
+
+
+TEXT = b"\x8c"
+
+
+def push(text: str) -> bytes:
+    return TEXT + bytes([len(text)]) + text.encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        push("os")
+        + push("system")
+        + b"0"
+        + push("path")
+        + b"\x93.",  # one of them taken from the stack again
+        push("os") + b"0\x93.",
+        push("os\nx") + push("system") + b"\x93.",
+        b"\x93.",
+        b"]\x94" + push("system") + b"\x93.",
+        b"}}\x92.",  # NEWOBJ_EX
+    ],
+)
+def test_a_name_that_is_put_together_is_refused(tmp_path, body) -> None:
+    path = archived(tmp_path / "a.pt", b"\x80\x04" + body)
+    with pytest.raises(UnsafePickleError):
+        bt.load(path)
+
+
+def test_the_networks_are_there() -> None:
+    assert len(NETWORKS) == 7

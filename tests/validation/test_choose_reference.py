@@ -1,0 +1,137 @@
+"""The oracle is taken where it can be had, within a budget, and what was taken instead is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from bnfold.errors import InputError
+from bnfold.oracle.evaluator import NotEvaluableError
+from bnfold.oracle.multiply_adds import multiply_adds
+from bnfold.validation import choose_reference
+from tests.graphs import build, weight
+
+MODEL = ir.from_proto(
+    build("g (float[N,4] x) => (float[N,8] y) { m = MatMul (x, w) y = Relu (m) }", {"w": weight(4, 8)})
+)
+UNKNOWN = ir.from_proto(build("g (float[N,4] x) => (float[N,4] y) { y = local.Mystery (x) }"))
+
+
+def samples(*batches: int) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [{"x": rng.normal(size=(batch, 4)).astype(np.float32)} for batch in batches]
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_the_original_in_float64_is_the_reference(mode: choose_reference.OracleMode) -> None:
+    given = samples(1, 3)
+    found = choose_reference.find(MODEL, given, mode)
+    assert (found.chosen, found.sentence) == (
+        (0, 1),
+        "The reference is the original, evaluated in float64.",
+    )
+    (y,) = found.outputs(given[1], 1)
+    assert y.dtype == np.float64
+    np.testing.assert_allclose(y, np.maximum(given[1]["x"].astype(float) @ weight(4, 8), 0), rtol=1e-14)
+
+
+def test_without_it_the_original_in_float32_is() -> None:
+    found = choose_reference.find(MODEL, samples(1, 3), "off")
+    assert (found.oracle, found.chosen) == (None, (0, 1))
+    assert found.outputs(samples(1)[0], 2) == [None, None]
+    assert "ONNX Runtime on the CPU with its optimizer off (as asked for)" in found.sentence
+
+
+def test_what_it_cannot_evaluate_falls_back_and_says_why() -> None:
+    found = choose_reference.find(UNKNOWN, samples(1), "auto")
+    assert (found.oracle, found.chosen) == (None, (0,))
+    assert "Mystery" in found.sentence
+    assert found.sentence.endswith(").")
+    with pytest.raises(NotEvaluableError, match="Mystery"):
+        choose_reference.find(UNKNOWN, samples(1), "on")
+
+
+def test_an_operator_that_refuses_when_it_sees_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_oracle: object, _feeds: object) -> list[object]:
+        raise NotEvaluableError("The oracle cannot evaluate Relu: its input is odd.")
+
+    monkeypatch.setattr(choose_reference.Oracle, "run", refuse)
+    assert (
+        "(The oracle cannot evaluate Relu: its input is odd)"
+        in choose_reference.find(MODEL, samples(1), "auto").sentence
+    )
+    with pytest.raises(NotEvaluableError):
+        choose_reference.find(MODEL, samples(1), "on")
+
+
+def test_the_budget_takes_the_samples_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = samples(1, 50, 2, 50)
+    small, large = (multiply_adds(MODEL, feeds) for feeds in given[:2])
+    assert (small, large) == (32, 1600)
+    monkeypatch.setattr(choose_reference, "BUDGET", choose_reference.PROOF_EVALUATIONS * small + 3 * small)
+    found = choose_reference.find(MODEL, given, "auto")
+    assert found.chosen == (0, 2)
+    assert found.sentence.endswith("For time's sake 2 of 4 inputs were compared.")
+    assert choose_reference.find(MODEL, given, "on").chosen == (0, 1, 2, 3)
+
+
+def test_a_budget_for_nothing_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose_reference, "BUDGET", choose_reference.PROOF_EVALUATIONS * 32)
+    found = choose_reference.find(MODEL, samples(1, 3), "auto")
+    assert (found.oracle, found.chosen) == (None, (0, 1))
+    assert "takes too long; `--oracle on` does it all the same" in found.sentence
+    assert choose_reference.find(MODEL, samples(1, 3), "on").oracle is not None
+
+
+def test_each_size_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    def count(_model: object, feeds: dict[str, np.ndarray]) -> int:
+        counted.append(len(feeds["x"]))
+        return 1
+
+    monkeypatch.setattr(choose_reference, "multiply_adds", count)
+    choose_reference.find(MODEL, samples(1, 3, 1, 3, 1), "auto")
+    assert counted == [1, 3]
+
+
+def test_conditioning_is_what_a_rounding_of_the_weights_moves() -> None:
+    """The sum of these products cancels to a thousandth, so that roundings show a thousandfold."""
+    w = np.array([[1.0], [-1.0], [1.0], [-0.999]], np.float32)
+    model = ir.from_proto(build("g (float[1,4] x) => (float[1,1] y) { y = MatMul (x, w) }", {"w": w}))
+    feeds = {"x": np.ones((1, 4), np.float32)}
+    (moved,) = choose_reference.find(model, [feeds], "on").conditioning(model, feeds, 2.0**-24)
+    assert 100 * 2.0**-24 < moved < 4010 * 2.0**-24
+    (calm,) = choose_reference.find(MODEL, samples(1), "on").conditioning(MODEL, samples(1)[0], 2.0**-24)
+    assert 0 < calm < 10 * 2.0**-24
+
+
+def test_conditioning_sees_what_rounding_can_tip_over() -> None:
+    """A step is tipped over by a rounding of the value before it, though no weight is there to be rounded."""
+    text = (
+        "g (float[1,64] x) => (float[1,64] y, int64[1] k) "
+        "{ d = Mul (x, x) y = Floor (d) k = ArgMax <axis = 1, keepdims = 0> (d) }"
+    )
+    model = ir.from_proto(build(text))
+    feeds = {"x": np.full((1, 64), np.sqrt(np.float32(2)), np.float32)}
+    floor, index = choose_reference.find(model, [feeds], "on").conditioning(model, feeds, 2.0**-24)
+    assert floor == pytest.approx(1.0, abs=1e-5)  # d is a rounding away from 2
+    assert index == 1.0  # all are as good as equal
+    calm = {"x": np.linspace(1.1, 1.3, 64, dtype=np.float32)[None]}
+    floor, index = choose_reference.find(model, [calm], "on").conditioning(model, calm, 2.0**-24)
+    assert (floor < 1e-5, index) == (True, 0.0)
+
+
+def test_the_proof_takes_as_many_samples_as_the_budget_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = choose_reference.PROOF_EVALUATIONS * choose_reference.multiply_adds(MODEL, samples(1)[0])
+    monkeypatch.setattr(choose_reference, "PROOF_BUDGET", 3 * cost)
+    assert choose_reference.provable(MODEL, samples(*[1] * 5)) == (0, 1, 2)
+    monkeypatch.setattr(choose_reference, "PROOF_BUDGET", 0)
+    assert choose_reference.provable(MODEL, samples(*[1] * 5)) == (0,)
+
+
+def test_an_unknown_mode() -> None:
+    with pytest.raises(InputError, match="'maybe' is no way to use the oracle") as caught:
+        choose_reference.find(MODEL, samples(1), "maybe")  # type: ignore[arg-type]
+    assert "auto, on, off" in caught.value.fix

@@ -28,7 +28,7 @@ from torch import nn
 
 import bnfold
 from benchmarks.page import markdown_table
-from bnfold.graph.facts import count_nodes
+from bnfold.graph.nodes import count_nodes
 from bnfold.latency import benchmark
 from bnfold.torch import Loaded, to_onnx
 from models.batchnorms import seeded_statistics

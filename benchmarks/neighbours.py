@@ -30,7 +30,8 @@ from benchmarks.page import markdown_table
 from benchmarks.tools import TOOLS, Tool
 from bnfold.errors import BnfoldError
 from bnfold.folding.recognise import chains, is_batchnorm
-from bnfold.graph.facts import Facts, count_nodes
+from bnfold.graph.facts import Facts
+from bnfold.graph.nodes import count_nodes
 from bnfold.graph.scopes import scopes
 from bnfold.inputs import samples
 from bnfold.runtime import agreement, sessions

@@ -14,7 +14,8 @@ from bnfold.result import FoldResult, Site
 from bnfold.validation.validate import Validation, validate
 
 if TYPE_CHECKING:
-    from bnfold.latency.benchmark import Benchmark, benchmark
+    from bnfold.latency.benchmark import benchmark
+    from bnfold.latency.results import Benchmark
 
 __all__ = [
     "Benchmark",

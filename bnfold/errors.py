@@ -82,3 +82,13 @@ class DisagreementError(BnfoldError):
     """The folded model does not compute what the original computes."""
 
     exit_code = 1
+
+
+def reason(error: BaseException) -> str:
+    """Boil any exception down to one line: its first sentence-like line, or its class."""
+    if isinstance(error, BnfoldError):
+        return error.problem.rstrip(".")
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line.rstrip(".:") for line in lines if line), type(error).__name__)

@@ -65,8 +65,7 @@ def _stdout_errors() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        from bnfold.errors import SaveError
-        from bnfold.files.file_kind import reason
+        from bnfold.errors import SaveError, reason
 
         raise SaveError(
             f"The report could not be printed: {reason(error)}.",
@@ -97,8 +96,8 @@ def check_page(path: Path, *others: Path) -> None:
 
 
 def _check_place(path: Path, others: Sequence[Path]) -> None:
+    from bnfold.files.atomic import check_destination
     from bnfold.files.load import files_beside
-    from bnfold.pipeline.export import check_destination
 
     check_destination(path, *others)
     if path.exists():  # it may hold weights of a model; looking for that takes longer than all else here
@@ -125,7 +124,7 @@ def read_inputs(
 def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show the stages as they pass, on a terminal; into a pipe, show nothing."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
-        from bnfold.pipeline.read import silent
+        from bnfold.pipeline.progress import silent
 
         yield silent
         return

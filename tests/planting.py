@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 import bnfold
-from bnfold.folding.recognise import module_name
+from bnfold.graph.nodes import module_name
 from bnfold.inputs.samples import choose
 from bnfold.oracle.oracle import Oracle
 from bnfold.result import FoldResult

@@ -17,7 +17,7 @@ SOURCES = sorted((ROOT / "bnfold").rglob("*.py"))
 
 # A room may import from itself and from those above it.
 ROOMS = (
-    *("_version", "errors", "reasons", "result"),
+    *("_version", "errors", "reasons", "result", "options"),
     *("algebra", "tensors", "graph", "files", "ops", "folding"),
     *("runtime", "system", "inputs", "oracle", "validation", "latency", "torch", "pipeline", "report"),
 )

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from bnfold.errors import SaveError
-from bnfold.files.file_kind import reason
+from bnfold.errors import SaveError, reason
+from bnfold.files import atomic
 from bnfold.tensors.kernel_copy import start_writing
 
 if TYPE_CHECKING:
@@ -121,3 +121,20 @@ def save_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         else:
             fix = "Save to another folder."
         raise SaveError(f"{path} could not be saved: {reason(error)}.", fix) from error
+
+
+def check_destination(destination: Path, *sources: Path) -> None:
+    """Refuse a file to write before any work is spent on it.
+
+    Raises:
+        SaveError: Its folder is missing or read-only, it is no ordinary file, or it is one of `sources`.
+    """
+    atomic.destination(destination)
+    for source in sources:
+        if destination.absolute() == source.absolute() or (
+            destination.exists() and source.exists() and destination.samefile(source)
+        ):
+            raise SaveError(
+                f"{destination} is an input or an output of this command already.",
+                "Name another file to write.",
+            )

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from bnfold.errors import BnfoldError, ModelError
+from bnfold.errors import ModelError, reason
 
 _HEAD = 4096
 _SIGNATURES = (
@@ -72,16 +72,6 @@ def head_of(path: str | os.PathLike[str]) -> bytes:
     if not head:
         raise ModelError(f"{path} is empty.", "Save or download the model again.")
     return head
-
-
-def reason(error: BaseException) -> str:
-    """Boil any exception down to one line: its first sentence-like line, or its class."""
-    if isinstance(error, BnfoldError):
-        return error.problem.rstrip(".")
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line.rstrip(".:") for line in lines if line), type(error).__name__)
 
 
 def sha256(path: Path) -> str:

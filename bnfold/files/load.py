@@ -12,9 +12,9 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no stubs
 
-from bnfold.errors import BnfoldError, ModelError
+from bnfold.errors import BnfoldError, ModelError, reason
 from bnfold.files import external_data
-from bnfold.files.file_kind import describe, head_of, reason
+from bnfold.files.file_kind import describe, head_of
 from bnfold.files.protobuf_scan import RawData, WireError, field, raw_data, replaced
 from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.tensors.file_tensor import File

@@ -16,11 +16,10 @@ from pathlib import Path
 import onnx_ir as ir
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # has no stubs
 
-from bnfold.errors import SaveError
+from bnfold.errors import SaveError, reason
 from bnfold.files import external_data as external
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.external_writer import move_out, needed_by_others, own_files
-from bnfold.files.file_kind import reason
 from bnfold.files.load import PROTOBUF_LIMIT
 from bnfold.files.serialise import pieces, size, write
 

@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from bnfold.algebra.affine import Array
 from bnfold.algebra.kernel import Kernel
-from bnfold.folding.recognise import Link, link_of, module_name
+from bnfold.folding.recognise import Link, link_of
 from bnfold.graph.facts import Facts
+from bnfold.graph.nodes import module_name
 from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.ops.conv import Conv
 from bnfold.ops.pool import mean_kernel

@@ -22,18 +22,20 @@ from bnfold.files.load import from_proto, load_onnx
 from bnfold.folding.merge import merge_branches
 from bnfold.folding.merge import refusals as branch_refusals
 from bnfold.folding.provenance import Ledger
-from bnfold.folding.recognise import Chain, chains, data_norm, is_batchnorm, link_of, module_name
+from bnfold.folding.recognise import Chain, chains, data_norm, is_batchnorm, link_of
 from bnfold.folding.search import Plan, search
 from bnfold.folding.shorten import shorter
-from bnfold.graph.editor import Editor, can_stand_for, rename
-from bnfold.graph.facts import NO_FOLDS, Facts, count_nodes
+from bnfold.graph.editor import Editor
+from bnfold.graph.facts import NO_FOLDS, Facts
+from bnfold.graph.naming import can_stand_for, rename
+from bnfold.graph.nodes import count_nodes, label, module_name, name_of
 from bnfold.graph.scopes import scopes
 from bnfold.ops import operator
-from bnfold.ops.base import Operand, ToInput, ToOutput, label, name_of
+from bnfold.ops.base import Operand, ToInput, ToOutput
 from bnfold.ops.linear import Linear
 from bnfold.reasons import Reason
 from bnfold.result import FoldResult, Merge, Site
-from bnfold.tensors.product import OutOfRangeError
+from bnfold.tensors.precision import OutOfRangeError
 
 Progress = Callable[[int, int], None]
 

@@ -19,12 +19,12 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.folding.branches import Branch, Sum, Term, is_inner, is_sum, sum_of
-from bnfold.folding.recognise import module_name
-from bnfold.graph.editor import Editor, rename
+from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts
+from bnfold.graph.naming import rename
+from bnfold.graph.nodes import label, module_name
 from bnfold.graph.scopes import Scope
 from bnfold.graph.shape_inference import Dims
-from bnfold.ops.base import label
 from bnfold.reasons import Reason
 from bnfold.result import Merge
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from bnfold.folding.merge import Merged
-from bnfold.folding.recognise import Chain, is_batchnorm, module_name
+from bnfold.folding.recognise import Chain, is_batchnorm
 from bnfold.graph.facts import Facts
-from bnfold.ops.base import label
+from bnfold.graph.nodes import label, module_name
 from bnfold.reasons import Reason
 from bnfold.result import Site, Status
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +11,12 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
-from bnfold.graph.facts import FLOATS, Facts
+from bnfold.graph.facts import Facts
+from bnfold.graph.nodes import label
 from bnfold.graph.scopes import ONNX_DOMAINS, Scope
 from bnfold.ops import batchnorm
-from bnfold.ops.base import label
 from bnfold.reasons import Reason
+from bnfold.tensors.precision import FLOATS
 
 DATA_NORMS = frozenset(
     {"InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"}
@@ -124,23 +124,6 @@ def data_norm(node: ir.Node) -> Reason | None:
     if node.op_type in DATA_NORMS and node.domain in ONNX_DOMAINS:
         return reasons.DATA_STATISTICS(node=label(node), operator=node.op_type)
     return None
-
-
-def module_name(node: ir.Node, otherwise: str | None = None) -> str:
-    """The PyTorch module path that the exporter noted, otherwise the node's label, or what is given."""
-    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
-    path = None if scopes is None else _literal(scopes)
-    # the last entry is the operator within the module
-    if isinstance(path, list) and len(path) > 1 and isinstance(path[-2], str) and path[-2]:
-        return path[-2]
-    return label(node) if otherwise is None else otherwise
-
-
-def _literal(text: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return None
 
 
 def _next(link: Link, facts: Facts, barred: Collection[ir.Node]) -> Link | None:

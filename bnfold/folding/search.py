@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
-from bnfold.graph.facts import Facts, other_readers
+from bnfold.graph.facts import Facts
+from bnfold.graph.nodes import label, name_of, other_readers
 from bnfold.ops import operator
-from bnfold.ops.base import Absorb, Operand, Step, ToInput, ToOutput, label, name_of
+from bnfold.ops.base import Absorb, Operand, Step, ToInput, ToOutput
 from bnfold.reasons import Reason
 
 _LIMIT = 20_000  # steps; a search that takes more has met something that nobody thought of

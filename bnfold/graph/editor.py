@@ -9,13 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from bnfold import reasons
 from bnfold.algebra.affine import Array
-from bnfold.graph.facts import Facts, Names
-from bnfold.graph.scopes import scopes
-from bnfold.tensors.product import COARSE, OutOfRangeError, Product
-
-_ANNOTATION = "quant_parameter_tensor_names"  # under which onnx_ir keeps a value's quantization annotation
+from bnfold.graph.facts import Facts
+from bnfold.graph.naming import Names, annotated, rename
+from bnfold.tensors.precision import rounded
+from bnfold.tensors.product import Product
 
 
 class Editor:
@@ -28,7 +26,7 @@ class Editor:
         self._made: dict[tuple[object, ...], ir.Value] = {}
         self._products: dict[ir.Value, Product] = {}
         self._orphans: list[ir.Value] = []
-        self._annotated = _annotated(facts.model)
+        self.annotated = annotated(facts.model)
 
     def set_input(self, node: ir.Node, index: int, array: Array, dtype: ir.DataType, name: str) -> None:
         """Let an input of a node be a new constant.
@@ -40,9 +38,9 @@ class Editor:
             dtype: Type of the constant.
             name: The name wanted for it when there was no constant before.
         """
-        rounded = _round(node, array, dtype)
+        constant = rounded(node, array, dtype)
         self._facts.edited.pop((node, index), None)  # this is what it was waiting for
-        self._replace(node, index, ir.Tensor(rounded, dtype=dtype), _content(rounded), name)
+        self._replace(node, index, ir.Tensor(constant, dtype=dtype), _content(constant), name)
 
     def multiply(self, node: ir.Node, index: int, factors: Sequence[Array], name: str) -> None:
         """Let a constant input of a node be itself times factors, computed when it is read.
@@ -116,8 +114,10 @@ class Editor:
         rename(add.outputs[0], value)
         value.name = self._names.fresh(f"{name}.without_bias")
         add.resize_inputs(2)
-        rounded = _round(node, shift, dtype)
-        self._replace(add, 1, ir.Tensor(rounded, dtype=dtype), _content(rounded), f"{node.name or name}.bias")
+        constant = rounded(node, shift, dtype)
+        self._replace(
+            add, 1, ir.Tensor(constant, dtype=dtype), _content(constant), f"{node.name or name}.bias"
+        )
 
     def insert(
         self, before: ir.Node, op_type: str, inputs: list[ir.Value], like: ir.Node | None = None
@@ -168,7 +168,7 @@ class Editor:
                 unread = not any(output.uses() or output.is_graph_output() for output in producer.outputs)
                 if unread and producer.graph is not None and self._facts.constants.has(value):
                     self.release(producer)
-            elif value.is_initializer() and value.name not in self._annotated:
+            elif value.is_initializer() and value.name not in self.annotated:
                 self._drop(value)
 
     def _drop(self, value: ir.Value) -> None:
@@ -240,40 +240,3 @@ class Editor:
 
 def _content(array: npt.NDArray[np.generic]) -> tuple[object, ...]:
     return array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
-
-
-def can_stand_for(source: ir.Value, result: ir.Value) -> bool:
-    """Whether a value can take the place and the name of another that is an output of its graph."""
-    producer, maker = source.producer(), result.producer()
-    own = producer is not None and maker is not None and producer.graph is maker.graph
-    return not result.is_graph_output() or (own and not source.is_graph_output())
-
-
-def rename(value: ir.Value, like: ir.Value) -> None:
-    """Give a value the name, type and shape under which readers and callers know another."""
-    value.name, value.type, value.shape = like.name, like.type, like.shape
-    value.doc_string = like.doc_string
-    value.metadata_props.update(like.metadata_props)
-    value.meta.pop(_ANNOTATION, None)
-    if _ANNOTATION in like.meta:
-        value.meta[_ANNOTATION] = like.meta[_ANNOTATION]
-
-
-def _annotated(model: ir.Model) -> set[str]:
-    """The initializers that quantization annotations name."""
-    values = (value for scope in scopes(model) for node in scope.graph for value in node.outputs)
-    return {name for value in values for name in (value.meta.get(_ANNOTATION) or {}).values()}
-
-
-def _round(node: ir.Node, array: Array, dtype: ir.DataType) -> npt.NDArray[np.generic]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounded = np.asarray(array).astype(dtype.numpy())
-    wide = np.asarray(rounded, np.float64)
-    if not np.array_equal(np.isfinite(wide), np.isfinite(array)):
-        raise OutOfRangeError(node, dtype)
-    finite = np.where(np.isfinite(array), array, 0.0)
-    error = np.abs(np.where(np.isfinite(array), wide, 0.0) - finite).max(initial=0)
-    # even the largest number keeps less than half of the type's digits: all are near the end of its range
-    if error > COARSE.get(dtype, 0.0) * np.abs(finite).max(initial=0):
-        raise OutOfRangeError(node, dtype, reasons.UNDERFLOW)
-    return rounded

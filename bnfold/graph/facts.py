@@ -14,47 +14,6 @@ from bnfold.graph.constants import Constants
 from bnfold.graph.scopes import Scope, scopes
 from bnfold.graph.shape_inference import Dims, infer
 
-FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
-
-
-def count_nodes(model: ir.Model) -> int:
-    """Number of nodes in all scopes; `Constant` nodes, which are storage, left out."""
-    return sum(node.op_type != "Constant" for scope in scopes(model) for node in scope.graph)
-
-
-class Names:
-    """Gives names that nothing in a model bears yet.
-
-    Attributes:
-        original: The names that the model had at the start.
-    """
-
-    def __init__(self, model: ir.Model) -> None:
-        self._taken: set[str] = set()
-        self._count: dict[str, int] = {}
-        for scope in scopes(model):
-            self._taken.update(value.name or "" for value in scope.graph.inputs)
-            self._taken.update(scope.graph.initializers)
-            for node in scope.graph:
-                self._taken.add(node.name or "")
-                self._taken.update(output.name or "" for output in node.outputs)
-        self.original = frozenset(self._taken - {""})
-
-    def fresh(self, wanted: str) -> str:
-        """Return `wanted`, with a number behind it where it is taken, and remember it as taken."""
-        name, count = wanted, self._count.get(wanted, 1)
-        while name in self._taken:
-            count += 1
-            name = f"{wanted}_{count}"
-        self._taken.add(name)
-        self._count[wanted] = count
-        return name
-
-
-def other_readers(value: ir.Value, node: ir.Node, indices: tuple[int, ...]) -> int:
-    """How many uses a value has beside the given inputs of `node`; uses in subgraphs count."""
-    return sum(not (user is node and index in indices) for user, index in value.uses())
-
 
 @dataclass(frozen=True)
 class Folds:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from bnfold.graph.constants import Constants, held
 from bnfold.graph.scopes import ONNX_DOMAINS, subgraphs
+from bnfold.tensors.precision import FLOATS
 
 # Inputs whose numbers decide the shape of the output. ONNX's inference reads them from initializers only.
 _DECISIVE = {
@@ -35,7 +36,6 @@ _DECISIVE = {
 _BLIND = frozenset(
     {"Add", "BatchNormalization", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mul", "PRelu", "Sub"}
 )
-_FRACTIONS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 _LARGE = 1000  # bytes; no constant beyond holds sizes
 
 
@@ -152,7 +152,7 @@ class _Sketch:
 
 
 def _may_hold_sizes(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype not in _FRACTIONS or any(
+    return tensor.dtype not in FLOATS or any(
         node.op_type not in _BLIND or node.domain not in ONNX_DOMAINS for node, _ in value.uses()
     )
 

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from bnfold.errors import InputError
-from bnfold.files.file_kind import describe, reason, sha256
+from bnfold.errors import InputError, reason
+from bnfold.files.file_kind import describe, sha256
 from bnfold.inputs import images
 from bnfold.inputs.samples import Samples, fit
 from bnfold.inputs.values import Array

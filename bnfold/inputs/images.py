@@ -16,8 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from bnfold.errors import InputError, MissingExtraError
-from bnfold.files.file_kind import reason
+from bnfold.errors import InputError, MissingExtraError, reason
 from bnfold.inputs.samples import Samples, fit
 from bnfold.inputs.values import FLOATS, Array
 from bnfold.runtime.interface import Port

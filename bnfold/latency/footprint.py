@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from bnfold.errors import BnfoldError, ModelError
 from bnfold.files.external_data import data_files, tensors
-from bnfold.graph.facts import count_nodes
+from bnfold.graph.nodes import count_nodes
 from bnfold.latency import memory_probe
 from bnfold.runtime import sessions
 from bnfold.runtime.interface import as_ir

@@ -7,7 +7,8 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, label
+from bnfold.graph.nodes import label
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput
 from bnfold.reasons import Reason
 
 

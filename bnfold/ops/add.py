@@ -8,7 +8,8 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.ops.base import Answer, Operator, Rewrite, Step, ToInput, ToOutput, label
+from bnfold.graph.nodes import label
+from bnfold.ops.base import Answer, Operator, Rewrite, Step, ToInput, ToOutput
 from bnfold.ops.broadcast import from_operand, to_constant, to_operand
 from bnfold.reasons import Reason
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.facts import Facts
+from bnfold.graph.nodes import label
 from bnfold.reasons import Reason
 
 
@@ -98,40 +99,6 @@ class Operator:
     def at_input_rebalanced(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """As `at_input`, where the node's other inputs may change as well (`ToInput` beside `ToOutput`)."""
         return self.at_input(node, index, affine, facts)
-
-
-def label(node: ir.Node) -> str:
-    """How a report names a node: by its name, or by the first output that it has."""
-    return node.name or (node.outputs[0].name if node.outputs else None) or node.op_type
-
-
-def name_of(value: ir.Value | None) -> str:
-    """How a report names a value."""
-    return (value.name or "an unnamed value") if value is not None else "an input that is left out"
-
-
-def integer(node: ir.Node, name: str, default: int) -> int:
-    """An integer attribute, or its default."""
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_int()
-
-
-def real(node: ir.Node, name: str, default: float) -> float:
-    """A float attribute, or its default."""
-    attribute = node.attributes.get(name)
-    return default if attribute is None else float(attribute.as_float())
-
-
-def text(node: ir.Node, name: str, default: str) -> str:
-    """A string attribute, or its default."""
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_string()
-
-
-def integers(node: ir.Node, name: str) -> tuple[int, ...]:
-    """A list of integers in an attribute, empty where it is left out."""
-    attribute = node.attributes.get(name)
-    return () if attribute is None else tuple(attribute.as_ints())
 
 
 def wrong_axis(node: ir.Node, affine: Affine, allowed: object) -> Reason:

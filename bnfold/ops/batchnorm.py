@@ -8,10 +8,12 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.editor import Editor
-from bnfold.graph.facts import FLOATS, Facts, Folds
-from bnfold.ops.base import Absorb, Answer, integer, label, name_of, real
+from bnfold.graph.facts import Facts, Folds
+from bnfold.graph.nodes import integer, label, name_of, real
+from bnfold.ops.base import Absorb, Answer
 from bnfold.ops.linear import Linear
 from bnfold.reasons import Reason
+from bnfold.tensors.precision import FLOATS
 
 _PARAMETERS = (1, 2, 3, 4)  # scale γ, bias β, mean μ, variance σ²
 

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.ops.base import Operand, label, name_of
+from bnfold.graph.nodes import label, name_of
+from bnfold.ops.base import Operand
 from bnfold.reasons import Reason
 
 

@@ -12,8 +12,9 @@ from bnfold.algebra.affine import Affine, Array
 from bnfold.algebra.kernel import Kernel
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import NO_FOLDS, Facts, Folds
+from bnfold.graph.nodes import integer, integers, label, name_of, text
 from bnfold.ops import quantized
-from bnfold.ops.base import Absorb, Answer, integer, integers, label, name_of, text
+from bnfold.ops.base import Absorb, Answer
 from bnfold.ops.linear import (
     Weighted,
     bias_problem,
@@ -25,7 +26,8 @@ from bnfold.ops.linear import (
     write_weight,
 )
 from bnfold.reasons import Reason
-from bnfold.tensors.product import Elements, parts
+from bnfold.tensors.parts import parts
+from bnfold.tensors.precision import Elements
 
 
 class Convolution(Weighted):

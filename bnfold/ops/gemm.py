@@ -9,7 +9,8 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts, Folds
-from bnfold.ops.base import Absorb, Answer, integer, label, name_of, real
+from bnfold.graph.nodes import integer, label, name_of, real
+from bnfold.ops.base import Absorb, Answer
 from bnfold.ops.linear import (
     Weighted,
     bias_problem,

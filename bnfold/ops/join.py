@@ -9,7 +9,8 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, label, name_of
+from bnfold.graph.nodes import integer, label, name_of
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput
 from bnfold.reasons import Reason
 
 _Indices = npt.NDArray[np.int64]

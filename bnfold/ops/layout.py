@@ -8,9 +8,10 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
+from bnfold.graph.nodes import integer, integers, label, name_of
 from bnfold.graph.reshape import regroup
 from bnfold.graph.shape_inference import Dims
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, integers, label, name_of
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput
 from bnfold.reasons import Reason
 
 

@@ -11,11 +11,13 @@ from bnfold import reasons
 from bnfold.algebra import matmul
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.editor import Editor
-from bnfold.graph.facts import FLOATS, NO_FOLDS, Facts, Folds
+from bnfold.graph.facts import NO_FOLDS, Facts, Folds
+from bnfold.graph.nodes import label, name_of
 from bnfold.ops import quantized
-from bnfold.ops.base import Absorb, Answer, Operator, label, name_of, wrong_axis
+from bnfold.ops.base import Absorb, Answer, Operator, wrong_axis
 from bnfold.reasons import Reason
-from bnfold.tensors.product import OutOfRangeError, parts
+from bnfold.tensors.parts import parts
+from bnfold.tensors.precision import FLOATS, OutOfRangeError
 
 
 class Linear(Operator):

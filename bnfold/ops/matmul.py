@@ -9,8 +9,9 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts, Folds
+from bnfold.graph.nodes import integer, label, name_of
 from bnfold.graph.scopes import ONNX_DOMAINS
-from bnfold.ops.base import Absorb, Answer, ToInput, ToOutput, integer, label, name_of, wrong_axis
+from bnfold.ops.base import Absorb, Answer, ToInput, ToOutput, wrong_axis
 from bnfold.ops.linear import (
     Weighted,
     channel_problem,

@@ -8,18 +8,8 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.ops.base import (
-    Answer,
-    Operator,
-    ToInput,
-    ToOutput,
-    integers,
-    label,
-    name_of,
-    real,
-    text,
-    wrong_axis,
-)
+from bnfold.graph.nodes import integers, label, name_of, real, text
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, wrong_axis
 from bnfold.reasons import Reason
 
 

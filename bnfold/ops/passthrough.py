@@ -8,7 +8,8 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, label
+from bnfold.graph.nodes import integer, label
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput
 from bnfold.reasons import Reason
 
 

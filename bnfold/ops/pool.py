@@ -9,7 +9,8 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.algebra.kernel import Kernel
 from bnfold.graph.facts import Facts
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, integer, integers, label, name_of, text
+from bnfold.graph.nodes import integer, integers, label, name_of, text
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput
 from bnfold.reasons import Reason
 
 

@@ -10,10 +10,10 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts
+from bnfold.graph.nodes import integer, label, name_of
 from bnfold.graph.scopes import ONNX_DOMAINS
-from bnfold.ops.base import integer, label, name_of
 from bnfold.reasons import Reason
-from bnfold.tensors.product import parts
+from bnfold.tensors.parts import parts
 
 _LIMITS = {
     ir.DataType.from_numpy(np.dtype(kind)): np.iinfo(kind)

@@ -10,8 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 
-from bnfold.errors import BnfoldError
-from bnfold.files.file_kind import reason
+from bnfold.errors import BnfoldError, reason
 from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.oracle.ops import operator
 from bnfold.oracle.ops.call import NARROW, Call, Operator, Refusal, array_of, attributes_of

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from bnfold.oracle.ops.call import Array, is_float, widen
 from bnfold.oracle.prepare import Readers, Stored
+from bnfold.tensors.precision import ROUNDOFF
 
 # The inputs that are weights of a layer; an empty tuple stands for all.
 _ARITHMETIC: dict[str, tuple[int, ...]] = {
@@ -37,12 +38,6 @@ _LAYOUT: dict[str, tuple[int, ...]] = {
     "Concat": (),
     "DequantizeLinear": (1,),
 }
-_ROUNDOFF = {
-    ir.DataType.DOUBLE: 2.0**-53,
-    ir.DataType.FLOAT: 2.0**-24,
-    ir.DataType.FLOAT16: 2.0**-11,
-    ir.DataType.BFLOAT16: 2.0**-8,
-}
 
 
 def read(tensor: ir.TensorProtocol, seed: int | None = None) -> Array:
@@ -54,10 +49,10 @@ def read(tensor: ir.TensorProtocol, seed: int | None = None) -> Array:
             the tensor's type. Zero stays zero.
     """
     array = np.asarray(widen(tensor.numpy()))
-    if seed is None or tensor.dtype not in _ROUNDOFF:
+    if seed is None or tensor.dtype not in ROUNDOFF:
         return array
     rng = np.random.default_rng([seed, zlib.crc32((tensor.name or "").encode())])
-    roundoff = _ROUNDOFF[tensor.dtype]
+    roundoff = ROUNDOFF[tensor.dtype]
     return array * (1 + rng.uniform(-roundoff, roundoff, array.shape))
 
 

@@ -15,9 +15,8 @@ import onnx.checker
 import onnx.inliner
 import onnx_ir as ir
 
-from bnfold.errors import ModelError
+from bnfold.errors import ModelError, reason
 from bnfold.files.external_data import self_contained
-from bnfold.files.file_kind import reason
 from bnfold.files.load import from_proto, load_onnx
 from bnfold.oracle.ops.call import Array
 from bnfold.runtime.sessions import ModelLike

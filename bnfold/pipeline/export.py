@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from bnfold.errors import DisagreementError, SaveError
-from bnfold.files import atomic
+from bnfold.errors import DisagreementError
+from bnfold.files.atomic import check_destination
 from bnfold.files.external_data import data_files
 from bnfold.files.load import blaming
 from bnfold.files.save import save_onnx
-from bnfold.folding.fold import fold, fold_into
-from bnfold.pipeline.read import Progress, Source, read_model, read_onnx, silent
+from bnfold.folding.fold import fold_into
+from bnfold.pipeline.progress import Progress, silent, within
+from bnfold.pipeline.read import Source, read_model, read_onnx
+from bnfold.pipeline.rollback import Attempt
 from bnfold.result import FoldResult
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Inputs
-    from bnfold.latency.benchmark import Benchmark
+    from bnfold.latency.results import Benchmark
     from bnfold.validation.choose_reference import OracleMode
     from bnfold.validation.validate import Validation
 
@@ -153,7 +155,7 @@ def export(
         progress=progress,
     )
     check_destination(target, *data_files(original.model))
-    attempt = _Attempt(original, merge, inline_functions, progress)
+    attempt = Attempt(original, merge, inline_functions, progress)
     folded = attempt.fold(keep)
     validation: Validation | None = None
     rolled_back: tuple[str, ...] = ()
@@ -171,7 +173,7 @@ def export(
                 tolerance=tolerance,
                 oracle=oracle,
                 per_layer=per_layer,
-                on_progress=_within("validate", progress),
+                on_progress=within("validate", progress),
             )
 
         validation = check(folded)
@@ -241,55 +243,9 @@ def fold_file(
             merge=merge,
             inline_functions=inline_functions,
             keep=keep,
-            on_progress=_within("fold", progress),
+            on_progress=within("fold", progress),
         )
     return Export(original, target, folded)
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """How a model is folded, for one fold or several."""
-
-    source: Source
-    merge: bool
-    inline_functions: bool
-    progress: Progress
-
-    def fold(self, keep: Collection[str]) -> FoldResult[ir.Model]:
-        """Fold all but what shall be kept."""
-        self.progress("fold", 0, 0)
-        with blaming(self.source.path):
-            return fold(
-                self.source.model,
-                merge=self.merge,
-                inline_functions=self.inline_functions,
-                keep=keep,
-                on_progress=_within("fold", self.progress),
-            )
-
-    def without_bad_folds(
-        self,
-        result: FoldResult[ir.Model],
-        validation: Validation,
-        keep: Collection[str],
-        check: Callable[[FoldResult[ir.Model]], Validation],
-    ) -> tuple[FoldResult[ir.Model], Validation, tuple[str, ...]]:
-        """Leave alone what is folded wrongly, and fold and check again, until all is right or none is blamed.
-
-        What is blamed is left alone from then on, so there are no more rounds than nodes. Nodes of functions
-        that are inlined before the fold have no name in the original, and so cannot be blamed.
-        """
-        undone: dict[str, None] = {}
-        inlined = self.inline_functions and self.source.model.functions
-        while not validation.passed and validation.blame and not inlined:
-            wrong = [layer for layer in validation.layers if not layer.agrees] or [validation.blame.layer]
-            blamed = {name for layer in wrong for name in layer.originals} - undone.keys() - set(keep)
-            if not blamed:
-                break
-            undone |= dict.fromkeys(sorted(blamed))
-            result = self.fold({*keep, *undone})
-            validation = check(result)
-        return result, validation, tuple(undone)
 
 
 def compare_latency(
@@ -315,29 +271,7 @@ def compare_latency(
             seconds=seconds,
             seed=seed,
             inputs=inputs,
-            on_progress=_within("time", progress),
+            on_progress=within("time", progress),
         )
         for provider in providers
     )
-
-
-def check_destination(destination: Path, *sources: Path) -> None:
-    """Refuse a file to write before any work is spent on it.
-
-    Raises:
-        SaveError: Its folder is missing or read-only, it is no ordinary file, or it is one of `sources`.
-    """
-    atomic.destination(destination)
-    for source in sources:
-        if destination.absolute() == source.absolute() or (
-            destination.exists() and source.exists() and destination.samefile(source)
-        ):
-            raise SaveError(
-                f"{destination} is an input or an output of this command already.",
-                "Name another file to write.",
-            )
-
-
-def _within(stage: str, progress: Progress) -> Callable[[int, int], None]:
-    """Give one stage a progress callback of its own."""
-    return lambda done, total: progress(stage, done, total)

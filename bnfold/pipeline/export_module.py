@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import InputError
+from bnfold.files.atomic import check_destination
 from bnfold.files.file_kind import describe, head_of
-from bnfold.pipeline.export import check_destination
-from bnfold.pipeline.read import Progress, silent
+from bnfold.pipeline.progress import Progress, silent
 
 if TYPE_CHECKING:
     from bnfold.torch.read.load import Kind

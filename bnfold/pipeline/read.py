@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +13,9 @@ import onnx_ir as ir
 from bnfold.errors import InputError, ModelError
 from bnfold.files.file_kind import describe, head_of
 from bnfold.files.load import load_onnx
+from bnfold.pipeline.progress import Progress, silent
 
 Kind = Literal["onnx", "module", "exported program", "torchscript", "state_dict", "safetensors"]
-Progress = Callable[[str, int, int], None]
-"""Called as `progress(stage, done, total)`; a stage of unknown length has the total 0."""
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Report progress to nobody."""
-    del stage, done, total
 
 
 _TORCH_SUFFIXES = frozenset({".pt", ".pth", ".pt2", ".pkl", ".bin", ".ckpt", ".safetensors"})

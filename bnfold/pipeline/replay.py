@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnfold.errors import InputError
-from bnfold.files.file_kind import reason, sha256
+from bnfold.errors import InputError, reason
+from bnfold.files.file_kind import sha256
 from bnfold.inputs.given import Given
-from bnfold.pipeline.read import Progress, read_model, silent
+from bnfold.pipeline.progress import Progress, silent
+from bnfold.pipeline.read import read_model
 from bnfold.system.environment import versions
 from bnfold.validation.validate import Validation, validate
 

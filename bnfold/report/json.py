@@ -21,7 +21,7 @@ from bnfold.runtime.sessions import CUDA_OPTIONS
 from bnfold.system.environment import environment, versions
 
 if TYPE_CHECKING:
-    from bnfold.latency.benchmark import Benchmark, Row
+    from bnfold.latency.results import Benchmark, Row
     from bnfold.pipeline.export import Export
     from bnfold.pipeline.read import Source
     from bnfold.pipeline.replay import Replay

@@ -24,6 +24,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bnfold.runtime.interface import dtype_name
+from bnfold.tensors.precision import ROUNDOFF
+
 TOLERANCES = {
     # About 420 units in the last place of the scale: a few dozen layers, each rounding its sums otherwise.
     "float32": 5e-5,
@@ -36,8 +39,8 @@ TOLERANCES = {
 }
 
 
-UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-"""Unit roundoff: the largest relative error of rounding one number to the type."""
+UNITS = {dtype_name(dtype): roundoff for dtype, roundoff in ROUNDOFF.items()}
+"""Unit roundoff by the name of a type."""
 
 
 @dataclass(frozen=True)

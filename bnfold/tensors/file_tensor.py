@@ -13,8 +13,7 @@ from typing import BinaryIO
 
 import onnx_ir as ir
 
-from bnfold.errors import ModelError
-from bnfold.files.file_kind import reason
+from bnfold.errors import ModelError, reason
 from bnfold.tensors.block_tensor import BLOCK, BlockTensor
 from bnfold.tensors.kernel_copy import copy
 

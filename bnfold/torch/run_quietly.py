@@ -73,3 +73,16 @@ def from_torch(filename: str) -> bool:
     """Whether a file is one of torch's own."""
     home = torch.__file__
     return home is not None and Path(filename).is_relative_to(Path(home).parent)
+
+
+@contextlib.contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Put the buffers back that the block changes; running a module can change them, even in eval mode."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)

@@ -21,8 +21,8 @@ from typing import Any, TypeGuard
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.folding.recognise import is_batchnorm, module_name
-from bnfold.ops.base import label
+from bnfold.folding.recognise import is_batchnorm
+from bnfold.graph.nodes import label, module_name
 from bnfold.oracle.oracle import Oracle
 from bnfold.runtime import sessions
 from bnfold.runtime.agreement import UNITS, compare

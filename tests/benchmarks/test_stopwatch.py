@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import stopwatch
-from bnfold.latency.benchmark import Benchmark, Row
 from bnfold.latency.footprint import Footprint
+from bnfold.latency.results import Benchmark, Row
 from bnfold.oracle.multiply_adds import multiply_adds
 
 

@@ -147,9 +147,9 @@ def test_external_data_that_is_missing_or_elsewhere_is_refused(run, tmp_path, lo
 def test_a_disagreement_exits_1_writes_the_report_and_no_model(run, model, tmp_path, monkeypatch) -> None:
     import onnx_ir as ir
 
-    from bnfold.pipeline import export
+    from bnfold.pipeline import rollback
 
-    honest = export.fold
+    honest = rollback.fold
 
     def wrong(given, **options):
         result = honest(given, **options)
@@ -157,7 +157,7 @@ def test_a_disagreement_exits_1_writes_the_report_and_no_model(run, model, tmp_p
             value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.5), name=value.name)
         return result
 
-    monkeypatch.setattr(export, "fold", wrong)
+    monkeypatch.setattr(rollback, "fold", wrong)
     out, report = tmp_path / "out.onnx", tmp_path / "report.json"
     out.write_text("what was there before")
     result = run("export", model, "-o", out, "--json", report)

@@ -13,8 +13,9 @@ from onnx import helper, numpy_helper
 import bnfold
 from bnfold.errors import InputError
 from bnfold.folding.fold import _Pass, fold_into
-from bnfold.tensors import product
-from bnfold.tensors.product import OutOfRangeError, Product
+from bnfold.tensors import parts
+from bnfold.tensors.precision import OutOfRangeError
+from bnfold.tensors.product import Product
 from tests.graphs import assert_same, build, feeds, fold_and_compare, kept_codes, operators, run, weight
 from tests.graphs import statistics as any_statistics
 
@@ -648,7 +649,7 @@ def test_what_is_computed_in_blocks_has_the_same_bits(layer, monkeypatch):
     model = both_sides(layer)
     whole = fold_and_compare(model)
     assert {site.status for site in whole.sites} == {"folded"}
-    monkeypatch.setattr(product, "BLOCK", 40)
+    monkeypatch.setattr(parts, "BLOCK", 40)
     assert in_bytes(bnfold.fold(model).model) == in_bytes(whole.model)
 
 
@@ -660,7 +661,7 @@ def test_a_product_of_matrices_in_blocks_has_the_same_bits(monkeypatch):
     )
     whole = fold_and_compare(model)
     assert operators(whole.model) == ["MatMul", "Add"]
-    monkeypatch.setattr(product, "BLOCK", 40)
+    monkeypatch.setattr(parts, "BLOCK", 40)
     assert in_bytes(bnfold.fold(model).model) == in_bytes(whole.model)
 
 
@@ -743,5 +744,5 @@ def test_integers_are_flipped_in_blocks(lowest, status, monkeypatch):
     )
     whole = fold_and_compare(model)
     assert [site.status for site in whole.sites] == [status]
-    monkeypatch.setattr(product, "BLOCK", 20)
+    monkeypatch.setattr(parts, "BLOCK", 20)
     assert in_bytes(bnfold.fold(model).model) == in_bytes(whole.model)

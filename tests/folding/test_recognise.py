@@ -8,8 +8,9 @@ import pytest
 
 import bnfold
 from bnfold.algebra.affine import Affine
-from bnfold.folding.recognise import Chain, chains, data_norm, is_batchnorm, link_of, module_name
+from bnfold.folding.recognise import Chain, chains, data_norm, is_batchnorm, link_of
 from bnfold.graph.facts import Facts
+from bnfold.graph.nodes import module_name
 from bnfold.graph.scopes import scopes
 from bnfold.reasons import Reason
 from tests.graphs import build, fold_and_compare, kept_codes, operators, statistics, weight

@@ -15,8 +15,9 @@ from onnx import numpy_helper, parser
 from bnfold.errors import InputError, ModelError, ProviderError
 from bnfold.latency import benchmark as module
 from bnfold.latency import footprint
-from bnfold.latency.benchmark import OPTIMIZERS, Benchmark, Row, benchmark
+from bnfold.latency.benchmark import OPTIMIZERS, benchmark
 from bnfold.latency.interleave import MAX_LOADS, Contest, Setting
+from bnfold.latency.results import Benchmark, Row
 
 HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
 SIZE = 256

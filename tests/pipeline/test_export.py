@@ -13,9 +13,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.errors import DisagreementError, InputError, ModelError, SaveError
+from bnfold.files.atomic import check_destination
 from bnfold.folding.fold import fold
 from bnfold.pipeline import export as module
-from bnfold.pipeline.export import ExportDisagreementError, check_destination, export, fold_file
+from bnfold.pipeline.export import ExportDisagreementError, export, fold_file
 from bnfold.validation.validate import Validation
 
 COMPARING = sys.modules["bnfold.validation.validate"]

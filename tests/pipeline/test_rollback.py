@@ -18,11 +18,11 @@ from rich.console import Console
 
 import bnfold
 from bnfold.algebra.kernel import Kernel
-from bnfold.ops.base import label
+from bnfold.graph.nodes import label
 from bnfold.ops.conv import Conv
 from bnfold.ops.linear import Weighted, multiplied
 from bnfold.ops.matmul import MatMul
-from bnfold.pipeline import export as module
+from bnfold.pipeline import rollback as module
 from bnfold.pipeline.export import Export, ExportDisagreementError, export
 from bnfold.report import json as report
 from bnfold.report.terminal import text
@@ -248,7 +248,7 @@ def refused(model: onnx.ModelProto, **options: Any) -> ExportDisagreementError:
 
 def test_a_fault_that_no_fold_made_ends_with_the_disagreement(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = _counted(monkeypatch)
-    honest = export.fold
+    honest = module.fold
 
     def spoiled(model: ir.Model, **options: Any) -> Any:
         result = honest(model, **options)

@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnfold import reasons
-from bnfold.graph.editor import _round
 from bnfold.ops.linear import row_times, times_column
-from bnfold.tensors import product as module
+from bnfold.tensors import parts as module
 from bnfold.tensors.file_tensor import File, FileTensor
-from bnfold.tensors.product import COARSE, OutOfRangeError, Product, parts
+from bnfold.tensors.parts import parts
+from bnfold.tensors.precision import COARSE, OutOfRangeError, rounded
+from bnfold.tensors.product import Product
 
 NODE = ir.Node("", "Conv", [], name="conv")
 TYPES = [np.dtype(kind) for kind in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
@@ -88,7 +89,7 @@ def test_bits_are_those_of_the_plain_formula(kind, shape, factors, tmp_path) -> 
 
 def decision(dtype: ir.DataType, exact: np.ndarray) -> object:
     try:
-        return bits(_round(NODE, exact, dtype))
+        return bits(rounded(NODE, exact, dtype))
     except OutOfRangeError as error:
         return error.rule
 
@@ -166,11 +167,6 @@ def test_an_overflow_is_noticed_beside_an_infinity_that_was_there() -> None:
     array = np.array([np.inf, 1, 60000, np.nan] * 4, np.float16)
     assert answer(product(array, np.array(1.05))) == bits(plain(array, np.array(1.05)))
     assert answer(product(array, np.array(1.2))) is reasons.OVERFLOW
-
-
-def test_the_smallest_distances_are_those_of_the_types() -> None:
-    for dtype, distance in module._SUBNORMAL.items():
-        assert float(ml_dtypes.finfo(dtype.numpy()).smallest_subnormal) == distance
 
 
 @given(

@@ -24,7 +24,7 @@ from bnfold.report.page.view import View, view
 from bnfold.report.page.weight_ranges import ranges
 
 if TYPE_CHECKING:
-    from bnfold.latency.benchmark import Row
+    from bnfold.latency.results import Row
     from bnfold.pipeline.export import Export
 
 
@@ -40,7 +40,7 @@ def page(export: Export, *, command: str, record: Mapping[str, Any]) -> str:
     Raises:
         MissingExtraError: Jinja2 or matplotlib is not installed.
     """
-    from bnfold.latency.benchmark import THRESHOLD
+    from bnfold.latency.results import THRESHOLD
 
     original, folded = export.source.model, export.fold.model
     shown = view(

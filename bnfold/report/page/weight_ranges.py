@@ -23,25 +23,19 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.affine import Array
-from bnfold.folding.recognise import module_name
-from bnfold.graph.facts import FLOATS, Facts
+from bnfold.graph.facts import Facts
+from bnfold.graph.nodes import integer, label, module_name
 from bnfold.graph.scopes import ONNX_DOMAINS, scopes
 from bnfold.ops import quantized
-from bnfold.ops.base import integer, label
 from bnfold.result import FoldResult
 from bnfold.runtime.interface import dtype_name
+from bnfold.tensors.precision import FLOATS, SMALLEST_NORMAL
 
 WORSE = 1.0
 """From how many bits lost through the fold a layer is worth a warning."""
 
 _BITS = 8.0
 _OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_SMALLEST_NORMAL = {
-    ir.DataType.FLOAT16: 2.0**-14,
-    ir.DataType.BFLOAT16: 2.0**-126,
-    ir.DataType.FLOAT: 2.0**-126,
-    ir.DataType.DOUBLE: 2.0**-1022,
-}
 _Key = tuple[str, str]  # the label of a scope, the name of a node in it
 
 
@@ -173,7 +167,7 @@ def _measure(node: ir.Node, facts: Facts) -> WeightRange | None:
     size = np.abs(weight)
     return WeightRange(
         maxima=tuple(_by_channel(node, index, size).max(axis=1, initial=0).tolist()),
-        subnormals=int(np.count_nonzero((size > 0) & (size < _SMALLEST_NORMAL[dtype]))),
+        subnormals=int(np.count_nonzero((size > 0) & (size < SMALLEST_NORMAL[dtype]))),
     )
 
 

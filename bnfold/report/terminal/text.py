@@ -16,7 +16,7 @@ from bnfold.report.terminal.fates import sites
 from bnfold.report.terminal.tables import count, headed, size, small
 
 if TYPE_CHECKING:
-    from bnfold.latency.benchmark import Benchmark, Row
+    from bnfold.latency.results import Benchmark, Row
     from bnfold.pipeline.export import Export
     from bnfold.pipeline.read import Source
     from bnfold.pipeline.replay import Replay

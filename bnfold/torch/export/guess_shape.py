@@ -14,8 +14,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bnfold.torch.export import signature
-from bnfold.torch.export.refuse_lossy import untouched
-from bnfold.torch.run_quietly import eval_mode, silent
+from bnfold.torch.run_quietly import eval_mode, silent, untouched
 
 _COMMON = (224, 32, 28, 64, 96, 128, 256, 299, 384, 512, 16, 8)
 _COMMON_DEEP = (32, 64, 16, 8)  # in three dimensions

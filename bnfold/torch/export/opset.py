@@ -6,8 +6,7 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 
-from bnfold.errors import InputError, ModelError
-from bnfold.files.file_kind import reason
+from bnfold.errors import InputError, ModelError, reason
 
 OLDEST = 7  # from here on, BatchNormalization has the meaning that bnfold's exports rely on
 NATIVE = range(18, 26)  # what the exporter writes; others are converted to

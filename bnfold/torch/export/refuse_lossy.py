@@ -23,6 +23,7 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from bnfold.errors import ModelError
+from bnfold.torch.run_quietly import untouched
 
 _BATCH_NORMS = frozenset(
     {
@@ -179,19 +180,6 @@ def _path_of(node: torch.fx.Node) -> str:
     """The path of the submodule that a node of a program comes from."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return str(stack[-1][0]) if stack else ""
-
-
-@contextlib.contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
-    """Put the buffers back that the block changes; running a module can change them, even in eval mode."""
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from bnfold.errors import InputError, MissingExtraError, ModelError
-from bnfold.files.file_kind import reason
+from bnfold.errors import InputError, MissingExtraError, ModelError, reason
 from bnfold.torch.export import open_sizes as sizes_
 from bnfold.torch.export import opset as opset_
 from bnfold.torch.export import refuse_lossy, torchscript_exporter
@@ -19,7 +18,7 @@ from bnfold.torch.export.example_inputs import Inputs, Note, bound, unsaid
 from bnfold.torch.export.outputs import Outputs, name_outputs, outputs_of
 from bnfold.torch.export.verify import Run, Verifier
 from bnfold.torch.read.load import Loaded
-from bnfold.torch.run_quietly import eval_mode, quiet, silent
+from bnfold.torch.run_quietly import eval_mode, quiet, silent, untouched
 
 _LARGEST_CONSTANT = 10**8  # elements; above the largest weight, which may have to be evaluated
 
@@ -278,7 +277,7 @@ def _elsewhere(job: _Job, module: nn.Module) -> list[_Sample]:
     for name, tries in sizes_.other_sizes(job.inputs, job.sizes):
         for length, inputs in tries:
             try:
-                with torch.no_grad(), refuse_lossy.untouched(module), quiet():
+                with torch.no_grad(), untouched(module), quiet():
                     outputs = outputs_of(job.call(module)(inputs))
             except Exception:  # a size that the user's own code does not take
                 continue

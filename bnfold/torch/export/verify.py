@@ -19,8 +19,7 @@ from torch import nn
 from bnfold.errors import ModelError
 from bnfold.runtime import sessions
 from bnfold.torch.export.outputs import outputs_of
-from bnfold.torch.export.refuse_lossy import untouched
-from bnfold.torch.run_quietly import quiet
+from bnfold.torch.run_quietly import quiet, untouched
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from bnfold.errors import InputError
-from bnfold.files.file_kind import reason
+from bnfold.errors import InputError, reason
 from bnfold.torch.read.importing import from_here
 
 _FACTORY = re.compile(r"(?P<module>\w+(\.\w+)*):(?P<name>\w+(\.\w+)*)")

@@ -8,8 +8,7 @@ import stat
 import zipfile
 from typing import BinaryIO
 
-from bnfold.errors import ModelError, UnsafePickleError
-from bnfold.files.file_kind import reason
+from bnfold.errors import ModelError, UnsafePickleError, reason
 
 _ESCAPING = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:|\0")
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")

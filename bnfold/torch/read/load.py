@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import pickle
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,22 +14,17 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from bnfold.errors import InputError, MissingExtraError, ModelError
-from bnfold.files.file_kind import describe, head_of, reason
+from bnfold.errors import InputError, MissingExtraError, ModelError, reason
+from bnfold.files.file_kind import describe, head_of
+from bnfold.options import LoadRequest
 from bnfold.system.torch_advisories import weaknesses
 from bnfold.torch.read import architecture, archive, checkpoint, torchscript, weights
-from bnfold.torch.read.importing import from_here
-from bnfold.torch.read.safety import pickle_protocol, pickles, pt2
+from bnfold.torch.read.safety import pt2
 from bnfold.torch.read.safety import torchscript as torchscript_safety
+from bnfold.torch.read.safety.unpickle import _LEGACY_PICKLES, SAVE_WHOLE, _trusted, plain_pickle, unpickle
 
 Kind: TypeAlias = Literal["module", "exported program", "torchscript", "state_dict", "safetensors"]
 
-# A file from before PyTorch 1.6 is a row of pickles: a magic number, a version, the system, the object, the
-# keys of its storages; then the storages themselves.
-_LEGACY_PICKLES = 5
-_SAVE_WHOLE = (
-    "Save the whole model: torch.save(model, path), or torch.export.save(torch.export.export(...), path)."
-)
 _TRUSTED = "Opened with --trust: the file could run any code on this machine while it was read."
 
 
@@ -52,18 +45,6 @@ class Loaded:
     kind: Kind
     was_training: bool
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A file, and what was said about how to read it."""
-
-    path: str
-    arch: str | None
-    arch_args: Mapping[str, Any] | str | None
-    key: str | None
-    trust: bool
-    allow: Sequence[str]
 
 
 def load(
@@ -100,7 +81,7 @@ def load(
         MissingExtraError: A safetensors file, and the package safetensors is not installed.
     """
     head = head_of(path)
-    request = _Request(os.fspath(path), arch, arch_args, key, trust, allow)
+    request = LoadRequest(os.fspath(path), arch, arch_args, key, trust, allow)
     if arch_args and not arch:
         raise InputError("--arch-args goes with --arch.", "Add --arch package.module:factory")
     loaded = _load(Path(path), describe(head), request)
@@ -119,26 +100,26 @@ def _known_weaknesses(loaded: Loaded) -> list[str]:
     ]
 
 
-def _load(path: Path, kind: str, request: _Request) -> Loaded:
+def _load(path: Path, kind: str, request: LoadRequest) -> Loaded:
     if kind == "a safetensors file (weights without a network)":
         return _choose(_safetensors(path), request, "safetensors")
     with path.open("rb") as stream:
         if kind == "a zip archive (as PyTorch writes)":
             return _load_archive(stream, request)
         if kind == "a PyTorch file in the format before 1.6":
-            return _choose(_unpickle(stream, request, _LEGACY_PICKLES), request)
+            return _choose(unpickle(stream, request, _LEGACY_PICKLES), request)
         if kind == "a pickle":
-            return _choose(_plain_pickle(stream, request), request)
+            return _choose(plain_pickle(stream, request), request)
     fixes = {
         "an ONNX model": "Give it the suffix .onnx, and use it as it is.",
         "a Git LFS pointer, not the file itself": "Fetch the file itself with: git lfs pull",
     }
     raise ModelError(
-        f"{path} is {kind or 'some other kind of file'}, not a PyTorch model.", fixes.get(kind, _SAVE_WHOLE)
+        f"{path} is {kind or 'some other kind of file'}, not a PyTorch model.", fixes.get(kind, SAVE_WHOLE)
     )
 
 
-def _load_archive(stream: BinaryIO, request: _Request) -> Loaded:
+def _load_archive(stream: BinaryIO, request: LoadRequest) -> Loaded:
     names, path = archive.entries(stream, request.path), request.path
     if archive.is_torchscript(names):
         _refuse_options(request, "TorchScript")
@@ -160,73 +141,8 @@ def _load_archive(stream: BinaryIO, request: _Request) -> Loaded:
             "Load it with that version, export it to ONNX there, or export the model anew.",
         )
     if "data.pkl" not in names:
-        raise ModelError(f"{path} is a zip archive, but not one of PyTorch's.", _SAVE_WHOLE)
-    return _choose(_unpickle(stream, request), request)
-
-
-def _unpickle(stream: BinaryIO, request: _Request, rows: int = 0) -> Any:
-    """Load `stream`, a zip archive or a row of `rows` pickles, with torch.nn's and the allowed classes."""
-    path, allow = request.path, request.allow
-    if request.trust:
-        return _trusted(lambda: torch.load(stream, map_location="cpu", weights_only=False), stream, path)
-    ours = pickles.torch_globals() + pickles.allowed_globals(allow)
-    registered = torch.serialization.get_safe_globals()  # these must stay when the block ends
-    extra: list[Callable[..., Any] | pickles.Global] = [one for one in ours if one not in registered]
-    stream.seek(0)
-    names = pickles.names_in(stream, rows) if rows else pickles.names_in_archive(stream)
-    try:
-        if pickles.dangerous(pickles.unknown(names, allow)):
-            raise pickle.UnpicklingError  # torch's own guard would say the same, and is not asked
-        stream.seek(0)
-        with (
-            contextlib.nullcontext(stream) if rows else pickle_protocol.lowered(stream) as plain,
-            torch.serialization.safe_globals(extra),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")  # about how old the file is
-            return torch.load(plain, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if rows and not pickles.dangerous(pickles.unknown(names, allow)):
-            raise ModelError(
-                f"{path} is in PyTorch's format before 1.6, which holds no module that can be loaded safely.",
-                "If you trust it: torch.save(torch.load(path, weights_only=False), other), and give other."
-                " --trust opens it as it is.",
-            ) from None
-        raise pickles.refusal(path, names, allow, _detail(error)) from None
-    except Exception as error:  # a damaged file can lead the unpickler into any exception
-        raise ModelError(
-            f"{path} is truncated or damaged: {reason(error)}.", "Save or download it again."
-        ) from error
-
-
-def _trusted(read: Callable[[], Any], stream: BinaryIO, path: str) -> Any:
-    """Whatever the file makes, with all that it runs on the way; the user has said that it may."""
-    stream.seek(0)
-    try:
-        with from_here(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return read()
-    except Exception as error:  # the file's own code
-        raise ModelError(
-            f"{path} could not be read: {type(error).__name__}: {reason(error)}.",
-            "Stand in the folder that its modules are imported from, or save it again.",
-        ) from error
-
-
-def _detail(error: BaseException) -> str:
-    """What the unpickler found, without torch's advice on how to switch the protection off."""
-    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    return next((line.strip().rstrip(".") for line in text.splitlines() if line.strip()), "it is damaged")
-
-
-def _plain_pickle(stream: BinaryIO, request: _Request) -> Any:
-    """What `pickle.dump(...)` wrote: there is no safe way to load it, but its names can be told."""
-    if request.trust:
-        return _trusted(lambda: pickle.load(stream), stream, request.path)
-    names = pickles.names_in(stream)
-    if pickles.unknown(names, request.allow):
-        raise pickles.refusal(request.path, names, request.allow, "")
-    raise ModelError(f"{request.path} is a plain pickle, not written by torch.save.", _SAVE_WHOLE)
+        raise ModelError(f"{path} is a zip archive, but not one of PyTorch's.", SAVE_WHOLE)
+    return _choose(unpickle(stream, request), request)
 
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -243,7 +159,7 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _choose(found: Any, request: _Request, kind: Kind = "state_dict") -> Loaded:
+def _choose(found: Any, request: LoadRequest, kind: Kind = "state_dict") -> Loaded:
     """Take the module that was found, or fill the network that its weights belong to."""
     path = request.path
     chosen = checkpoint.find(found, request.key, path)
@@ -269,7 +185,7 @@ def _choose(found: Any, request: _Request, kind: Kind = "state_dict") -> Loaded:
     return Loaded(network, kind, was_training=False, notes=(made, *under, *notes))
 
 
-def _refuse_options(request: _Request, what: str) -> None:
+def _refuse_options(request: LoadRequest, what: str) -> None:
     given = {"--arch": request.arch, "--key": request.key, "--allow": request.allow}
     if wrong := [name for name, value in given.items() if value]:
         raise InputError(
@@ -282,7 +198,7 @@ def _load_script(stream: BinaryIO) -> torch.jit.ScriptModule:
     return module
 
 
-def _settle(read: Callable[[], Any], stream: BinaryIO, request: _Request) -> Any:
+def _settle(read: Callable[[], Any], stream: BinaryIO, request: LoadRequest) -> Any:
     """Load a program or TorchScript that was checked before, without what torch says on the way."""
     if request.trust:
         return _trusted(read, stream, request.path)

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from bnfold.errors import InputError, ModelError
-from bnfold.files.file_kind import reason
+from bnfold.errors import InputError, ModelError, reason
 from bnfold.torch.read.checkpoint import Weights
 
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and AveragedModel; torch.compile

@@ -13,10 +13,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from bnfold import reasons
-from bnfold.errors import BnfoldError, DisagreementError, InputError, ModelError
-from bnfold.files.file_kind import reason
+from bnfold.errors import BnfoldError, DisagreementError, InputError, ModelError, reason
 from bnfold.folding.fold import fold as fold_graph
-from bnfold.folding.recognise import module_name
+from bnfold.graph.nodes import module_name, path_of
 from bnfold.reasons import GRAPH_OUTPUT, ON_REQUEST, Reason
 from bnfold.result import FoldResult, Merge, Site
 from bnfold.torch.export import refuse_lossy
@@ -26,7 +25,6 @@ from bnfold.torch.write_back import verify_eager
 from bnfold.torch.write_back.edits import apply
 from bnfold.torch.write_back.graph_diff import Comparison, Difference
 from bnfold.torch.write_back.parameter_origins import origins
-from bnfold.torch.write_back.regions import path_of
 from bnfold.torch.write_back.tensor_lookup import named_tensors
 from bnfold.torch.write_back.trace_run import Rehearsal, expose, rehearse
 

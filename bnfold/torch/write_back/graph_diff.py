@@ -15,13 +15,12 @@ from torch import nn
 
 from bnfold import reasons
 from bnfold.algebra.affine import Array
-from bnfold.folding.recognise import module_name
-from bnfold.ops.base import label
+from bnfold.graph.nodes import label, module_name, path_of
 from bnfold.reasons import Reason
 from bnfold.result import FoldResult, Merge
 from bnfold.torch.write_back import regions
 from bnfold.torch.write_back.edits import Edit, NewBias, Replace, SetTensor
-from bnfold.torch.write_back.regions import Region, path_of
+from bnfold.torch.write_back.regions import Region
 from bnfold.torch.write_back.tensor_lookup import (
     Place,
     Places,

@@ -12,37 +12,19 @@ In both what is left has to be a row of steps, each of which reads the one befor
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.ops.base import integer, integers
+from bnfold.graph.nodes import integer, integers, path_of
 from bnfold.torch.write_back.edits import Convolution, Part
 from bnfold.torch.write_back.tensor_lookup import array_of
 
 Plain = Callable[[str], bool]
 _AFFINE = frozenset({"BatchNormalization", "Mul", "Add", "Sub", "Div"})
-
-
-def path_of(node: ir.Node) -> str | None:
-    """Path of the module in whose forward a node stands; None where the exporter has not noted it."""
-    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
-    return None if scopes is None else _innermost(scopes)
-
-
-@lru_cache(maxsize=2**16)
-def _innermost(scopes: str) -> str | None:
-    """The last path but one: the last is the operator's own."""
-    try:
-        found = ast.literal_eval(scopes)
-    except (SyntaxError, ValueError):
-        return None
-    return str(found[-2]) if isinstance(found, list) and len(found) > 1 else None
 
 
 def is_within(node: ir.Node, path: str) -> bool:

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from bnfold.errors import DisagreementError, InputError, ModelError
+from bnfold.errors import DisagreementError, InputError, ModelError, reason
 from bnfold.files.atomic import destination, replacing, save_errors
-from bnfold.files.file_kind import reason
 from bnfold.torch.export import open_sizes
 from bnfold.torch.export.example_inputs import Inputs, bound
 from bnfold.torch.run_quietly import eval_mode, silent

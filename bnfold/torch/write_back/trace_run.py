@@ -16,8 +16,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from bnfold.errors import InputError
-from bnfold.files.file_kind import reason
+from bnfold.errors import InputError, reason
 from bnfold.torch.run_quietly import quiet
 
 _FORWARD = ("_forward_hooks", "_forward_pre_hooks")

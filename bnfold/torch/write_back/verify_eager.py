@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnfold.errors import DisagreementError, ModelError
-from bnfold.files.file_kind import reason
+from bnfold.errors import DisagreementError, ModelError, reason
 from bnfold.torch.export.open_sizes import other_sizes
-from bnfold.torch.export.refuse_lossy import untouched
-from bnfold.torch.run_quietly import silent
+from bnfold.torch.run_quietly import silent, untouched
 from bnfold.torch.write_back.trace_run import tensors
 
 TOLERANCE = 1e-9

@@ -11,8 +11,8 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from bnfold.latency.benchmark import Benchmark, Row
 from bnfold.latency.footprint import Footprint
+from bnfold.latency.results import Benchmark, Row
 from bnfold.pipeline.export import Export
 from bnfold.pipeline.read import Source
 from bnfold.pipeline.replay import Replay

@@ -8,8 +8,9 @@ import pytest
 
 pytest.importorskip("torch")
 
+from bnfold.graph.nodes import path_of
 from bnfold.torch.write_back.edits import Convolution
-from bnfold.torch.write_back.regions import Region, ancestors, is_within, merged, path_of, without_affines
+from bnfold.torch.write_back.regions import Region, ancestors, is_within, merged, without_affines
 
 
 class Draft:

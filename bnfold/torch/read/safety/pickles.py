@@ -29,8 +29,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import nn
 
-from bnfold.errors import UnsafePickleError
-from bnfold.files.file_kind import reason
+from bnfold.errors import UnsafePickleError, reason
 from bnfold.torch.read.importing import from_here
 
 Global = tuple[Callable[..., Any], str]

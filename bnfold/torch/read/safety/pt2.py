@@ -23,8 +23,7 @@ from typing import Any, BinaryIO
 import torch
 from torch.export.pt2_archive._package import PT2ArchiveReader
 
-from bnfold.errors import ModelError, UnsafePickleError
-from bnfold.files.file_kind import reason
+from bnfold.errors import ModelError, UnsafePickleError, reason
 from bnfold.torch.read import archive
 from bnfold.torch.read.safety import pickles
 

@@ -16,8 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from bnfold.errors import ModelError, UnsafePickleError
-from bnfold.files.file_kind import reason
+from bnfold.errors import ModelError, UnsafePickleError, reason
 from bnfold.torch.read.safety import pickles
 
 _PICKLE = re.compile(r".*(\.|_)pkl")

@@ -1,6 +1,6 @@
-"""What could not be done at all, and how to mend it.
+"""What could not be done at all, and how to fix it.
 
-A BatchNorm that stays is no error: that is a [`Reason`][bnfold.reasons.Reason], a value in the result.
+A BatchNorm that stays is not an error: that is a [`Reason`][bnfold.reasons.Reason], a value in the result.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class InputError(BnfoldError):
 
 
 class MissingShapeError(InputError):
-    """The shape of an input that neither the file nor the user told.
+    """The shape of an input that neither the file nor the user gave.
 
     Args:
         problem: As in `BnfoldError`.
-        options: The options to add to the command, word by word. What is not known stands in angle brackets.
+        options: The options to add to the command, word by word; sizes to fill in are in angle brackets.
     """
 
     def __init__(self, problem: str, options: Sequence[str]) -> None:

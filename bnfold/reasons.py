@@ -66,26 +66,26 @@ class Reason:
 TRAINING_MODE = Rule(
     "BN101",
     "runs in training mode",
-    "{node} normalises with the statistics of each batch (training mode), so it is no fixed affine map.",
+    "{node} normalises with the statistics of each batch (training mode), so it is not a fixed affine map.",
     "Put the model in eval mode before it is exported (`model.eval()`), or fold the checkpoint instead.",
 )
 NOT_CONSTANT = Rule(
     "BN102",
     "parameters are not constant",
-    "{value}, which {node} reads, is computed at run time and not stored in the model.",
+    "{value}, which {node} reads, is computed at run time, not stored in the model.",
     "Export the model with its statistics as initializers; inside a function, inline it (`--inline`).",
 )
 OVERRIDABLE_PARAMETER = Rule(
     "BN103",
     "a caller may replace its parameters",
     "{value}, which {node} reads, is an initializer that is also a graph input: callers may replace it.",
-    "If nobody does, remove it from the graph's inputs (since IR version 4 an initializer need not be one).",
+    "If no caller does, remove it from the graph's inputs (from IR version 4 on it need not be one).",
 )
 BAD_NUMBERS = Rule(
     "BN104",
     "its numbers are not usable",
     "{node} has {what}.",
-    "Look at the training: such statistics give NaN or infinity already in the original model.",
+    "Check the training: with such parameters the original model already gives NaN or infinity.",
 )
 NOT_FLOAT = Rule(
     "BN105",
@@ -96,83 +96,83 @@ NOT_FLOAT = Rule(
 CALLER_ATTRIBUTE = Rule(
     "BN106",
     "an attribute is set by a function's caller",
-    "{node} stands in a function and takes attribute {attribute} from whoever calls it.",
-    "Inline the function (`--inline`); each call then has its own numbers.",
+    "{node} is in a function, whose caller sets its attribute {attribute}.",
+    "Inline the function (`--inline`); the attribute is then known for each call.",
 )
 DATA_STATISTICS = Rule(
     "BN107",
     "statistics come from the data",
-    "{node} ({operator}) computes its mean and variance from each input, so it is no fixed affine map.",
-    "Nothing to mend: this is no BatchNorm. It cannot be folded by any tool.",
+    "{node} ({operator}) computes its mean and variance from each input, so it is not a fixed affine map.",
+    "Nothing to fix: this is not a BatchNorm, and no tool can fold it.",
 )
 
 ON_REQUEST = Rule(
     "BN108",
     "kept on request",
-    "{node} was to be kept: it was named, or a fold that had taken it was rolled back.",
-    "Leave its name out of `--keep`. If it was rolled back, please report it with the model.",
+    "{node} is kept: either `--keep` names it, or a fold that included it was rolled back.",
+    "Leave its name out of `--keep`. If it was rolled back, please report this with the model.",
 )
 
 OPERATOR = Rule(
     "BN201",
-    "an operator lets no affine pass",
+    "an affine cannot pass an operator",
     "{operator} ({node}) does not commute with a scale and a shift.",
-    "Where the architecture is yours: put the BatchNorm directly behind a Conv or Linear.",
+    "If you can change the architecture, put the BatchNorm directly after a Conv or Linear.",
 )
 WEIGHT_NOT_CONSTANT = Rule(
     "BN202",
     "a weight is not constant",
-    "{value}, a constant in other models, is given to {node} at run time.",
+    "{value}, a weight of {node}, is computed at run time, not stored in the model.",
     "Export the model with constant weights; inside a function, inline it (`--inline`).",
 )
 WEIGHT_OVERRIDABLE = Rule(
     "BN203",
     "a caller may replace the weight",
     "{value}, read by {node}, is an initializer that is also a graph input: callers may replace it.",
-    "If nobody does, remove it from the graph's inputs (since IR version 4 an initializer need not be one).",
+    "If no caller does, remove it from the graph's inputs (from IR version 4 on it need not be one).",
 )
 AXIS = Rule(
     "BN204",
     "varies along an axis that the weights cannot express",
-    "at {node} the affine varies along axis {axes}, and {operator} can take one along axis {allowed} only.",
+    "at {node} the affine varies along axis {axes}; {operator} can only take one along axis {allowed}.",
     "Check the layout: the channels of the BatchNorm are not those of that operator.",
 )
 PADDING = Rule(
     "BN205",
     "a shift would meet implicit zeros",
-    "{node} pads with zeros, where the shift would be missing.",
-    "Fold into what stands before instead, or pad explicitly with the running mean; a BatchNorm with "
-    "β = μ·γ/√(σ²+ε) has no shift and folds.",
+    "{node} pads with zeros, which the shift would not reach.",
+    "Put the BatchNorm after the operator, or pad explicitly with the running mean; a BatchNorm with "
+    "β = μ·γ/√(σ²+ε) has no shift and is folded.",
 )
 NEGATIVE_SCALE = Rule(
     "BN206",
     "a negative scale would reverse the order",
-    "{operator} ({node}) keeps order, and {count} of the scales are negative.",
-    "Train with γ ≥ 0 there, or put the BatchNorm before the operator when you train anew.",
+    "{operator} ({node}) commutes only with scales that are not negative, and {count} are negative.",
+    "Train with γ ≥ 0 there, or put the BatchNorm before the operator and train again.",
 )
 SHIFT = Rule(
     "BN207",
     "a shift cannot pass",
     "{operator} ({node}) lets a scale pass, but not a shift.",
-    "Where the architecture is yours: put the BatchNorm before that operator.",
+    "If you can change the architecture, put the BatchNorm before that operator.",
 )
 UNKNOWN_SHAPE = Rule(
     "BN208",
     "a shape is not known",
     "the shape of {value} is not known well enough at {node} to prove where the channels go.",
-    "Export with fixed sizes for all but the batch, or run shape inference with the real input sizes.",
+    "Export with fixed sizes for all axes but the batch, or run shape inference with the real input sizes.",
 )
 MIXED_AXES = Rule(
     "BN209",
     "a reshape mixes the channels with other axes",
-    "{node} reshapes {before} to {after}, which takes the channel axis apart.",
+    "{node} reshapes {before} to {after}, which mixes the channel axis with others.",
     "Put the BatchNorm on the other side of the reshape.",
 )
 SETTING = Rule(
     "BN210",
     "an operator's setting prevents it",
     "{operator} ({node}) has {setting}.",
-    "Change the setting before export, if the model allows it.",
+    "Change that setting before the export, if the model allows it.",
 )
 BIAS_NOT_CONSTANT = Rule(
     "BN211",
@@ -184,102 +184,102 @@ TYPE_CHANGE = Rule(
     "BN212",
     "a cast rounds in between",
     "{node} casts from {before} to {after}, and rounding does not commute with a scale.",
-    "Keep the BatchNorm in the type of the layer before it.",
+    "Compute the BatchNorm in the type of the layer before it.",
 )
 BROADCAST = Rule(
     "BN213",
     "an operand is broadcast along the channels",
-    "{value}, which {node} reads, is one and the same for all channels, so it cannot take a scale for each.",
-    "Where the architecture is yours: put the BatchNorm on the operand that has channels.",
+    "{value}, which {node} reads, is the same for all channels, so it cannot take a scale for each channel.",
+    "If you can change the architecture, put the BatchNorm on the operand that has channels.",
 )
 TERMS = Rule(
     "BN214",
     "the other terms of a sum would have to change too",
-    "{node} adds further terms, which would have to be divided by the scale.",
-    "Nothing to mend where they come from an activation; parallel convolutions are merged instead.",
+    "{node} adds other terms, which would have to be divided by the scale.",
+    "Nothing to fix where they come from an activation; parallel convolutions are merged instead.",
 )
 
 OTHER_READERS = Rule(
     "BN301",
     "the value is read elsewhere too",
-    "{value} is read by {others} beside {node}, which cannot take the change.",
-    "Nothing to mend in a residual or dense connection: every other reader would have to undo the shift.",
+    "{value} is read by {node} and by {others}, which cannot take the change.",
+    "Nothing to fix in a residual or dense connection: every other reader would have to undo the shift.",
 )
 GRAPH_OUTPUT = Rule(
     "BN302",
     "the value is an output",
-    "{value} is an output of the graph, so its numbers must stay.",
-    "Remove it from the outputs if nobody reads it.",
+    "{value} is an output of the graph, so its numbers must not change.",
+    "Remove it from the outputs if nothing uses it.",
 )
 OTHER_GRAPH = Rule(
     "BN303",
-    "the other end is in another graph",
-    "{value} crosses the border of a subgraph at {node}, which may run never or many times.",
-    "Move the BatchNorm to the side of the border where its layer is.",
+    "the layer is in another graph",
+    "{value} crosses the border of a subgraph at {node}; a subgraph may run never or many times.",
+    "Move the BatchNorm into the same graph as its layer.",
 )
 NO_PRODUCER = Rule(
     "BN304",
     "nothing before it to fold into",
     "{value} is an input of the graph or a constant; no operator before {node} has weights.",
-    "Nothing to mend there; a following layer without padding would take it.",
+    "Nothing to fix before it; a layer after it can take it, unless it pads with zeros.",
 )
 MORE_NODES = Rule(
     "BN305",
     "the fold would add nodes",
-    "the shift would need {inserted} new bias Add(s) for {removed} removed node(s), first at {node}.",
+    "the shift would need {inserted} new bias Add(s), and only {removed} node(s) would go; first at {node}.",
     "Give the linear layers a bias before export.",
 )
 TOO_FAR = Rule(
     "BN306",
-    "the search was given up",
-    "after {steps} operators no end was found for the affine of {node}.",
-    "Report the model: this limit is meant never to be met.",
+    "the search was stopped",
+    "after {steps} steps no place was found for the affine of {node}.",
+    "Please report this with the model: no model should reach this limit.",
 )
 BRANCHES_DIFFER = Rule(
     "BN307",
     "a parallel branch that does not match the others",
-    "{branch} runs beside {others} into {node}, but {difference}.",
-    "Give parallel branches the same stride and padding that keeps their outputs aligned.",
+    "{branch} runs parallel to {others} into {node}, but {difference}.",
+    "Give parallel branches the same stride, and padding that keeps their outputs aligned.",
 )
 BRANCHES_COST = Rule(
     "BN308",
     "merging parallel branches would cost more",
-    "{branch} and {others}, which meet in {node}, would need {after} multiply-adds a position in place of "
-    "{before}.",
-    "Nothing to mend: apart they are faster than as one convolution.",
+    "{branch} and {others}, which {node} adds up, would need {after} multiply-adds for each position "
+    "instead of {before}.",
+    "Nothing to fix: apart they are faster than as one convolution.",
 )
 
 OVERFLOW = Rule(
     "BN401",
     "folded weights would overflow",
     "the folded constants of {node} exceed the range of {dtype}.",
-    "Export in a wider type, or look at the statistics: a variance near 0 makes a huge scale.",
+    "Export in a wider type, or check the statistics: a variance near 0 makes a huge scale.",
 )
 UNDERFLOW = Rule(
     "BN402",
-    "folded weights would lose their digits",
-    "the folded constants of {node} are so small that {dtype} rounds them coarsely.",
-    "Export in a wider type: the original keeps these digits only because it scales in a second step.",
+    "folded weights would lose precision",
+    "the folded constants of {node} are so small that {dtype} keeps only a few of their digits.",
+    "Export in a wider type: the original keeps these digits because it scales in a second step.",
 )
 
 NO_PLACE = Rule(
     "BN501",
     "the module has no place for the folded numbers",
-    "in PyTorch {node} has to stay as it is: {why}.",
-    "Export the module to ONNX (`bnfold export`), where every node can be changed by itself.",
+    "in PyTorch {node} must stay as it is: {why}.",
+    "Export the module to ONNX (`bnfold export`), where every node can be changed separately.",
 )
 HOOK = Rule(
     "BN502",
     "a hook sees the values",
-    "in PyTorch {node} has to stay as it is: a hook of {module} sees values that would change.",
-    "Remove the hook before the fold, and register it on the folded module if it may see other values.",
+    "in PyTorch {node} must stay as it is: a hook of {module} sees values that would change.",
+    "Remove the hook before folding; register it on the folded module if other values do not matter to it.",
 )
 DEPENDS = Rule(
     "BN503",
     "the module's code depends on it",
-    "in PyTorch {node} has to stay as it is, since the forward depends on it in a way that its graph does not"
+    "in PyTorch {node} must stay as it is, since the forward depends on it in a way that its graph does not"
     " show. {problem}",
-    "Where the forward looks for a layer's type, weight or bias, or for a size, let it not; or export the"
+    "Remove from the forward what depends on a layer's type, weight or bias, or on a size; or export the"
     " module to ONNX for one size (`bnfold export`).",
 )
 

@@ -22,12 +22,12 @@ class Site:
         name: The PyTorch module path where the exporter kept it, otherwise the node's name.
         node: The node's name in the original graph (for a chain, its last node's).
         op_type: `"BatchNormalization"`, or the chain's operators as in `"Mul+Add"`.
-        graph: Where it stands: `""` for the main graph, otherwise the function or subgraph.
+        graph: Where it is: `""` for the main graph, otherwise the function or subgraph.
         status: `"folded"`, `"merged"` (into parallel branches) or `"kept"`.
         into: Names of the nodes whose constants took the affine; empty when kept.
         reason: Why it stays; None unless kept. Where both directions were tried, why it cannot go towards
             its producers.
-        reason_after: Why it cannot go into what follows, where that was tried; otherwise None.
+        reason_after: Why it cannot go into what follows it, where that was tried; otherwise None.
     """
 
     name: str
@@ -63,11 +63,11 @@ class FoldResult(Generic[ModelT]):
 
     Attributes:
         model: The folded model, of the kind that was given (a path gives an `onnx_ir.Model`).
-        sites: One entry an affine of the original, in graph order.
+        sites: One entry for each affine of the original, in graph order.
         nodes_before: Number of nodes in the original, `Constant` nodes left out.
         nodes_after: The same for the folded model.
         merges: The convolutions that were made of parallel branches.
-        apart: Why parallel branches over one source stayed apart, once each pair.
+        apart: Why parallel branches over one source stayed apart, once for each pair.
     """
 
     model: ModelT

@@ -78,7 +78,7 @@ class Kernel:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all its numbers are numbers."""
+        """Whether no number is NaN or infinite."""
         return bool(np.all(np.isfinite(self.weight)) and np.all(np.isfinite(self.bias)))
 
     def scaled(self, scale: Array, shift: Array) -> Kernel:
@@ -112,7 +112,7 @@ class Kernel:
         offset = tuple(start for start, _, _ in grid)
         step = tuple(distance for _, distance, _ in grid)
         taps = tuple(count for _, _, count in grid)
-        weight = first._laid_out(offset, step, taps) + second._laid_out(offset, step, taps)
+        weight = first.laid_out(offset, step, taps) + second.laid_out(offset, step, taps)
         # where sizes agree for other reasons than equal margins, the larger leaves room for every tap
         margin = tuple(map(max, self.margin, other.margin))
         return Kernel(weight, self.bias + other.bias, groups, self.stride, step, offset, margin)
@@ -123,8 +123,8 @@ class Kernel:
     def after(self, first: Kernel) -> Kernel | None:
         """This kernel over what a pointwise one gives, or None where that is not one kernel.
 
-        Zeros around what `first` gives are no zeros around its source where it adds a bias: then only a
-        kernel without padding will do (Ding et al., "Diverse Branch Block", 2021, transform III).
+        Where `first` adds a bias, zeros around its output are not zeros around its source: then only a kernel
+        without padding will do (Ding et al., "Diverse Branch Block", 2021, transform III).
         """
         pointwise = {*first.size, *first.stride} == {1} and not any((*first.offset, *first.margin))
         if not pointwise or first.channels[1] != self.channels[0]:
@@ -153,8 +153,8 @@ class Kernel:
             wide[:, block, :, block] = blocks[:, block]
         return replace(self, weight=wide.reshape(cout, ratio * per_group, *self.size), groups=groups)
 
-    def _laid_out(self, offset: tuple[int, ...], step: tuple[int, ...], taps: tuple[int, ...]) -> Array:
-        """The weight on a finer or larger grid of taps, zero where it has none."""
+    def laid_out(self, offset: tuple[int, ...], step: tuple[int, ...], taps: tuple[int, ...]) -> Array:
+        """The weight on a finer or larger grid of taps, zero at the new ones."""
         weight = np.zeros((*self.weight.shape[:2], *taps))
         where = tuple(
             slice(first, first + every * (size - 1) + 1, every)

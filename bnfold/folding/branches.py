@@ -1,4 +1,4 @@
-"""Sums, and what their terms are linear forms of: a convolution, a mean over windows, the source itself."""
+"""Sums, and their terms as linear forms: a convolution, a mean over windows, or the source itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnfold.algebra.affine import Array
 from bnfold.algebra.kernel import Kernel
 from bnfold.folding.recognise import Link, link_of
 from bnfold.graph.facts import Facts
-from bnfold.graph.nodes import module_name
+from bnfold.graph.nodes import caller_problem, module_name
 from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.ops.conv import Conv
 from bnfold.ops.pool import mean_kernel
@@ -23,7 +23,7 @@ _KERNELS = {"Conv": Conv().kernel, "AveragePool": mean_kernel}
 
 
 class Form(NamedTuple):
-    """A linear form of a source: its kernel, the nodes that compute it, what they cost for one position."""
+    """A linear form of a source: its kernel, the nodes that compute it, their multiply-adds a position."""
 
     kernel: Kernel
     source: ir.Value
@@ -32,7 +32,7 @@ class Form(NamedTuple):
 
 
 Term = tuple[float, ir.Value, Array | None]
-"""Its sign, its value, and what a constant has become by folds that are not written yet."""
+"""Its sign, its value, and the elements of a constant after folds that are not written yet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +41,13 @@ class Branch:
 
     Attributes:
         sign: How it enters the sum, 1 or -1.
-        value: What enters the sum; None once it is made of several.
+        value: What is added; None once the branch is made of several.
         source: What the kernel reads.
-        kernel: Its linear form, the sign included; None where it has none.
+        kernel: Its linear form, the sign included; None if it has no such form.
         nodes: The nodes that compute it from the source.
         multiply_adds: Multiply-adds for one position; the source as it is costs none.
         parts: The branches that it is made of, itself if it is one.
-        edited: What a constant term has become by folds that are not written yet.
+        edited: The elements of a constant term after folds that are not written yet.
     """
 
     sign: float
@@ -85,7 +85,7 @@ def is_sum(node: ir.Node) -> bool:
 
 
 def is_inner(value: ir.Value) -> bool:
-    """Whether a value is read by one sum of its own graph and nothing else."""
+    """Whether a value is read by one sum in the same graph and nothing else."""
     reader = _only_reader(value)
     return reader is not None and is_sum(reader)
 
@@ -100,9 +100,9 @@ def _only_reader(value: ir.Value) -> ir.Node | None:
 
 
 def sum_of(node: ir.Node, facts: Facts, barred: Collection[ir.Node]) -> Sum:
-    """Look at a sum and all sums that it alone reads.
+    """The branches of a sum and of all sums that it alone reads.
 
-    Kernels are made only where two terms may be forms of one source, since that reads weights.
+    Kernels, which read weights, are made only where two terms may be forms of one source.
 
     Args:
         node: The last of the sums.
@@ -123,7 +123,7 @@ def sum_of(node: ir.Node, facts: Facts, barred: Collection[ir.Node]) -> Sum:
             if producer is not None and is_sum(producer) and _only_reader(value) is current:
                 pending.append((own, producer))
             else:
-                # a constant that earlier folds have changed, and that is not written yet
+                # earlier folds may have changed a constant that is not written yet
                 terms.append((own, value, facts.edited.get((current, index))))
     linear = _may_meet([value for _, value, _ in terms], facts)
     for sign, value, edited in terms:
@@ -158,7 +158,7 @@ def _reach(value: ir.Value | None, facts: Facts) -> Iterator[ir.Value]:
 
 
 def _branch(sign: float, value: ir.Value, facts: Facts, barred: Collection[ir.Node]) -> Branch:
-    """The linear form of a term, from the nearest value that others read too or that no kernel gives."""
+    """The linear form of a term, from the nearest value that others read too or that has no kernel."""
     links: list[Link] = []
     source = value
     while _only_reader(source) is not None:
@@ -186,7 +186,7 @@ def _branch(sign: float, value: ir.Value, facts: Facts, barred: Collection[ir.No
 def _window(
     value: ir.Value, facts: Facts, barred: Collection[ir.Node], *, composed: bool = True
 ) -> Form | None:
-    """What a Conv or a mean gives that is read here alone, together with one pointwise Conv before it."""
+    """The form of a Conv or mean that is read here alone, together with one pointwise Conv before it."""
     node = value.producer()
     if node is None or _only_reader(value) is None or node.op_type not in _KERNELS or not node.inputs:
         return None
@@ -206,8 +206,8 @@ def _window(
 
 
 def _kernel(node: ir.Node, facts: Facts) -> Kernel | None:
-    """The kernel of a Conv or a mean, if its settings stand in the node and its numbers are numbers."""
-    if node.domain not in ONNX_DOMAINS or any(attribute.is_ref() for attribute in node.attributes.values()):
+    """The kernel of a Conv or a mean, if its settings are in the node and its numbers are finite."""
+    if node.domain not in ONNX_DOMAINS or caller_problem(node) is not None:
         return None
     kernel = _KERNELS[node.op_type](node, facts)
     return kernel if kernel is not None and kernel.is_finite else None

@@ -2,8 +2,8 @@
 
 A sum is looked at with all the sums that it alone reads. Its terms that are convolutions, per-channel affine
 maps, means over windows or the source itself, all over one source, are added up kernel by kernel, as long as
-one kernel needs no more multiply-adds than the two that it replaces. What a scale or another sum follows is
-handled by turns with folding: the scale goes into the merged convolution, which is a term of the next sum.
+one kernel needs no more multiply-adds than the two that it replaces. Merging alternates with folding: a scale
+after the sum is folded into the merged convolution, which may then be a term of the next sum.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def merge_branches(
 
 
 def refusals(scope: Scope, facts: Facts) -> Iterator[tuple[ir.Node, Reason]]:
-    """For every node of a branch that stays beside others over its source: why it does."""
+    """Every node of a branch that stays apart from others over its source, and why."""
     for node in scope.graph:
         if is_sum(node) and not is_inner(node.outputs[0]):
             found = sum_of(node, facts, ())
@@ -76,23 +76,21 @@ def refusals(scope: Scope, facts: Facts) -> Iterator[tuple[ir.Node, Reason]]:
 
 
 def _merged(found: Sum, facts: Facts) -> list[Branch]:
-    """Merge pairs, the first that pays, until none does; what stays keeps its place."""
+    """Merge the first pair for which that pays, until none is left; the others keep their places."""
     branches = list(found.branches)
-    pairs = True
-    while pairs:
-        pairs = False
+    while True:
         for i, j in _pairs(branches):
             first, second = branches[i], branches[j]
             if _difference(first, second, facts) is None and _pays(first, second):
                 branches[i] = _together(first, second)
                 del branches[j]
-                pairs = True
                 break
-    return branches
+        else:
+            return branches
 
 
 def _pairs(branches: Sequence[Branch]) -> Iterator[tuple[int, int]]:
-    """The places of two branches that are worth a look: over one source, with a convolution among them."""
+    """The places of any two branches over one source of which at least one has a convolution."""
     everyone, convs = defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)
     for place, branch in enumerate(branches):
         everyone[id(branch.source)].append(place)
@@ -121,7 +119,7 @@ def _difference(first: Branch, second: Branch, facts: Facts) -> str | None:
     """Why two branches over one source cannot be one kernel; None where they can."""
     a, b = first.kernel, second.kernel
     if a is None or b is None:
-        return "one of them is no convolution that could be read"
+        return "one of them could not be read as a convolution"
     if a.difference(b) is not None or (a.margin == b.margin and a.stride == b.stride):
         return a.difference(b)
     sizes = [_spatial_sizes(branch, facts) for branch in (first, second)]
@@ -132,7 +130,7 @@ def _difference(first: Branch, second: Branch, facts: Facts) -> str | None:
 
 def _spatial_sizes(branch: Branch, facts: Facts) -> tuple[int, ...] | None:
     value = branch.parts[0].value
-    shape = facts.shape(value) if value is not None else None
+    shape = facts.shape(value)
     sizes = tuple(dim for dim in (shape or ())[2:] if isinstance(dim, int))
     return sizes if shape is not None and len(sizes) == len(shape) - 2 else None
 
@@ -147,7 +145,7 @@ def _refusal(node: ir.Node, first: Branch, second: Branch, facts: Facts) -> Reas
 
 
 def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -> Iterator[Merged]:
-    """Put one Conv for each merged branch, and a sum of what is left."""
+    """Insert a Conv for each merged branch, and a sum of these and of what is left."""
     terms: list[Term] = []
     merged: list[Merged] = []
     for branch in branches:
@@ -165,18 +163,13 @@ def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -
     facts.learn(total, facts.shape(result), facts.dtype(result))
     rename(total, like=result)
     result.replace_all_uses_with(total, replace_graph_outputs=True)
-    for node in found.nodes:
-        facts.forget(node)
+    for node in (*found.nodes, *(node for one in merged for node in reversed(one.gone))):
         editor.release(node)
-    for one in merged:
-        for node in reversed(one.gone):
-            facts.forget(node)
-            editor.release(node)
     yield from merged
 
 
 def _added_up(found: Sum, terms: list[Term], facts: Facts, editor: Editor) -> ir.Value:
-    """What is added minus what is subtracted; a Sum stays one, so that nodes do not become more."""
+    """What is added minus what is subtracted; a Sum stays a Sum, so that there are not more nodes."""
     several = any(node.op_type == "Sum" for node in found.nodes)
 
     def joined(op_type: str, *parts: Term) -> Term:
@@ -193,7 +186,7 @@ def _added_up(found: Sum, terms: list[Term], facts: Facts, editor: Editor) -> ir
         [joined("Sum", *parts)] if several and len(parts) > 2 else parts
         for parts in ([term for term in terms if term[0] == sign] for sign in (1, -1))
     )
-    # one by one: a sum of constants alone would be a constant itself, made of what is not written yet
+    # one by one: a sum of constants alone would be a constant, of elements that are not written yet
     total = reduce(lambda sofar, term: joined("Add", sofar, term), added)
     return reduce(lambda sofar, term: joined("Sub", sofar, term), subtracted, total)[1]
 
@@ -207,7 +200,7 @@ def _broadcast(first: Dims | None, second: Dims | None) -> Dims | None:
 
 
 def _convolution(before: ir.Node, branch: Branch, facts: Facts, editor: Editor) -> ir.Node:
-    """A Conv of the branch's kernel, in the name of its largest convolution."""
+    """A Conv with the branch's kernel and the name of its largest convolution."""
     kernel = branch.kernel
     assert kernel is not None, "merged branches have a kernel"
     largest = max(
@@ -231,10 +224,10 @@ def _convolution(before: ir.Node, branch: Branch, facts: Facts, editor: Editor) 
         editor.set_input(node, index, array, dtype, name)
         facts.edited[node, index] = array  # unrounded, for the folds to come
     value = branch.parts[0].value
-    facts.learn(node.outputs[0], facts.shape(value) if value is not None else None, dtype)
+    facts.learn(node.outputs[0], facts.shape(value), dtype)
     return node
 
 
 def _taps(node: ir.Node, facts: Facts) -> int:
-    shape = facts.shape(node.inputs[1]) if node.inputs[1] is not None else None
+    shape = facts.shape(node.inputs[1])
     return int(np.prod([dim for dim in shape or () if isinstance(dim, int)]))

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.facts import Facts
-from bnfold.graph.nodes import label
+from bnfold.graph.nodes import caller_problem, label
 from bnfold.graph.scopes import ONNX_DOMAINS, Scope
 from bnfold.ops import batchnorm
 from bnfold.reasons import Reason
@@ -106,17 +106,18 @@ def chains(scope: Scope, facts: Facts, barred: Collection[ir.Node]) -> Iterator[
 
 
 def link_of(node: ir.Node, facts: Facts) -> Link | Reason | None:
-    """The map that a node is; a reason for a BatchNorm that is none, None for anything else."""
+    """The map that a node is; the reason where a BatchNorm is not one; None for anything else."""
     if is_batchnorm(node):
         affine = batchnorm.affine_of(node, facts)
         return affine if isinstance(affine, Reason) else Link(node, affine, 0)
     if node.op_type not in _ARITHMETIC or node.domain not in ONNX_DOMAINS:
         return None
-    constant = [facts.has_constant(node, index) for index in (0, 1)]
-    if constant.count(True) != 1:
+    constants = [index for index in (0, 1) if facts.has_constant(node, index)]
+    if len(constants) != 1:
         return None
-    affine_or_none = _arithmetic(node, constant.index(True), facts)
-    return None if affine_or_none is None else Link(node, affine_or_none, constant.index(False))
+    [index] = constants
+    affine_or_none = _arithmetic(node, index, facts)
+    return None if affine_or_none is None else Link(node, affine_or_none, 1 - index)
 
 
 def data_norm(node: ir.Node) -> Reason | None:
@@ -141,14 +142,10 @@ def _next(link: Link, facts: Facts, barred: Collection[ir.Node]) -> Link | None:
 def _arithmetic(node: ir.Node, index: int, facts: Facts) -> Affine | None:
     """`x ∘ c` for a constant c that is one number, or varies along one axis that x provably has."""
     source, output = node.inputs[1 - index], node.outputs[0]
-    if (
-        source is None
-        or facts.dtype(source) not in FLOATS
-        or any(attribute.is_ref() for attribute in node.attributes.values())
-    ):
+    if facts.dtype(source) not in FLOATS or caller_problem(node) is not None:
         return None
     if "broadcast" in node.attributes or "axis" in node.attributes:
-        return None  # before version 7 these meant a broadcasting of their own
+        return None  # before version 7 these stated how to broadcast
     constant = facts.operand(node, index)
     if constant is None or not np.all(np.isfinite(constant)):
         return None

@@ -1,4 +1,4 @@
-"""Searching a place for an affine: from operator to operator until constants have taken all of it."""
+"""Searching for constants that can take an affine, from operator to operator."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.graph.nodes import label, name_of, other_readers
+from bnfold.graph.nodes import caller_problem, label, name_of, other_readers
 from bnfold.ops import operator
-from bnfold.ops.base import Absorb, Operand, Step, ToInput, ToOutput
+from bnfold.ops.base import Absorb, Operand, Step, ToInput, ToOutput, unknown_shape
 from bnfold.reasons import Reason
 
-_LIMIT = 20_000  # steps; a search that takes more has met something that nobody thought of
+_LIMIT = 20_000  # steps; a search that takes more has met something unforeseen
 _BALANCED = 2.0**16  # scales beyond this, or below its inverse, are not moved from one layer to another
 
 
@@ -130,7 +130,7 @@ class _Search:
             return _own_reader(node, step.index)
         family = operator(node)
         at_input = family.at_input_rebalanced if self._rebalance else family.at_input
-        answer = _caller_attribute(node) or at_input(node, step.index, step.affine, self._facts)
+        answer = caller_problem(node) or at_input(node, step.index, step.affine, self._facts)
         return answer if isinstance(answer, Reason) else [[(node, s) for s in way] for way in answer]
 
     def _to_producer(self, node: ir.Node, step: ToInput) -> Ways | Reason:
@@ -158,7 +158,7 @@ class _Search:
             return _own_reader(node, step.index)
         index = next(i for i, output in enumerate(producer.outputs) if output is value)
         family = operator(producer)
-        answer = _caller_attribute(producer) or family.at_output(producer, index, step.affine, self._facts)
+        answer = caller_problem(producer) or family.at_output(producer, index, step.affine, self._facts)
         if isinstance(answer, Reason):
             return answer
         return [[*((producer, s) for s in way), *others] for way in answer]
@@ -179,7 +179,7 @@ class _Search:
     def _is_movable(self, value: ir.Value, affine: Affine) -> bool:
         size = np.abs(affine.scale)
         moderate = bool(np.all((size <= _BALANCED) & (size >= 1 / _BALANCED)))
-        # half precision has no room for a scale that goes up here and down there
+        # half precision has no room for a scale that one layer multiplies by and another divides by
         wide = self._facts.dtype(value) in (ir.DataType.FLOAT, ir.DataType.DOUBLE)
         return moderate and wide and not affine.has_shift
 
@@ -211,7 +211,7 @@ class _Search:
 def _into_constant(node: ir.Node, step: ToInput, value: ir.Value, facts: Facts) -> Ways | Reason:
     rank = facts.rank(value)
     if rank is None:
-        return reasons.UNKNOWN_SHAPE(value=name_of(value), node=label(node))
+        return unknown_shape(node, value)
     return [[(node, Operand(step.index, *step.affine.padded(rank)))]]
 
 
@@ -223,10 +223,3 @@ def _own_reader(node: ir.Node, index: int) -> Reason:
 def _read_elsewhere(value: ir.Value | None, count: int, node: ir.Node) -> Reason:
     others = "another node" if count == 1 else f"{count} other nodes"
     return reasons.OTHER_READERS(value=name_of(value), others=others, node=label(node))
-
-
-def _caller_attribute(node: ir.Node) -> Reason | None:
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            return reasons.CALLER_ATTRIBUTE(node=label(node), attribute=attribute.name)
-    return None

@@ -1,7 +1,7 @@
-"""Chains that cannot go are at least made as short as they can be.
+"""Chains that stay are made as short as possible.
 
-`Relu → BatchNormalization → Mul → Add` is one affine map, and the BatchNormalization alone can be all of it.
-Where there is none, one Mul and one Add say as much as any longer chain of arithmetic.
+In `Relu → BatchNormalization → Mul → Add` the last three are one affine map, which the BatchNormalization
+alone can compute. Without a BatchNormalization, one Mul and one Add compute as much as any longer chain.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ def shorter(chain: Chain, facts: Facts) -> Shorter | None:
 def _one_batchnorm(chain: Chain, norm: Link, facts: Facts) -> Shorter | None:
     place = chain.links.index(norm)
     steps: list[Absorb] = []
-    for side, links in (("input", chain.links[:place]), ("output", chain.links[place + 1 :])):
+    family = operator(norm.node)
+    for method, links in (
+        (family.at_input, chain.links[:place]),
+        (family.at_output, chain.links[place + 1 :]),
+    ):
         affine = Affine()
         for link in links:
             affine = affine.then(facts.composed(link.node, link.affine))
-        family = operator(norm.node)
-        ask = family.at_input if side == "input" else family.at_output
-        answer = ask(norm.node, 0, affine, facts)
+        answer = method(norm.node, 0, affine, facts)
         if isinstance(answer, Reason):
             return None
         steps.extend(step for step in answer[0] if isinstance(step, Absorb))

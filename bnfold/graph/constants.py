@@ -15,34 +15,35 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from bnfold.graph.nodes import caller_problem
 from bnfold.graph.scopes import ONNX_DOMAINS
 
-# Deterministic operators whose output depends on nothing but their inputs. What is not here is not constant.
+# Deterministic operators whose output depends on nothing but their inputs. Others are never constant.
 _FOLDABLE = frozenset(
     """
     Abs Add Cast CastLike Concat ConstantOfShape DequantizeLinear Div Expand Flatten Gather Identity Mul Neg
     Pow Reciprocal Reshape Shape Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze
     """.split()  # noqa: SIM905 - a list of strings would be twenty-six lines long
 )
-# Earlier versions meant something else: broadcasting told by attributes, types by name, shapes by attributes.
+# Earlier versions meant something else: broadcasting set by attributes, types by name, shapes by attributes.
 _SINCE = {"Add": 7, "Sub": 7, "Mul": 7, "Div": 7, "Pow": 7, "Cast": 6, "Reshape": 5, "Split": 2}
 # What cannot fail on inputs of the right type. Others can, and where control flow never comes, valid models
 # may hold them: an index out of range in a branch that is not taken.
 _TOTAL = frozenset(
     {"Abs", "Cast", "CastLike", "Constant", "DequantizeLinear", "Identity", "Neg", "Transpose"}
 )
-# The reference has no older implementation of these, and what the older ones do the newer do as well.
+# The reference has no older implementation of these, and the newer versions include what the older ones do.
 _IMPLEMENTED = {"DequantizeLinear": 19}
-_LIMIT = 1 << 31  # bytes; a constant that a subgraph would blow up beyond this is left alone
+_LIMIT = 1 << 31  # bytes; a larger constant is not computed
 
 
 def initializer(value: ir.Value, *, overridable: bool) -> ir.TensorProtocol | None:
-    """The tensor behind an initializer, or None.
+    """The tensor of an initializer, or None.
 
     Args:
         value: Any value.
-        overridable: Whether an initializer that is also a graph input can be replaced by the caller, as IR
-            version 4 and later allow. Earlier versions list every initializer as an input: a matter of form.
+        overridable: Whether a caller can replace an initializer that is also a graph input, as since IR
+            version 4. Earlier versions list every initializer as an input, which means nothing.
     """
     if not value.is_initializer() or (overridable and value.is_graph_input()):
         return None
@@ -54,7 +55,7 @@ class Constants:
 
     Args:
         ir_version: The model's IR version, which decides what callers may override.
-        shape: Gives a value's shape, for `Shape` of something that is no constant; None where unknown.
+        shape: Gives a value's shape, for `Shape` of something that is not constant; None where unknown.
         version: Gives the version of ONNX's operator set that a node was written for.
     """
 
@@ -117,7 +118,7 @@ class Constants:
             return True
         try:
             self._evaluate(node, value)
-        except Exception:  # each operator of the reference fails in its own way; what fails is no constant
+        except Exception:  # each operator of the reference fails in its own way; what fails is not constant
             return False
         return True
 
@@ -133,14 +134,14 @@ class Constants:
         if node.op_type in ("Shape", "Size") and self._static_shape(node) is not None:
             return []
         sources = [source for source in node.inputs if source is not None]
-        # a quantised weight is to keep its integers, which it cannot behind further arithmetic
+        # a quantised weight keeps its integers, which it cannot if further arithmetic follows
         quantised = any(getattr(source.producer(), "op_type", "") == "DequantizeLinear" for source in sources)
         return None if quantised else sources
 
     def _is_evaluable(self, node: ir.Node) -> bool:
         known = node.op_type == "Constant" or node.op_type in _FOLDABLE
         standard = node.domain in ONNX_DOMAINS and self._version(node) >= _SINCE.get(node.op_type, 1)
-        return known and standard and not any(attribute.is_ref() for attribute in node.attributes.values())
+        return known and standard and caller_problem(node) is None
 
     def _is_small(self, value: ir.Value) -> bool:
         shape = self._shape(value)

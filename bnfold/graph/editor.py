@@ -77,7 +77,7 @@ class Editor:
                 value.const_value = tensor
                 continue
             maker = value.producer()
-            assert maker is not None, "what is no initializer is a Constant node's"
+            assert maker is not None, "what is not an initializer is the output of a Constant node"
             maker.attributes["value"] = ir.AttrTensor("value", tensor)
 
     def check(self) -> None:
@@ -90,8 +90,8 @@ class Editor:
             for _ in product.blocks():
                 pass
 
-    def add_behind(self, node: ir.Node, shift: Array, dtype: ir.DataType) -> None:
-        """Insert an Add of a constant behind a node's first output.
+    def add_after(self, node: ir.Node, shift: Array, dtype: ir.DataType) -> None:
+        """Insert an Add of a constant after a node's first output.
 
         The Add takes over the output's name, so that graph outputs and readers see what they saw before.
 
@@ -102,7 +102,7 @@ class Editor:
         """
         value = node.outputs[0]
         graph = node.graph
-        assert graph is not None, "the node stands in a graph"
+        assert graph is not None, "the node is in a graph"
         name = value.name or "linear"
         add = ir.Node(
             "", "Add", [value], num_outputs=1, name=self._names.fresh(f"{node.name or name}.bias_add")
@@ -131,7 +131,7 @@ class Editor:
             like: A node that goes, whose name and metadata, as the PyTorch module's path, it takes over.
         """
         graph = before.graph
-        assert graph is not None, "the node stands in a graph"
+        assert graph is not None, "the node is in a graph"
         node = ir.Node("", op_type, inputs, num_outputs=1)
         node.name = (like.name if like is not None else None) or self._names.fresh(
             f"{before.name or op_type}.{op_type.lower()}"
@@ -152,8 +152,9 @@ class Editor:
             value.name = self._names.fresh(f"{value.name}.scaled")
 
     def release(self, node: ir.Node) -> None:
-        """Remove a node whose outputs nobody reads; its constants go too when nothing else reads them."""
-        assert node.graph is not None, "the node stands in a graph"
+        """Remove a node whose outputs are not read; its constants go too when nothing else reads them."""
+        self._facts.forget(node)
+        assert node.graph is not None, "the node is in a graph"
         self._orphans.extend(value for value in node.inputs if value is not None)
         node.graph.remove(node, safe=True)
 
@@ -183,7 +184,7 @@ class Editor:
     def _replace(
         self, node: ir.Node, index: int, tensor: ir.TensorProtocol, key: tuple[object, ...], name: str
     ) -> ir.Value:
-        """Let an input be a constant of its own, or one that was made of the same `key` for another node."""
+        """Let an input be a new constant, or one that was made with the same `key` for another node."""
         old = node.inputs[index] if index < len(node.inputs) else None
         if index >= len(node.inputs):
             node.resize_inputs(index + 1)
@@ -199,7 +200,7 @@ class Editor:
         self, node: ir.Node, tensor: ir.TensorProtocol, key: tuple[object, ...], wanted: str
     ) -> ir.Value:
         graph = node.graph
-        assert graph is not None, "the node stands in a graph"
+        assert graph is not None, "the node is in a graph"
         if self._facts.scope(node).is_function:
             value = self._constant_node(node, graph, tensor, wanted)
         else:
@@ -217,13 +218,13 @@ class Editor:
         value = ir.Value(name=tensor.name, shape=shape, type=kind, const_value=tensor)
         graph.register_initializer(value)
         if self._model.ir_version < 4 and graph is self._model.graph:
-            graph.inputs.append(value)  # a matter of form before IR version 4
+            graph.inputs.append(value)  # before IR version 4 every initializer is listed as an input
         return value
 
     def _constant_node(
         self, node: ir.Node, graph: ir.Graph, tensor: ir.TensorProtocol, wanted: str
     ) -> ir.Value:
-        """A constant where there are no initializers: in a function's body."""
+        """A Constant node, since a function's body has no initializers."""
         tensor.name = name = self._names.fresh(wanted)
         maker = ir.Node(
             "",

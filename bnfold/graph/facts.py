@@ -60,7 +60,7 @@ class Facts:
         return self._scopes.values()
 
     def scope(self, node: ir.Node) -> Scope:
-        """The scope in which a node stands."""
+        """The scope of a node."""
         assert node.graph is not None, "a node that was removed is asked about"
         return self._scopes[node.graph]
 
@@ -76,7 +76,7 @@ class Facts:
             self.edited.pop((node, index), None)
 
     def learn(self, value: ir.Value, shape: Dims | None, dtype: ir.DataType | None) -> None:
-        """Take note of a new value."""
+        """Note the shape and type of a new value."""
         if shape is not None:
             self._shapes[value] = shape
         if dtype is not None:
@@ -86,29 +86,28 @@ class Facts:
         """The version of ONNX's operator set that a node is written for."""
         return self.scope(node).opset
 
-    def shape(self, value: ir.Value) -> Dims | None:
-        """A value's shape; a dimension is a size, a symbol, or None where nothing is known of it."""
-        return self._shapes.get(value)
+    def shape(self, value: ir.Value | None) -> Dims | None:
+        """A value's shape; None where unknown or left out. A dimension is a size, a symbol or None."""
+        return None if value is None else self._shapes.get(value)
 
-    def rank(self, value: ir.Value) -> int | None:
+    def rank(self, value: ir.Value | None) -> int | None:
         """A value's number of dimensions, None where unknown."""
         shape = self.shape(value)
         return None if shape is None else len(shape)
 
-    def size(self, value: ir.Value, axis: int) -> int | None:
+    def size(self, value: ir.Value | None, axis: int) -> int | None:
         """The proved size of one axis, None where it is symbolic or unknown."""
         shape = self.shape(value)
         dim = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
         return dim if isinstance(dim, int) else None
 
-    def dtype(self, value: ir.Value) -> ir.DataType | None:
+    def dtype(self, value: ir.Value | None) -> ir.DataType | None:
         """A value's element type, None where unknown."""
-        return self._dtypes.get(value)
+        return None if value is None else self._dtypes.get(value)
 
     def constant_dtype(self, node: ir.Node, index: int) -> ir.DataType:
         """The element type of a constant input, which is known of every constant."""
-        value = node.inputs[index]
-        dtype = self.dtype(value) if value is not None else None
+        dtype = self.dtype(node.inputs[index])
         assert dtype is not None, "asked about a constant"
         return dtype
 
@@ -143,7 +142,7 @@ class Facts:
         """A list of integers that older versions hold in an attribute and newer ones in a constant input.
 
         Returns:
-            The list, or None where it is left out or not constant (`has_constant` tells which).
+            The list, or None where it is left out or not constant (`has_constant` says which).
         """
         if attribute in node.attributes:
             return list(node.attributes[attribute].as_ints())

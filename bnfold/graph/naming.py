@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.graph.scopes import scopes
+from bnfold.graph.scopes import nodes, scopes
 
 QUANTIZATION = "quant_parameter_tensor_names"  # under which onnx_ir keeps a value's quantization annotation
 
@@ -28,12 +28,12 @@ def rename(value: ir.Value, like: ir.Value) -> None:
 
 def annotated(model: ir.Model) -> set[str]:
     """The initializers that quantization annotations name."""
-    values = (value for scope in scopes(model) for node in scope.graph for value in node.outputs)
+    values = (value for node in nodes(model) for value in node.outputs)
     return {name for value in values for name in (value.meta.get(QUANTIZATION) or {}).values()}
 
 
 class Names:
-    """Gives names that nothing in a model bears yet.
+    """Gives names that nothing in a model has yet.
 
     Attributes:
         original: The names that the model had at the start.
@@ -51,7 +51,7 @@ class Names:
         self.original = frozenset(self._taken - {""})
 
     def fresh(self, wanted: str) -> str:
-        """Return `wanted`, with a number behind it where it is taken, and remember it as taken."""
+        """Return `wanted`, with a number appended where it is taken, and remember it as taken."""
         name, count = wanted, self._count.get(wanted, 1)
         while name in self._taken:
             count += 1

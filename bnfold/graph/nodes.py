@@ -7,27 +7,35 @@ from functools import lru_cache
 
 import onnx_ir as ir
 
-from bnfold.graph.scopes import scopes
+from bnfold import reasons
+from bnfold.graph.scopes import nodes
+from bnfold.reasons import Reason
 
 
 def count_nodes(model: ir.Model) -> int:
     """Number of nodes in all scopes; `Constant` nodes, which are storage, left out."""
-    return sum(node.op_type != "Constant" for scope in scopes(model) for node in scope.graph)
+    return sum(node.op_type != "Constant" for node in nodes(model))
 
 
 def other_readers(value: ir.Value, node: ir.Node, indices: tuple[int, ...]) -> int:
-    """How many uses a value has beside the given inputs of `node`; uses in subgraphs count."""
+    """How many uses a value has other than the given inputs of `node`; uses in subgraphs count."""
     return sum(not (user is node and index in indices) for user, index in value.uses())
 
 
 def label(node: ir.Node) -> str:
-    """How a report names a node: by its name, or by the first output that it has."""
+    """How a report names a node: by its name, or by its first output."""
     return node.name or (node.outputs[0].name if node.outputs else None) or node.op_type
 
 
 def name_of(value: ir.Value | None) -> str:
     """How a report names a value."""
     return (value.name or "an unnamed value") if value is not None else "an input that is left out"
+
+
+def caller_problem(node: ir.Node) -> Reason | None:
+    """Why a node's attributes are not known: a function's caller sets one of them. None where they are."""
+    given = next((attribute.name for attribute in node.attributes.values() if attribute.is_ref()), None)
+    return None if given is None else reasons.CALLER_ATTRIBUTE(node=label(node), attribute=given)
 
 
 def integer(node: ir.Node, name: str, default: int) -> int:
@@ -60,7 +68,7 @@ def module_name(node: ir.Node, otherwise: str | None = None) -> str:
 
 
 def path_of(node: ir.Node) -> str | None:
-    """Path of the module in whose forward a node stands; None where the exporter has not noted it."""
+    """Path of the module whose forward a node is part of; None where the exporter has not noted it."""
     scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
     return None if scopes is None else _innermost(scopes)
 

@@ -22,7 +22,7 @@ _Border = tuple[int, int]
 _LIMIT = 1 << 26  # elements; a coefficient that would grow beyond this is not worth a fold
 
 
-def regroup(affine: Affine, before: Dims, after: Dims) -> Affine | None:
+def reshaped(affine: Affine, before: Dims, after: Dims) -> Affine | None:
     """An affine on a tensor of shape `before`, in the axes of the same elements in shape `after`.
 
     Args:
@@ -40,7 +40,7 @@ def regroup(affine: Affine, before: Dims, after: Dims) -> Affine | None:
 
 
 def _rearranged(coefficient: Array, before: Dims, after: Dims, borders: list[_Border]) -> Array | None:
-    """Regroup from the right, so that the axes left of a group are still those of `before`."""
+    """Reshape from the right, so that the axes left of a group are still those of `before`."""
     for (i, j), (k, m) in reversed(list(itertools.pairwise(borders))):
         left, own, right = coefficient.shape[:i], coefficient.shape[i:k], coefficient.shape[k:]
         if all(size == 1 for size in own):

@@ -40,6 +40,11 @@ def scopes(model: ir.Model) -> Iterator[Scope]:
         yield from _with_subgraphs(Scope(function.graph, label, own, is_function=True))
 
 
+def nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Every node of every scope, in graph order."""
+    return (node for scope in scopes(model) for node in scope.graph)
+
+
 def _with_subgraphs(scope: Scope) -> Iterator[Scope]:
     yield scope
     for node in scope.graph:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from bnfold.graph.constants import Constants, held
 from bnfold.graph.scopes import Scope, subgraphs
-from bnfold.graph.skeleton import draw, is_inferable
+from bnfold.graph.skeleton import is_inferable, skeleton_of
 
 Dim = int | str | None
 Dims = tuple[Dim, ...]
@@ -19,10 +19,10 @@ _Types = Mapping[str | None, onnx.TypeProto]
 def infer(
     model: ir.Model, scopes: Iterable[Scope]
 ) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.DataType]]:
-    """Infer on a sketch, since what is recorded in the user's file is not ours to change.
+    """Infer on a skeleton of the model, which itself stays as it is.
 
     Recorded shapes can be stale, as when somebody has changed the batch size of the inputs alone, and
-    runtimes do not mind. So all are inferred anew from the inputs, and what is recorded only fills what
+    runtimes do not mind. So all are inferred again from the inputs, and what is recorded only fills what
     inference leaves open.
 
     Args:
@@ -55,20 +55,20 @@ def infer(
 def _inferred(model: ir.Model, constants: Constants) -> dict[ir.Graph, _Types]:
     """What ONNX's inference says of each graph's values, by name; nothing of functions, whose types vary."""
     try:
-        proto = onnx.shape_inference.infer_shapes(draw(model, constants), data_prop=True)
+        proto = onnx.shape_inference.infer_shapes(skeleton_of(model, constants), data_prop=True)
     except Exception:  # it fails in many ways; the shapes then stay unknown, which the result says
         return {}
     found: dict[ir.Graph, _Types] = {}
     pending = [(model.graph, proto.graph)]
     while pending:
-        graph, drawn = pending.pop()
-        infos = (info for infos in (drawn.input, drawn.value_info, drawn.output) for info in infos)
+        graph, inferred = pending.pop()
+        infos = (info for infos in (inferred.input, inferred.value_info, inferred.output) for info in infos)
         found[graph] = {info.name: info.type for info in infos}
         inner = [sub for node in graph for one in node.attributes.values() for sub in subgraphs(one)]
         if inner:
-            attributes = (one for node in drawn.node for one in node.attribute)
-            twins = [sub for one in attributes for sub in ([one.g] if one.HasField("g") else one.graphs)]
-            pending.extend(zip(inner, twins, strict=True))
+            attributes = (one for node in inferred.node for one in node.attribute)
+            copies = [sub for one in attributes for sub in ([one.g] if one.HasField("g") else one.graphs)]
+            pending.extend(zip(inner, copies, strict=True))
     return found
 
 
@@ -86,7 +86,7 @@ def _known(value: ir.Value, inferred: onnx.TypeProto | None) -> tuple[Dims | Non
 
 
 def _read(proto: onnx.TypeProto) -> tuple[Dims | None, ir.DataType | None]:
-    """The shape and the element type that a type in protobuf's terms tells."""
+    """The shape and the element type that a type in protobuf's terms holds."""
     kind = proto.WhichOneof("value")
     if kind in ("sequence_type", "optional_type"):
         return _read(getattr(proto, kind).elem_type)

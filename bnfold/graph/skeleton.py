@@ -1,7 +1,7 @@
 """A model without its weights, as protobuf: all that ONNX's shape inference reads, and no more.
 
-Weights count by their types and shapes alone; only small constants, which may hold sizes, keep their numbers.
-The model itself is neither copied nor changed.
+Weights are represented by their types and shapes; only small constants, which may hold sizes, keep their
+numbers. The model itself is neither copied nor changed.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _DECISIVE = {
     "Unsqueeze": (1,),
     "Upsample": (1,),
 }
-# Operators whose output's shape does not depend on the fractions that they read, of which there are many
-_BLIND = frozenset(
+# Frequent operators whose output's shape does not depend on the floats that they read
+_SHAPE_ONLY = frozenset(
     {"Add", "BatchNormalization", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mul", "PRelu", "Sub"}
 )
-_LARGE = 1000  # bytes; no constant beyond holds sizes
+_LARGE = 1000  # bytes; a larger constant holds no sizes
 
 
 def is_inferable(value: ir.Value) -> bool:
@@ -49,7 +49,7 @@ def is_inferable(value: ir.Value) -> bool:
     return producer is not None and producer.domain in ONNX_DOMAINS
 
 
-def draw(model: ir.Model, constants: Constants) -> onnx.ModelProto:
+def skeleton_of(model: ir.Model, constants: Constants) -> onnx.ModelProto:
     """The model in protobuf's terms, without its weights and without shapes that can be inferred.
 
     Args:
@@ -58,15 +58,15 @@ def draw(model: ir.Model, constants: Constants) -> onnx.ModelProto:
     """
     proto = onnx.ModelProto(ir_version=model.ir_version)
     _import(proto.opset_import, model.opset_imports)
-    sketch = _Sketch(constants)
-    sketch.graph(proto.graph, model.graph)
+    skeleton = _Skeleton(constants)
+    skeleton.graph(proto.graph, model.graph)
     for function in model.functions.values():
-        sketch.function(proto.functions.add(), function)
+        skeleton.function(proto.functions.add(), function)
     return proto
 
 
-class _Sketch:
-    """Draws the parts of one model."""
+class _Skeleton:
+    """Writes the parts of one model."""
 
     def __init__(self, constants: Constants) -> None:
         self._constants = constants
@@ -113,26 +113,26 @@ class _Sketch:
     def _node(self, proto: onnx.GraphProto | onnx.FunctionProto, node: ir.Node) -> None:
         inputs = ["" if value is None else value.name or "" for value in node.inputs]
         for index in _DECISIVE.get(node.op_type, ()):
-            self._settle(proto, node, index, inputs)
-        drawn = proto.node.add(op_type=node.op_type, domain=node.domain, overload=node.overload, input=inputs)
+            self._add_constant(proto, node, index, inputs)
+        copy = proto.node.add(op_type=node.op_type, domain=node.domain, overload=node.overload, input=inputs)
         names = [value.name or "" for value in node.outputs]
         while names and not names[-1]:  # the last outputs may be left out
             names.pop()
-        drawn.output.extend(names)
+        copy.output.extend(names)
         for attribute in node.attributes.values():
-            self._attribute(drawn.attribute.add(), attribute)
+            self._attribute(copy.attribute.add(), attribute)
 
-    def _settle(
+    def _add_constant(
         self, proto: onnx.GraphProto | onnx.FunctionProto, node: ir.Node, index: int, inputs: list[str]
     ) -> None:
-        """Let what decides a shape and is computed from constants be a constant before the node."""
+        """Evaluate an input that decides a shape, if it is computed from constants, and write the result."""
         value = node.inputs[index] if index < len(node.inputs) else None
         if value is None or value.is_initializer() or not self._constants.has(value):
             return
         producer = value.producer()
         array = None if producer is None or held(producer) is not None else self._constants.array(value)
         if array is not None:
-            inputs[index] = f"{node.outputs[0].name}.settled.{index}"
+            inputs[index] = f"{node.outputs[0].name}.evaluated.{index}"
             maker = proto.node.add(op_type="Constant", output=[inputs[index]])
             tensor = ir.AttrTensor("value", ir.Tensor(array))
             ir.serde.serialize_attribute_into(maker.attribute.add(), tensor)
@@ -153,7 +153,7 @@ class _Sketch:
 
 def _may_hold_sizes(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
     return tensor.dtype not in FLOATS or any(
-        node.op_type not in _BLIND or node.domain not in ONNX_DOMAINS for node, _ in value.uses()
+        node.op_type not in _SHAPE_ONLY or node.domain not in ONNX_DOMAINS for node, _ in value.uses()
     )
 
 
@@ -163,7 +163,7 @@ def _describe(
     shape: ir.Shape | None,
     tensor: ir.TensorProtocol | None = None,
 ) -> None:
-    """Write a value's name, type and shape; what is not recorded of a constant, its tensor tells."""
+    """Write a value's name, type and shape; what is not recorded of a constant is taken from its tensor."""
     proto.name = value.name or ""
     kind = value.type
     if kind is None and tensor is not None:
@@ -177,7 +177,7 @@ def _describe(
         return
     proto.type.tensor_type.elem_type = kind.dtype
     if sizes is not None:
-        proto.type.tensor_type.shape.SetInParent()  # a scalar's has no dimension that would do so
+        proto.type.tensor_type.shape.SetInParent()  # the shape of a scalar is present, without dimensions
         for size in sizes:
             dim = proto.type.tensor_type.shape.dim.add()
             if isinstance(size, int):

@@ -8,7 +8,7 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import label
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, negative_scale
 from bnfold.reasons import Reason
 
 
@@ -34,10 +34,7 @@ class Homogeneous(Operator):
 def _problem(node: ir.Node, affine: Affine) -> Reason | None:
     if affine.has_shift:
         return reasons.SHIFT(operator=node.op_type, node=label(node))
-    if not affine.is_monotone:
-        count = int((affine.scale < 0).sum())
-        return reasons.NEGATIVE_SCALE(operator=node.op_type, node=label(node), count=count)
-    return None
+    return negative_scale(node, affine)
 
 
 OPERATORS = {"Relu": Homogeneous(), "LeakyRelu": Homogeneous(), "PRelu": Homogeneous()}

@@ -87,7 +87,7 @@ def _term_step(node: ir.Node, group: tuple[int, ...], share: Affine, facts: Fact
 
 
 def _terms(node: ir.Node, facts: Facts) -> list[tuple[int, ...]]:
-    """The inputs grouped by value, which changes once for all its positions; `x − x` is no term at all."""
+    """The inputs grouped by value, which changes once for all its positions; `x − x` is not a term at all."""
     groups: dict[object, list[int]] = {}
     for position, value in enumerate(node.inputs):
         if value is not None:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.facts import Facts
-from bnfold.graph.nodes import label
+from bnfold.graph.nodes import label, name_of
 from bnfold.reasons import Reason
 
 
@@ -22,7 +22,7 @@ class Absorb:
     Attributes:
         side: `"output"` where the affine acts on what the node gives, `"input"` where on what it reads.
         affine: In the axes of that value.
-        inserts: Whether the shift needs a new bias Add behind the node.
+        inserts: Whether the shift needs a new bias Add after the node.
     """
 
     side: Literal["input", "output"]
@@ -97,8 +97,21 @@ class Operator:
         return reasons.OPERATOR(operator=node.op_type, node=label(node))
 
     def at_input_rebalanced(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
-        """As `at_input`, where the node's other inputs may change as well (`ToInput` beside `ToOutput`)."""
+        """As `at_input`, but the node's other inputs may change too (`ToInput` along with `ToOutput`)."""
         return self.at_input(node, index, affine, facts)
+
+
+def unknown_shape(node: ir.Node, value: ir.Value | None = None) -> Reason:
+    """The reason for a shape that is not known well enough: that of `value`, or of the first input."""
+    return reasons.UNKNOWN_SHAPE(value=name_of(node.inputs[0] if value is None else value), node=label(node))
+
+
+def negative_scale(node: ir.Node, affine: Affine) -> Reason | None:
+    """The reason for a scale that would reverse the order; None where no scale is negative."""
+    if affine.is_monotone:
+        return None
+    count = int((affine.scale < 0).sum())
+    return reasons.NEGATIVE_SCALE(operator=node.op_type, node=label(node), count=count)
 
 
 def wrong_axis(node: ir.Node, affine: Affine, allowed: object) -> Reason:

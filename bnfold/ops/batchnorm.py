@@ -9,8 +9,8 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts, Folds
-from bnfold.graph.nodes import integer, label, name_of, real
-from bnfold.ops.base import Absorb, Answer
+from bnfold.graph.nodes import caller_problem, integer, label, name_of, real
+from bnfold.ops.base import Absorb, Answer, wrong_axis
 from bnfold.ops.linear import Linear
 from bnfold.reasons import Reason
 from bnfold.tensors.precision import FLOATS
@@ -44,13 +44,7 @@ class BatchNormalization(Linear):
         fits = step.affine.axes <= {1} and all(
             array is not None and array.ndim == 1 for array in (facts.operand(node, i) for i in _PARAMETERS)
         )
-        return (
-            [(step,)]
-            if fits
-            else reasons.AXIS(
-                node=label(node), operator=node.op_type, axes=sorted(step.affine.axes), allowed=1
-            )
-        )
+        return [(step,)] if fits else wrong_axis(node, step.affine, 1)
 
     def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
         """Write γ, β and μ of the composition."""
@@ -70,13 +64,13 @@ class BatchNormalization(Linear):
 
 
 def affine_of(node: ir.Node, facts: Facts) -> Affine | Reason:
-    """The map that a BatchNormalization is, or why it is none that can be moved.
+    """The map that a BatchNormalization is, or why it cannot be moved.
 
     Args:
         node: A BatchNormalization of any version.
         facts: What is known of its model.
     """
-    problem = _mode_problem(node, facts) or _parameter_problem(node, facts)
+    problem = caller_problem(node) or _mode_problem(node, facts) or _parameter_problem(node, facts)
     if problem is not None:
         return problem
     arrays = [facts.operand(node, index) for index in _PARAMETERS]
@@ -96,14 +90,11 @@ def affine_of(node: ir.Node, facts: Facts) -> Affine | Reason:
 
 
 def _mode_problem(node: ir.Node, facts: Facts) -> Reason | None:
-    caller = next((a for a in node.attributes.values() if a.is_ref()), None)
-    if caller is not None:
-        return reasons.CALLER_ATTRIBUTE(node=label(node), attribute=caller.name)
     version, further = facts.version(node), node.outputs[1:]
-    # versions 1 and 6 train unless told otherwise, then by a flag
+    # versions 1 and 6 train unless `is_test` is set, later ones where `training_mode` is
     trains = integer(node, "is_test", 0) == 0 if version < 7 else integer(node, "training_mode", 0) != 0
     if 7 <= version < 14:
-        # what was called decides: more outputs than one mean training, whether anybody reads them or not
+        # more outputs than one mean training, whether anything reads them or not
         trains = any(output.name for output in further)
     if trains or any(output.uses() or output.is_graph_output() for output in further):
         return reasons.TRAINING_MODE(node=label(node))

@@ -12,12 +12,12 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import label, name_of
-from bnfold.ops.base import Operand
+from bnfold.ops.base import Operand, unknown_shape
 from bnfold.reasons import Reason
 
 
 def to_operand(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Affine | Reason:
-    """An affine at the output of an elementwise operator, in the axes of an operand that is no constant.
+    """An affine at the output of an elementwise operator, in the axes of an operand that is not constant.
 
     Args:
         node: An operator with broadcasting operands and one output.
@@ -30,7 +30,7 @@ def to_operand(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Affin
     otherwise = _aligns_otherwise(node)
     if otherwise is not None or not affine.axes:
         return otherwise or affine
-    own = facts.shape(value) if value is not None else None
+    own = facts.shape(value)
     rank = facts.rank(output)
     if own is None or rank is None:
         return reasons.UNKNOWN_SHAPE(value=name_of(value if own is None else output), node=label(node))
@@ -51,7 +51,7 @@ def from_operand(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Aff
     otherwise = _aligns_otherwise(node)
     if otherwise is not None or not affine.axes:
         return otherwise or affine
-    own, rank = facts.rank(value) if value is not None else None, facts.rank(output)
+    own, rank = facts.rank(value), facts.rank(output)
     if own is None or rank is None:
         return reasons.UNKNOWN_SHAPE(value=name_of(value if own is None else output), node=label(node))
     return affine.mapped(own, lambda c: c.reshape((1,) * (rank - own) + c.shape))
@@ -65,11 +65,11 @@ def to_constant(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Oper
         return otherwise
     if rank is None:
         if affine.axes:
-            return reasons.UNKNOWN_SHAPE(value=name_of(node.outputs[0]), node=label(node))
+            return unknown_shape(node, node.outputs[0])
         rank = 0
     for axis in affine.axes:
         if facts.size(node.outputs[0], axis) is None:
-            return reasons.UNKNOWN_SHAPE(value=name_of(node.outputs[0]), node=label(node))
+            return unknown_shape(node, node.outputs[0])
     return Operand(index, *affine.padded(rank))
 
 

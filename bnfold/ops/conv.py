@@ -61,7 +61,7 @@ class Convolution(Weighted):
         del index
         problem = _problem(node, facts)
         if problem is None:
-            _, cout = self.channels(_shape(node, facts), integer(node, "group", 1))
+            _, cout = self.channels(weight_shape(node, 1, facts), integer(node, "group", 1))
             problem = channel_problem(node, affine, 1, cout)
         return problem or self.absorb(node, 1, Absorb("output", affine), facts)
 
@@ -71,7 +71,7 @@ class Convolution(Weighted):
             return reasons.WEIGHT_NOT_CONSTANT(value=name_of(node.inputs[index]), node=label(node))
         problem = _problem(node, facts)
         if problem is None:
-            shape = _shape(node, facts)
+            shape = weight_shape(node, 1, facts)
             cin, _ = self.channels(shape, integer(node, "group", 1))
             problem = channel_problem(node, affine, 1, cin)
             if problem is None and affine.has_shift:
@@ -80,7 +80,7 @@ class Convolution(Weighted):
 
     def scales(self, node: ir.Node, folds: Folds, facts: Facts) -> tuple[Array, Array]:
         """The scales of both sides, over the weight's first two axes."""
-        shape, groups = _shape(node, facts), integer(node, "group", 1)
+        shape, groups = weight_shape(node, 1, facts), integer(node, "group", 1)
         cin, cout = self.channels(shape, groups)
 
         def laid_out(affine: Affine, size: int, lay: Callable[..., Array]) -> Array:
@@ -92,12 +92,12 @@ class Convolution(Weighted):
 
     def bias(self, node: ir.Node, folds: Folds, facts: Facts) -> Array:
         """`s·(b + Σ W·t_in) + t`, shape `(Cout,)`, in float64."""
-        old, shape, groups = facts.operand(node, 2), _shape(node, facts), integer(node, "group", 1)
+        old, shape, groups = facts.operand(node, 2), weight_shape(node, 1, facts), integer(node, "group", 1)
         cin, cout = self.channels(shape, groups)
         _, shift_in = folds.inward.vectors(1, cin)
         scale, shift = folds.outward.vectors(1, cout)
         bias = np.zeros(cout) if old is None else old
-        if folds.inward.has_shift:  # 0·∞ is no number: without a shift, weights are not asked
+        if folds.inward.has_shift:  # 0·∞ is NaN: without a shift, weights are not read
             given = np.broadcast_to(self.on_inputs(shift_in, shape, groups), shape[:2])
             bias = bias + self.from_shift(facts.weight(node, 1), given, groups)
         return scale * bias + shift
@@ -113,7 +113,7 @@ class Conv(Convolution):
 
     Output: `s·(W*x + b) + t = (s·W)*x + (s·b + t)`, s along the weight's axis 0; always.
     Input: `W*(s·x + t) + b = (W·s)*x + (b + Σ W·t)`, s along the weight's axis 1 within each group; the shift
-    only where no tap meets implicit zeros, which are zeros behind the affine and not before it.
+    only where no tap meets implicit zeros, which are zeros after the affine and not before it.
     """
 
     def channels(self, weight: tuple[int, ...], groups: int) -> tuple[int, int]:
@@ -126,9 +126,11 @@ class Conv(Convolution):
 
     def kernel(self, node: ir.Node, facts: Facts) -> Kernel | None:
         """The form that the node has with all that it has absorbed; None where something is not known."""
-        shape = weight_shape(node, 1, facts) if len(node.inputs) > 1 else None
-        pads = None if shape is None else _explicit_pads(node, shape[2:], facts)
-        if pads is None or shape is None or _problem(node, facts) or quantized.source(node, 1):
+        if _problem(node, facts) or quantized.source(node, 1):
+            return None
+        shape = weight_shape(node, 1, facts)
+        pads = _explicit_pads(node, shape[2:], facts)
+        if pads is None:
             return None
         folds, weight = facts.folds.get(node, NO_FOLDS), facts.operand(node, 1)
         assert weight is not None, "the weight is constant"
@@ -204,12 +206,6 @@ def _problem(node: ir.Node, facts: Facts) -> Reason | None:
     return constant_problem(node, 1, facts) or bias_problem(node, 2, facts)
 
 
-def _shape(node: ir.Node, facts: Facts) -> tuple[int, ...]:
-    shape = weight_shape(node, 1, facts)
-    assert shape is not None, "the shape of a constant weight is known"
-    return shape
-
-
 def _for_groups(vector: Array, weight: tuple[int, ...], groups: int) -> Array:
     """A number for each channel of the weight's axis 1 in each group, over its first two axes."""
     each = vector.reshape(groups, weight[1])
@@ -230,17 +226,20 @@ def _pads(node: ir.Node, kernel: tuple[int, ...]) -> bool:
 
 
 def _explicit_pads(node: ir.Node, kernel: tuple[int, ...], facts: Facts) -> tuple[int, ...] | None:
-    """What `pads` would say where `auto_pad` says it in words; None where that depends on unknown sizes."""
+    """The `pads` that `auto_pad` stands for; None where they depend on unknown sizes.
+
+    The oracle has its own window arithmetic in `oracle/ops/windows.py`: a judge shares no code with what it
+    judges.
+    """
     mode = text(node, "auto_pad", "NOTSET")
     none = (0,) * (2 * len(kernel))
     if mode in ("NOTSET", "VALID"):
         return none if mode == "VALID" else integers(node, "pads") or none
-    source = node.inputs[0]
     begins, ends = [], []
     for axis, size in enumerate(kernel):
         stride = (integers(node, "strides") or none)[axis] or 1
         reach = (integers(node, "dilations") or (1,) * len(kernel))[axis] * (size - 1)
-        length = facts.size(source, axis + 2) if source is not None else None
+        length = facts.size(node.inputs[0], axis + 2)
         if stride != 1 and length is None:
             return None
         total = max((-(-(length or 0) // stride) - 1) * stride + reach + 1 - (length or 0), 0)

@@ -41,7 +41,7 @@ class Gemm(Weighted):
         if problem is None:
             free, _ = _axes(node, weight)
             # B's free axis gives the columns of Y, A's the rows
-            problem = channel_problem(node, affine, weight, _size(node, weight, free, facts))
+            problem = channel_problem(node, affine, weight, weight_shape(node, weight, facts)[free])
         return problem or self.absorb(node, weight, Absorb("output", affine), facts)
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
@@ -53,7 +53,7 @@ class Gemm(Weighted):
         if problem is None:
             _, contracted = _axes(node, weight)
             _, axis = _axes(node, index)
-            problem = channel_problem(node, affine, axis, _size(node, weight, contracted, facts))
+            problem = channel_problem(node, affine, axis, weight_shape(node, weight, facts)[contracted])
         return problem or self.absorb(node, weight, Absorb("input", affine), facts)
 
     def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
@@ -64,11 +64,13 @@ class Gemm(Weighted):
         alpha, beta = real(node, "alpha", 1.0), real(node, "beta", 1.0)
         old = facts.operand(node, 2)
         scale, shift = folds.outward.padded(2)
-        _, shift_in = folds.inward.vectors(axis, _size(node, index, contracted, facts))
-        from_input = np.zeros(_size(node, index, free, facts))
-        if folds.inward.has_shift:  # 0·∞ is no number: without a shift, the weight is not asked
+        _, shift_in = folds.inward.vectors(axis, weight_shape(node, index, facts)[contracted])
+        from_input = np.zeros(weight_shape(node, index, facts)[free])
+        if folds.inward.has_shift:  # 0·∞ is NaN: without a shift, the weight is not read
             matrix = facts.weight(node, index)
-            given = row_times(shift_in[None], matrix) if free else times_column(matrix, shift_in[:, None])
+            given = (
+                row_times(shift_in[None], matrix) if free == 1 else times_column(matrix, shift_in[:, None])
+            )
             from_input = alpha * given.reshape(-1)
         bias = _as_row_or_column(from_input, index) + (0.0 if old is None or beta == 0 else beta * old)
         demand_finite(node, scale * bias + shift, facts)
@@ -97,8 +99,8 @@ def _weight_index(node: ir.Node, facts: Facts) -> int:
 
 def _axes(node: ir.Node, index: int) -> tuple[int, int]:
     """The free and the contracted axis of A (index 0) or B (index 1) as it is stored."""
-    transposed = bool(integer(node, "transB" if index else "transA", 0))
-    return (1, 0) if bool(index) != transposed else (0, 1)
+    transposed = integer(node, "transB" if index == 1 else "transA", 0) != 0
+    return (1, 0) if transposed != (index == 1) else (0, 1)
 
 
 def _problem(node: ir.Node, weight: int, facts: Facts) -> Reason | None:
@@ -110,12 +112,6 @@ def _problem(node: ir.Node, weight: int, facts: Facts) -> Reason | None:
 def _on_axis(scale: Array, axis: int) -> Array:
     """A scale that varies along one axis at most, along that of a matrix."""
     return scale.reshape((-1, 1) if axis == 0 else (1, -1))
-
-
-def _size(node: ir.Node, weight: int, axis: int, facts: Facts) -> int:
-    shape = weight_shape(node, weight, facts)
-    assert shape is not None, "the shape of a constant weight is known"
-    return shape[axis]
 
 
 def _as_row_or_column(vector: Array, weight: int) -> Array:

@@ -9,8 +9,8 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.graph.nodes import integer, label, name_of
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput
+from bnfold.graph.nodes import integer, label
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, unknown_shape
 from bnfold.reasons import Reason
 
 _Indices = npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ class Concat(Operator):
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Identity but for the segment."""
-        # even a uniform affine varies along the axis once it stands beside the identity
+        # even a uniform affine varies along the axis next to the identity
         parts = _parts(node, None, facts)
         if isinstance(parts, Reason):
             return parts
@@ -46,8 +46,8 @@ class Concat(Operator):
 class Selection(Operator):
     """An operator whose outputs are its input's elements at some positions of one axis.
 
-    Output: the input takes the affine at these positions and the identity elsewhere. Where there is but one
-    output, nobody sees the other positions, and along other axes the affine passes as it is.
+    Output: the input takes the affine at these positions and the identity elsewhere. Where there is only
+    one output, nothing reads the other positions, and along other axes the affine passes as it is.
     Input: each output takes the affine's elements at its positions.
     """
 
@@ -61,9 +61,9 @@ class Selection(Operator):
 
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Embed in the identity."""
-        axes, rank = self.axes(node, facts), _input_rank(node, facts)
+        axes, rank = self.axes(node, facts), facts.rank(node.inputs[0])
         if isinstance(axes, Reason) or rank is None:
-            return axes if isinstance(axes, Reason) else _unknown(node)
+            return axes if isinstance(axes, Reason) else unknown_shape(node)
         if len(node.outputs) == 1 and affine.axes.isdisjoint(axes):
             return [(ToInput(0, affine),)]
         selected = self.positions(node, facts)
@@ -78,12 +78,12 @@ class Selection(Operator):
         """Take the elements."""
         if index != 0:
             return reasons.OPERATOR(operator=f"input {index} of {node.op_type}", node=label(node))
-        axes, rank = self.axes(node, facts), _input_rank(node, facts)
+        axes, rank = self.axes(node, facts), facts.rank(node.inputs[0])
         if not affine.axes or (not isinstance(axes, Reason) and affine.axes.isdisjoint(axes)):
             return [tuple(ToOutput(position, affine) for position in range(len(node.outputs)))]
         selected = self.positions(node, facts)
         if isinstance(selected, Reason) or rank is None:
-            return selected if isinstance(selected, Reason) else _unknown(node)
+            return selected if isinstance(selected, Reason) else unknown_shape(node)
         axis, positions, _ = selected
         return [tuple(ToOutput(i, affine.taken(axis, where, rank)) for i, where in enumerate(positions))]
 
@@ -93,17 +93,19 @@ class Split(Selection):
 
     def axes(self, node: ir.Node, facts: Facts) -> frozenset[int] | Reason:
         """Its one axis."""
-        rank = _input_rank(node, facts)
-        return _unknown(node) if rank is None else frozenset({integer(node, "axis", 0) % rank})
+        rank = facts.rank(node.inputs[0])
+        return unknown_shape(node) if rank is None else frozenset({integer(node, "axis", 0) % rank})
 
     def positions(self, node: ir.Node, facts: Facts) -> tuple[int, list[_Indices], int] | Reason:
         """Sizes are those of the outputs, which shape inference knows in every version."""
-        rank = _input_rank(node, facts)
+        rank = facts.rank(node.inputs[0])
         if rank is None:
-            return _unknown(node)
+            return unknown_shape(node)
         axis = integer(node, "axis", 0) % rank
         sizes = [size for output in node.outputs if (size := facts.size(output, axis)) is not None]
-        return (axis, _segments(sizes), sum(sizes)) if len(sizes) == len(node.outputs) else _unknown(node)
+        return (
+            (axis, _segments(sizes), sum(sizes)) if len(sizes) == len(node.outputs) else unknown_shape(node)
+        )
 
 
 class Slice(Selection):
@@ -116,26 +118,26 @@ class Slice(Selection):
 
     def positions(self, node: ir.Node, facts: Facts) -> tuple[int, list[_Indices], int] | Reason:
         """One axis of known size, with constant bounds."""
-        bounds, source = _bounds(node, facts), node.inputs[0]
+        bounds = _bounds(node, facts)
         if isinstance(bounds, Reason):
             return bounds
         if len(bounds) != 1:
             return reasons.SETTING(node=label(node), operator="Slice", setting="several axes at once")
         [(axis, where)] = bounds.items()
-        size = facts.size(source, axis) if source is not None else None
+        size = facts.size(node.inputs[0], axis)
         # a bound beyond the axis is clipped in ONNX as it is in Python
-        return _unknown(node) if size is None else (axis, [np.arange(size)[where]], size)
+        return unknown_shape(node) if size is None else (axis, [np.arange(size)[where]], size)
 
 
 def _bounds(node: ir.Node, facts: Facts) -> dict[int, slice] | Reason:
     """The range along each axis that a Slice names."""
-    rank = _input_rank(node, facts)
+    rank = facts.rank(node.inputs[0])
     starts, ends = facts.integers(node, 1, "starts"), facts.integers(node, 2, "ends")
     axes, steps = facts.integers(node, 3, "axes"), facts.integers(node, 4, "steps")
     given = [len(node.inputs) > position and node.inputs[position] is not None for position in (3, 4)]
     hidden = (axes is None and given[0]) or (steps is None and given[1])
     if rank is None or starts is None or ends is None or hidden:
-        return _unknown(node)
+        return unknown_shape(node)
     axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
     return {axis % rank: slice(*bounds) for axis, *bounds in zip(axes, starts, ends, steps, strict=True)}
 
@@ -145,23 +147,25 @@ class Gather(Selection):
 
     def axes(self, node: ir.Node, facts: Facts) -> frozenset[int] | Reason:
         """Its one axis, where the positions are a vector: a scalar position would take the axis away."""
-        rank, indices = _input_rank(node, facts), facts.constants.array(node.inputs[1])
+        rank, indices = facts.rank(node.inputs[0]), facts.constants.array(node.inputs[1])
         if rank is None or indices is None:
-            return _unknown(node)
+            return unknown_shape(node)
         if indices.ndim != 1:
-            return reasons.SETTING(node=label(node), operator="Gather", setting="indices that are no vector")
+            return reasons.SETTING(
+                node=label(node), operator="Gather", setting="indices that are not a vector"
+            )
         return frozenset({integer(node, "axis", 0) % rank})
 
     def positions(self, node: ir.Node, facts: Facts) -> tuple[int, list[_Indices], int] | Reason:
         """A vector of positions on an axis of known size."""
-        axes, source = self.axes(node, facts), node.inputs[0]
+        axes = self.axes(node, facts)
         if isinstance(axes, Reason):
             return axes
         [axis] = axes
-        size = facts.size(source, axis) if source is not None else None
+        size = facts.size(node.inputs[0], axis)
         indices = facts.constants.array(node.inputs[1])
         if size is None or indices is None:
-            return _unknown(node)
+            return unknown_shape(node)
         return axis, [np.asarray(indices, np.int64) % size], size
 
 
@@ -173,7 +177,7 @@ def _parts(
     if affine is not None and not affine.axes:
         return 0, 0, [np.arange(0)] * len(node.inputs), 0
     if rank is None:
-        return _unknown(node)
+        return unknown_shape(node)
     # version 1 concatenates along axis 1 by default, later ones demand the attribute
     axis = integer(node, "axis", 1) % rank
     if affine is not None and axis not in affine.axes:
@@ -181,21 +185,13 @@ def _parts(
     sizes = [facts.size(value, axis) for value in node.inputs if value is not None]
     known = [size for size in sizes if size is not None]
     if len(known) != len(node.inputs):
-        return _unknown(node)
+        return unknown_shape(node)
     return axis, rank, _segments(known), sum(known)
 
 
 def _segments(sizes: list[int]) -> list[_Indices]:
     ends = np.cumsum(sizes)
     return [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-
-
-def _input_rank(node: ir.Node, facts: Facts) -> int | None:
-    return facts.rank(node.inputs[0]) if node.inputs[0] is not None else None
-
-
-def _unknown(node: ir.Node) -> Reason:
-    return reasons.UNKNOWN_SHAPE(value=name_of(node.inputs[0]), node=label(node))
 
 
 OPERATORS = {"Concat": Concat(), "Split": Split(), "Slice": Slice(), "Gather": Gather()}

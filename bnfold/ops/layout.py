@@ -8,10 +8,10 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.graph.nodes import integer, integers, label, name_of
-from bnfold.graph.reshape import regroup
+from bnfold.graph.nodes import integer, integers, label
+from bnfold.graph.reshape import reshaped
 from bnfold.graph.shape_inference import Dims
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, unknown_shape
 from bnfold.reasons import Reason
 
 
@@ -46,35 +46,33 @@ class Transpose(Layout):
     def forward(self, node: ir.Node, affine: Affine, facts: Facts) -> Affine | Reason:
         """Permute the coefficients' axes."""
         perm = _perm(node, facts)
-        return affine.transposed(perm) if perm is not None else _unknown(node)
+        return affine.transposed(perm) if perm is not None else unknown_shape(node)
 
     def backward(self, node: ir.Node, affine: Affine, facts: Facts) -> Affine | Reason:
         """Permute them back."""
         perm = _perm(node, facts)
-        return (
-            affine.transposed([int(axis) for axis in np.argsort(perm)])
-            if perm is not None
-            else _unknown(node)
-        )
+        if perm is None:
+            return unknown_shape(node)
+        return affine.transposed([int(axis) for axis in np.argsort(perm)])
 
 
 class Reshape(Layout):
-    """Reshape, Flatten, Squeeze, Unsqueeze: the order of the elements stays, the axes are grouped anew."""
+    """Reshape, Flatten, Squeeze, Unsqueeze: the order of the elements stays, the axes change."""
 
     def forward(self, node: ir.Node, affine: Affine, facts: Facts) -> Affine | Reason:
         """From the input's axes to the output's."""
         before, after = _shapes(node, facts)
         if before is None or after is None:
-            return _unknown(node)
-        moved = regroup(affine, before, after)
+            return unknown_shape(node)
+        moved = reshaped(affine, before, after)
         return moved if moved is not None else _mixed(node, before, after)
 
     def backward(self, node: ir.Node, affine: Affine, facts: Facts) -> Affine | Reason:
         """From the output's axes to the input's."""
         before, after = _shapes(node, facts)
         if before is None or after is None:
-            return _unknown(node)
-        moved = regroup(affine, after, before)
+            return unknown_shape(node)
+        moved = reshaped(affine, after, before)
         return moved if moved is not None else _mixed(node, before, after)
 
 
@@ -87,9 +85,8 @@ def _perm(node: ir.Node, facts: Facts) -> list[int] | None:
 
 
 def _shapes(node: ir.Node, facts: Facts) -> tuple[Dims | None, Dims | None]:
-    """Both shapes, where an unknown size that provably stays the same bears the same symbol in both."""
-    source = node.inputs[0]
-    shape = facts.shape(source) if source is not None else None
+    """Both shapes, where an unknown size that provably stays the same has the same symbol in both."""
+    shape = facts.shape(node.inputs[0])
     after = facts.shape(node.outputs[0])
     if shape is None:
         return None, None
@@ -129,10 +126,6 @@ def _described(node: ir.Node, before: Dims, facts: Facts) -> Dims | None:
         gone = {axis % rank for axis in axes}
         return tuple(dim for axis, dim in enumerate(before) if axis not in gone)
     return None
-
-
-def _unknown(node: ir.Node) -> Reason:
-    return reasons.UNKNOWN_SHAPE(value=name_of(node.inputs[0]), node=label(node))
 
 
 def _mixed(node: ir.Node, before: Dims, after: Dims) -> Reason:

@@ -36,7 +36,7 @@ class Weighted(Linear):
         raise NotImplementedError
 
     def factors(self, node: ir.Node, folds: Folds, facts: Facts) -> tuple[Array, ...]:
-        """The scales, as few as say it without one that is as large as the weight."""
+        """The scales: one array if that is not as large as the weight, otherwise two."""
         first, second = self.scales(node, folds, facts)
         return (first * second,) if 1 in (first.size, second.size) else (first, second)
 
@@ -63,7 +63,7 @@ def constant_problem(node: ir.Node, index: int, facts: Facts) -> Reason | None:
 
 
 def bias_problem(node: ir.Node, index: int, facts: Facts) -> Reason | None:
-    """Why the bias at an input cannot be rewritten; None where it can, or where there is none."""
+    """Why the bias at an input cannot be rewritten; None where it can, or where the node has no bias."""
     if index >= len(node.inputs) or node.inputs[index] is None or facts.has_constant(node, index):
         return None
     return reasons.BIAS_NOT_CONSTANT(value=name_of(node.inputs[index]), node=label(node))
@@ -82,17 +82,15 @@ def channel_problem(node: ir.Node, affine: Affine, axis: int, size: int) -> Reas
     return None if fits else reasons.BAD_NUMBERS(node=label(node), what=what)
 
 
-def weight_shape(node: ir.Node, index: int, facts: Facts) -> tuple[int, ...] | None:
-    """The shape of a weight; it is computed where inference does not know it. None where not constant."""
-    value = node.inputs[index]
-    shape = facts.shape(value) if value is not None else None
-    if shape is not None and all(isinstance(dim, int) for dim in shape):
-        return tuple(dim for dim in shape if isinstance(dim, int))
-    return tuple(facts.stored(node, index).shape.numpy()) if facts.has_constant(node, index) else None
+def weight_shape(node: ir.Node, index: int, facts: Facts) -> tuple[int, ...]:
+    """The shape of a constant weight, which is computed where inference does not know it."""
+    shape = facts.shape(node.inputs[index]) or (None,)
+    sizes = tuple(dim for dim in shape if isinstance(dim, int))
+    return sizes if len(sizes) == len(shape) else tuple(facts.stored(node, index).shape.numpy())
 
 
 def write_bias(node: ir.Node, index: int, bias: Array, facts: Facts, editor: Editor) -> None:
-    """Write a bias where there was one or where it says something."""
+    """Write a bias where there was one, or where it is not zero."""
     demand_finite(node, bias, facts)
     present = index < len(node.inputs) and node.inputs[index] is not None
     if not present and not np.any(bias):
@@ -105,15 +103,13 @@ def write_bias(node: ir.Node, index: int, bias: Array, facts: Facts, editor: Edi
 
 
 def demand_finite(node: ir.Node, bias: Array, facts: Facts) -> None:
-    """Refuse a bias that is no number: an infinite weight has met the shift of its input.
+    """Refuse a bias that is not finite: an infinite weight has met the shift of its input.
 
     Raises:
         OutOfRangeError: Some element is NaN or infinite.
     """
-    weight = node.inputs[1]
-    dtype = facts.dtype(weight) if weight is not None else None
     if not np.all(np.isfinite(bias)):
-        raise OutOfRangeError(node, dtype or ir.DataType.FLOAT)
+        raise OutOfRangeError(node, facts.dtype(node.inputs[1]) or ir.DataType.FLOAT)
 
 
 def multiplied(factors: tuple[Array, ...]) -> Array:

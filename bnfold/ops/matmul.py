@@ -9,9 +9,9 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts, Folds
-from bnfold.graph.nodes import integer, label, name_of
+from bnfold.graph.nodes import integer, label
 from bnfold.graph.scopes import ONNX_DOMAINS
-from bnfold.ops.base import Absorb, Answer, ToInput, ToOutput, wrong_axis
+from bnfold.ops.base import Absorb, Answer, ToInput, ToOutput, unknown_shape, wrong_axis
 from bnfold.ops.linear import (
     Weighted,
     channel_problem,
@@ -31,8 +31,8 @@ class MatMul(Weighted):
     """MatMul, `Y = A·B`, either operand constant or neither; any rank from 2.
 
     With a constant:
-    Output: `s·(A·B) + t = A·(B·s) + t`, s along the constant's free axis; t becomes a bias Add behind it.
-    Input: `(A·s + t)·B = A·(s·B) + t·B`, s along the contracted axis; `t·B` goes into the bias Add behind.
+    Output: `s·(A·B) + t = A·(B·s) + t`, s along the constant's free axis; t becomes a bias Add after it.
+    Input: `(A·s + t)·B = A·(s·B) + t·B`, s along the contracted axis; `t·B` goes into the bias Add after it.
 
     Of two values: a scale along the free axis of one of them passes between it and Y. A shift along B's free
     axis passes too where the rows of A sum to one, as those of a Softmax do: `A·(B + t) = A·B + t`.
@@ -43,34 +43,33 @@ class MatMul(Weighted):
         del index
         rank = facts.rank(node.outputs[0])
         if rank is None or any(facts.rank(value) is None for value in node.inputs if value is not None):
-            return reasons.UNKNOWN_SHAPE(value=name_of(node.outputs[0]), node=label(node))
+            return unknown_shape(node, node.outputs[0])
         weight = _weight_index(node, facts)
         if weight is None:
             return _on_to_operand(node, affine, rank, facts)
         problem = _problem(node, weight, facts)
         if problem is not None:
             return problem
-        shape = _shape(node, weight, facts)
+        shape = weight_shape(node, weight, facts)
         axis, size = (rank - 1, shape[-1]) if weight == 1 else (rank - 2, shape[-2])
         problem = channel_problem(node, affine.only_scale, axis, size)
-        return problem or self.absorb(node, weight, Absorb("output", affine, affine.has_shift), facts)
+        return problem or self.absorb(node, weight, Absorb("output", affine, inserts=affine.has_shift), facts)
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Into the constant, or on to what reads the product."""
-        value = node.inputs[index]
-        rank = facts.rank(value) if value is not None else None
+        rank = facts.rank(node.inputs[index])
         if rank is None or facts.rank(node.outputs[0]) is None:
-            return reasons.UNKNOWN_SHAPE(value=name_of(value), node=label(node))
+            return unknown_shape(node, node.inputs[index])
         if _weight_index(node, facts) != 1 - index:
             return _on_to_output(node, index, affine, rank, facts)
         problem = _problem(node, 1 - index, facts)
         if problem is not None:
             return problem
-        shape = _shape(node, 1 - index, facts)
+        shape = weight_shape(node, 1 - index, facts)
         axis, size = (rank - 1, shape[-2]) if index == 0 else (rank - 2, shape[-1])
         problem = channel_problem(node, affine, axis, size)
         inserts = affine.has_shift and bias_add(node, facts) is None
-        return problem or self.absorb(node, 1 - index, Absorb("input", affine, inserts), facts)
+        return problem or self.absorb(node, 1 - index, Absorb("input", affine, inserts=inserts), facts)
 
     def absorb(self, node: ir.Node, index: int, step: Absorb, facts: Facts) -> Answer:
         """As every weight does, where the shift can be added."""
@@ -80,16 +79,16 @@ class MatMul(Weighted):
         return super().absorb(node, index, step, facts)
 
     def write(self, node: ir.Node, folds: Folds, facts: Facts, editor: Editor) -> None:
-        """Compute the weight in float64; the shift goes into the bias Add, made where there is none."""
+        """Compute the weight in float64; the shift goes into the bias Add, inserted where there is none."""
         index = _weight_index(node, facts)
         rank = facts.rank(node.outputs[0])
         assert index is not None, "planned on a constant weight"
         assert rank is not None, "planned on a known rank"
         scale, shift = folds.outward.padded(rank)
         total = shift
-        if folds.inward.has_shift:  # 0·∞ is no number: without a shift, the weight is not asked
+        if folds.inward.has_shift:  # 0·∞ is NaN: without a shift, the weight is not read
             matrix = facts.weight(node, index)
-            _, shift_in = _contracted(node, index, _shape(node, index, facts), folds.inward, facts)
+            _, shift_in = _contracted(node, index, weight_shape(node, index, facts), folds.inward, facts)
             given = row_times(shift_in, matrix) if index == 1 else times_column(matrix, shift_in)
             total = scale * _fit(given, rank) + shift
         write_weight(node, index, self.factors(node, folds, facts), facts, editor)
@@ -102,7 +101,7 @@ class MatMul(Weighted):
         index, rank = _weight_index(node, facts), facts.rank(node.outputs[0])
         assert index is not None, "planned on a constant weight"
         assert rank is not None, "planned on a known rank"
-        shape = _shape(node, index, facts)
+        shape = weight_shape(node, index, facts)
         inward, _ = _contracted(node, index, shape, folds.inward, facts)
         outward, _ = folds.outward.padded(rank)
         # the rows that an input is multiplied by are the columns of what multiplies the weight
@@ -134,7 +133,7 @@ def _write_bias(node: ir.Node, shift: Array, facts: Facts, editor: Editor) -> No
     while shift.ndim > 1 and shift.shape[0] == 1:
         shift = shift[0]
     if slot is None:
-        editor.add_behind(node, shift, dtype)
+        editor.add_after(node, shift, dtype)
         return
     reader, index = slot
     old = facts.operand(reader, index)
@@ -151,16 +150,10 @@ def _problem(node: ir.Node, weight: int, facts: Facts) -> Reason | None:
     problem = constant_problem(node, weight, facts)
     if (
         problem is None
-        and min(len(_shape(node, weight, facts)), facts.rank(_value(node, 1 - weight)) or 0) < 2
+        and min(len(weight_shape(node, weight, facts)), facts.rank(_value(node, 1 - weight)) or 0) < 2
     ):
         return reasons.SETTING(node=label(node), operator="MatMul", setting="an operand of rank 1")
     return problem
-
-
-def _shape(node: ir.Node, weight: int, facts: Facts) -> tuple[int, ...]:
-    shape = weight_shape(node, weight, facts)
-    assert shape is not None, "the shape of a constant weight is known"
-    return shape
 
 
 def _value(node: ir.Node, index: int) -> ir.Value:
@@ -172,7 +165,7 @@ def _value(node: ir.Node, index: int) -> ir.Value:
 def _contracted(
     node: ir.Node, weight: int, shape: tuple[int, ...], affine: Affine, facts: Facts
 ) -> tuple[Array, Array]:
-    """The input's affine as rows (before a constant B) or columns (behind a constant A)."""
+    """The input's affine as rows (before a constant B) or columns (after a constant A)."""
     rank = facts.rank(_value(node, 1 - weight))
     assert rank is not None, "planned on a known rank"
     if weight == 1:

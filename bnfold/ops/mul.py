@@ -8,8 +8,8 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.graph.nodes import label, name_of
-from bnfold.ops.base import Answer, Operand, Operator, Rewrite, ToInput, ToOutput
+from bnfold.graph.nodes import label
+from bnfold.ops.base import Answer, Operand, Operator, Rewrite, ToInput, ToOutput, unknown_shape
 from bnfold.ops.broadcast import from_operand, to_constant, to_operand
 from bnfold.reasons import Reason
 
@@ -96,13 +96,13 @@ class Div(Operator):
 
 
 def _times_constant(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Affine | Reason:
-    """The shift of an affine at the output's axes, behind the multiplication or division by a constant."""
+    """The shift of an affine at the output's axes, after the multiplication or division by a constant."""
     constant = facts.operand(node, index)
     rank = facts.rank(node.outputs[0])
     if not affine.has_shift:
         return Affine()
     if constant is None or rank is None:
-        return reasons.UNKNOWN_SHAPE(value=name_of(node.outputs[0]), node=label(node))
+        return unknown_shape(node, node.outputs[0])
     factor = constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
     if node.op_type == "Div" and not np.all(factor):
         return reasons.BAD_NUMBERS(node=label(node), what="a division by zero")

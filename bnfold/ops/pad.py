@@ -8,8 +8,8 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.graph.nodes import integers, label, name_of, real, text
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, wrong_axis
+from bnfold.graph.nodes import integers, label, real, text
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, unknown_shape, wrong_axis
 from bnfold.reasons import Reason
 
 
@@ -33,11 +33,10 @@ class Pad(Operator):
 
 
 def _problem(node: ir.Node, affine: Affine, facts: Facts) -> Reason | None:
-    source = node.inputs[0]
-    rank = facts.rank(source) if source is not None else None
+    rank = facts.rank(node.inputs[0])
     padded = _padded_axes(node, rank, facts) if rank is not None else None
     if padded is None:
-        return reasons.UNKNOWN_SHAPE(value=name_of(source), node=label(node))
+        return unknown_shape(node)
     if affine.axes & padded:
         return wrong_axis(node, affine, "that is not padded")
     if text(node, "mode", "constant") != "constant":

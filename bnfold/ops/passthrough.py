@@ -35,7 +35,7 @@ class Identity(Operator):
 
 
 class Dropout(Identity):
-    """Dropout, the identity unless it is told to train."""
+    """Dropout, the identity unless in training mode."""
 
     def problem(self, node: ir.Node, facts: Facts) -> Reason | None:
         """Versions 1 and 6 train without `is_test`; 7 and 10 never; 12 and later by a third input."""
@@ -56,14 +56,11 @@ class Cast(Identity):
 
     def problem(self, node: ir.Node, facts: Facts) -> Reason | None:
         """Rounding to another type does not commute with a scale."""
-        source, target = node.inputs[0], node.outputs[0]
-        before = facts.dtype(source) if source is not None else None
-        after = facts.dtype(target)
+        before, after = facts.dtype(node.inputs[0]), facts.dtype(node.outputs[0])
         if node.op_type == "Cast" and "to" in node.attributes:
             after = ir.DataType(integer(node, "to", 0))
         elif node.op_type == "CastLike":
-            like = node.inputs[1]
-            after = facts.dtype(like) if like is not None else None
+            after = facts.dtype(node.inputs[1])
         if before is None or before != after:
             return reasons.TYPE_CHANGE(node=label(node), before=before, after=after)
         return None

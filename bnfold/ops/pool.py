@@ -9,8 +9,8 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.algebra.kernel import Kernel
 from bnfold.graph.facts import Facts
-from bnfold.graph.nodes import integer, integers, label, name_of, text
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput
+from bnfold.graph.nodes import integer, integers, label, text
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, negative_scale, unknown_shape, wrong_axis
 from bnfold.reasons import Reason
 
 
@@ -37,9 +37,7 @@ class Window(Operator):
                 node=label(node), operator=node.op_type, setting="a second output that is read"
             )
         if any(axis > 1 for axis in affine.axes):
-            return reasons.AXIS(
-                node=label(node), operator=node.op_type, axes=sorted(affine.axes), allowed="0 or 1"
-            )
+            return wrong_axis(node, affine, "0 or 1")
         return self.problem(node, affine)
 
 
@@ -61,7 +59,7 @@ class Maximum(Window):
         if _may_be_empty(node):
             setting = "dilated windows that may see nothing but padding"
             return reasons.SETTING(node=label(node), operator=node.op_type, setting=setting)
-        return _order_problem(node, affine)
+        return negative_scale(node, affine)
 
 
 class Reduction(Operator):
@@ -79,7 +77,7 @@ class Reduction(Operator):
         rank, axes = plan
         if integer(node, "keepdims", 1):
             if affine.axes & axes:
-                return _reduced_axis(node, affine)
+                return wrong_axis(node, affine, "that it does not reduce")
             return [(ToInput(0, affine),)]
         stays = [axis for axis in range(rank) if axis not in axes]
         moved = affine.mapped(
@@ -100,7 +98,7 @@ class Reduction(Operator):
             return plan
         rank, axes = plan
         if affine.axes & axes:
-            return _reduced_axis(node, affine)
+            return wrong_axis(node, affine, "that it does not reduce")
         if integer(node, "keepdims", 1):
             return [(ToOutput(0, affine),)]
         return [(ToOutput(0, affine.mapped(rank, lambda c: c.squeeze(tuple(axes)))),)]
@@ -132,9 +130,8 @@ def _sums_to_one(node: ir.Node) -> bool:
 
 
 def mean_kernel(node: ir.Node, facts: Facts) -> Kernel | None:
-    """An AveragePool as a depthwise kernel; None where its windows do not all count alike."""
-    size, source = integers(node, "kernel_shape"), node.inputs[0]
-    channels = facts.size(source, 1) if source is not None else None
+    """An AveragePool as a depthwise kernel; None where its windows do not all weigh their elements alike."""
+    size, channels = integers(node, "kernel_shape"), facts.size(node.inputs[0], 1)
     spatial, ones = len(size), (1,) * len(size)
     pads = integers(node, "pads") or (0,) * (2 * spatial)
     plain = text(node, "auto_pad", "NOTSET") == "NOTSET" and not integer(node, "ceil_mode", 0)
@@ -153,34 +150,21 @@ def mean_kernel(node: ir.Node, facts: Facts) -> Kernel | None:
     )
 
 
-def _order_problem(node: ir.Node, affine: Affine) -> Reason | None:
-    if affine.is_monotone:
-        return None
-    count = int((affine.scale < 0).sum())
-    return reasons.NEGATIVE_SCALE(operator=node.op_type, node=label(node), count=count)
-
-
 def _reduction_problem(node: ir.Node, affine: Affine) -> Reason | None:
-    return None if node.op_type == "ReduceMean" else _order_problem(node, affine)
+    return None if node.op_type == "ReduceMean" else negative_scale(node, affine)
 
 
 def _reduced(node: ir.Node, facts: Facts) -> tuple[int, frozenset[int]] | Reason:
     """The input's rank and the axes that are reduced."""
-    source = node.inputs[0]
-    rank = facts.rank(source) if source is not None else None
+    rank = facts.rank(node.inputs[0])
     axes = facts.integers(node, 1, "axes")
     given = len(node.inputs) > 1 and node.inputs[1] is not None
     if rank is None or (axes is None and given):
-        return reasons.UNKNOWN_SHAPE(value=name_of(source), node=label(node))
+        return unknown_shape(node)
     if not axes:
         nothing = integer(node, "noop_with_empty_axes", 0)
         return rank, frozenset() if nothing else frozenset(range(rank))
     return rank, frozenset(axis % rank for axis in axes)
-
-
-def _reduced_axis(node: ir.Node, affine: Affine) -> Reason:
-    axes = ", ".join(map(str, sorted(affine.axes)))
-    return reasons.AXIS(node=label(node), operator=node.op_type, axes=axes, allowed="that it does not reduce")
 
 
 OPERATORS = {

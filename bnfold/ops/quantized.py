@@ -1,4 +1,4 @@
-"""Weights behind DequantizeLinear: the integers stay, the fold goes into their scale."""
+"""Weights that a DequantizeLinear gives: the integers stay, the fold goes into their scale."""
 
 from __future__ import annotations
 
@@ -15,14 +15,9 @@ from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.reasons import Reason
 from bnfold.tensors.parts import parts
 
-_LIMITS = {
-    ir.DataType.from_numpy(np.dtype(kind)): np.iinfo(kind)
-    for kind in (np.int8, np.uint8, np.int16, np.uint16, np.int32)
-}
-
 
 def source(node: ir.Node, index: int) -> ir.Node | None:
-    """The DequantizeLinear that gives an input of a node; None where there is none."""
+    """The DequantizeLinear that gives an input of a node; None where another node does."""
     value = node.inputs[index] if index < len(node.inputs) else None
     maker = value.producer() if value is not None else None
     is_one = maker is not None and maker.op_type == "DequantizeLinear" and maker.domain in ONNX_DOMAINS
@@ -83,18 +78,18 @@ def write(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor
 def _flipped(maker: ir.Node, factor: Array, facts: Facts) -> npt.NDArray[np.generic] | None:
     """The integers with `2z − q` wherever the factor is negative, or None where one would leave its type."""
     integers = facts.stored(maker, 0)
-    if integers.dtype not in _LIMITS:
-        return None
-    shape, limits = integers.shape.numpy(), _LIMITS[integers.dtype]
+    kind, shape = integers.dtype.numpy(), integers.shape.numpy()
+    if kind.kind not in "iu":
+        return None  # elements of less than a byte, and floats
     center = np.broadcast_to(_zero_points(maker, len(shape), facts), shape)
     negative = np.broadcast_to(factor < 0, shape)
-    flipped = np.empty(shape, limits.dtype)
+    flipped = np.empty(shape, kind)
     for where, part in parts(integers):
         wide = np.asarray(part, np.int64)
         mirrored = np.where(negative[where], 2 * center[where] - wide, wide)
-        if mirrored.min(initial=0) < limits.min or mirrored.max(initial=0) > limits.max:
-            return None
         flipped[where] = mirrored
+        if not np.array_equal(flipped[where], mirrored):
+            return None
     return flipped
 
 
@@ -110,8 +105,7 @@ def _zero_points(maker: ir.Node, rank: int, facts: Facts) -> npt.NDArray[np.int6
 
 
 def _axis(maker: ir.Node, facts: Facts) -> int:
-    value = maker.inputs[0]
-    rank = facts.rank(value) if value is not None else None
+    rank = facts.rank(maker.inputs[0])
     assert rank is not None, "the rank of a constant is known"
     return integer(maker, "axis", 1) % max(rank, 1)
 

@@ -32,7 +32,7 @@ class Resize(Operator):
 
 
 def _problem(node: ir.Node, affine: Affine, facts: Facts) -> Reason | None:
-    # crops, and writes a number of its own where it reads beyond the border
+    # crops, and writes a fixed number where it reads beyond the border
     if text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         return reasons.SETTING(node=label(node), operator=node.op_type, setting="tf_crop_and_resize")
     if affine.axes and not affine.axes <= _kept_axes(node, facts):
@@ -43,8 +43,8 @@ def _problem(node: ir.Node, affine: Affine, facts: Facts) -> Reason | None:
 def _kept_axes(node: ir.Node, facts: Facts) -> frozenset[int]:
     """The axes that are provably not resized."""
     source = node.inputs[0]
-    rank = facts.rank(source) if source is not None else None
-    if rank is None or source is None:
+    rank = facts.rank(source)
+    if rank is None:
         return frozenset()
     axes = [axis % rank for axis in integers(node, "axes")] or list(range(rank))
     untouched = frozenset(range(rank)) - frozenset(axes)

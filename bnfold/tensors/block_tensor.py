@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-BLOCK = 1 << 20  # bytes, about: large enough that a block's overhead does not count, small enough for a cache
+BLOCK = 1 << 20  # bytes, about: large enough to make a block's overhead negligible, small enough for a cache
 
 
 class BlockTensor(ir.TensorProtocol):
     """A constant whose bytes are made in blocks, each time they are asked for; nothing is kept.
 
-    To onnx_ir it is a tensor like any: `numpy()` and `tobytes()` put it together in new memory.
+    To onnx_ir it is a tensor like any other: `numpy()` and `tobytes()` put it together in new memory.
 
     Args:
         dtype: Any type but STRING.
@@ -75,7 +75,7 @@ class BlockTensor(ir.TensorProtocol):
                 break
             yield block
         if count != self.nbytes:
-            raise ValueError(f"{self!r} consists of {self.nbytes} bytes and gave {count}")
+            raise ValueError(f"{self!r} consists of {self.nbytes} bytes but gave {count}")
 
     def tofile(self, file: BinaryIO) -> None:
         """Write the bytes block by block."""
@@ -89,7 +89,7 @@ class BlockTensor(ir.TensorProtocol):
         return stream.getvalue()
 
     def numpy(self) -> npt.NDArray[Any]:
-        """The elements in an array of their own; types that NumPy lacks are those of ml_dtypes."""
+        """The elements in a new array; types that NumPy lacks are those of ml_dtypes."""
         data, begin = np.empty(self.nbytes, np.uint8), 0
         for block in self._complete():
             data[begin : begin + len(block)] = np.frombuffer(block, np.uint8)

@@ -23,8 +23,8 @@ _seeking = threading.Lock()
 class File:
     """A file that is open for reading, and known to hold what it held when it was opened.
 
-    Its slices are bytes, its length is its size. It is closed when the last tensor in it is forgotten; until
-    then it may be replaced or deleted, since the open file outlasts its name.
+    Its slices are bytes, its length is its size. It is closed when its last tensor is no longer in use;
+    until then it may be replaced or deleted, since the open file outlasts its name.
 
     Args:
         path: Of an ordinary file.
@@ -73,10 +73,10 @@ class File:
             part, offset = part[count:], offset + count
 
     def check(self) -> None:
-        """Demand that nobody has written to the file since it was opened.
+        """Check that nothing has written to the file since it was opened.
 
         Raises:
-            ModelError: Somebody has. What was read since then may be of either content.
+            ModelError: Something has. What was read since then may be of either content.
         """
         if self._now() != self._stamp:
             raise self._changed()
@@ -87,7 +87,8 @@ class File:
 
     def _changed(self) -> ModelError:
         return ModelError(
-            f"{self.path} was written to while it was in use.", "Start again once its writer is done."
+            f"{self.path} was written to while it was in use.",
+            "Start again once the other program is done.",
         )
 
 
@@ -105,7 +106,7 @@ class FileTensor(BlockTensor):
     Attributes:
         file: Where it is; shared with other tensors.
         offset: Of its first byte there. Its bytes are those of `raw_data`, `nbytes` in number.
-        external: Whether that is a file beside the model's own.
+        external: Whether that is another file than the model's own.
 
     Args:
         dtype: Any type but STRING.

@@ -12,12 +12,12 @@ from typing import BinaryIO, Protocol
 
 _PIECE = 1 << 24  # bytes: what the kernel is asked for at once, and what is on its way to the disk meanwhile
 _REMEMBERED = 1 << 29  # bytes of a file that the system may keep in memory when they are on the disk
-_ON_ITS_WAY = 1 << 26  # bytes that a disk may not have written yet when it was told to
-_BUFFER = 1 << 20  # bytes read at once where the kernel does not copy; less is not worth a word to the disk
-_CANNOT = {  # what kernels say of files that they do not copy, older ones of two disks for instance
+_ON_ITS_WAY = 1 << 26  # bytes that may not be on the disk yet when writing them has been started
+_BUFFER = 1 << 20  # bytes read at once where the kernel does not copy; less is not worth starting a write for
+_CANNOT = {  # errors for files that a kernel does not copy, an older one between two disks for instance
     errno.EBADF,
     errno.EINVAL,
-    errno.EIO,  # of either file: reading and writing on one's own will tell of which
+    errno.EIO,  # of either file: reading and writing here shows of which
     errno.ENOSYS,
     errno.EOPNOTSUPP,
     errno.EPERM,
@@ -60,7 +60,7 @@ def copy(source: Readable, offset: int, length: int, stream: BinaryIO) -> None:
 
 
 def _by_kernel(source: int, offset: int, length: int, target: int, start: int) -> Iterator[int]:
-    """Copy what the kernel copies, first in one way, then in another; tell of each piece how long it is."""
+    """Copy what the kernel copies, first in one way, then in another, and yield the length of each piece."""
     done = 0
     for way in (_copy_file_range, _sendfile):
         while done < length:
@@ -94,13 +94,13 @@ def _sendfile(source: int, offset: int, count: int, target: int, start: int) -> 
 def start_writing(descriptor: int, begin: int, length: int) -> None:
     """Have the kernel start to write bytes of a file to disk, so that an fsync has less to wait for.
 
-    That is Linux's answer to being told that what was just written is not needed soon; what is still on its
-    way to the disk stays in memory all the same. Told once more, it drops what has arrived: of a very large
-    file only the beginning stays in memory, and what the system remembers of other files is not pushed out.
+    That is what Linux does when advised that bytes just written are not needed soon; they stay in memory
+    until they are on the disk. Advised again, it drops those that are: so only the beginning of a very large
+    file stays in memory, and what the system caches of other files is not evicted.
     """
     if sys.platform != "linux":
         return
-    with contextlib.suppress(OSError):  # a hint, which a file system may know nothing of
+    with contextlib.suppress(OSError):  # a hint, which a file system may not support
         os.posix_fadvise(descriptor, begin, length, os.POSIX_FADV_DONTNEED)
         arrived = max(begin - 2 * _ON_ITS_WAY, _REMEMBERED)
         if arrived < begin - _ON_ITS_WAY:

@@ -1,4 +1,8 @@
-"""A constant in parts of a block each, in memory that is lent from one part to the next."""
+"""Reading a constant in parts of a block each, however large it is.
+
+A part is a run of neighbouring elements with its place in the whole. Each is read into the same memory as the
+one before, so no more than a block is in memory at a time, and the system need not clear new pages.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,7 @@ from bnfold.tensors.file_tensor import FileTensor
 from bnfold.tensors.precision import Elements
 
 Place = tuple[int | slice, ...]
-
-
 Memory = npt.NDArray[np.uint8]
-
 
 _spare: list[Memory] = []  # a block each, for the next tensor; as many as were ever in use at once
 
@@ -51,7 +52,7 @@ def parts(tensor: ir.TensorProtocol, whole: int = 0) -> Iterator[tuple[Place, El
 
 @contextlib.contextmanager
 def borrowed() -> Iterator[Memory]:
-    """Memory for one block after the other: what a system hands out anew it clears first, page by page."""
+    """Memory for one block after the other, since a system first clears new memory, page by page."""
     try:
         memory = _spare.pop()
     except IndexError:
@@ -63,7 +64,7 @@ def borrowed() -> Iterator[Memory]:
 
 
 def placed(memory: Memory, shape: tuple[int, ...], dtype: ir.DataType) -> Elements:
-    """An array in borrowed memory, or in its own where a part is larger than a block."""
+    """An array in borrowed memory, or in new memory where a part is larger than a block."""
     kind = dtype.numpy().newbyteorder("<")
     size = math.prod(shape) * kind.itemsize
     return memory[:size].view(kind).reshape(shape) if size <= memory.size else np.empty(shape, kind)

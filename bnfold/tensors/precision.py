@@ -1,4 +1,8 @@
-"""What a float type can hold, and whether numbers that were computed in float64 fit it."""
+"""What each float type can hold, and whether numbers that were computed in float64 fit it.
+
+Numbers do not fit a type where one of them overflows, or where all are so small that even the largest loses
+half of its digits. That is decided over a whole tensor, while its blocks are rounded one after the other.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +52,7 @@ class OutOfRangeError(Exception):
 
 
 class _Layout(NamedTuple):
-    """A float type's bits as an integer: without the sign, they are in the order of the magnitudes.
+    """A float type's bits as an integer: without the sign, their order is that of the magnitudes.
 
     Attributes:
         magnitude: All bits but the sign.
@@ -62,8 +66,8 @@ class _Layout(NamedTuple):
 
 
 def _layout(dtype: ir.DataType) -> _Layout:
-    # Rounding moves an element by half the distance of subnormals, or by less than a quarter of COARSE of
-    # itself. Where the largest is at least one such distance over COARSE, neither is more than is allowed.
+    # Rounding moves an element by at most half a subnormal, or by less than a quarter of COARSE of itself.
+    # If the largest element is at least `tiny`, neither is more than COARSE of that, so nothing is measured.
     tiny = _SUBNORMAL[dtype] / COARSE[dtype]
     bits = np.array([np.inf, tiny]).astype(dtype.numpy()).view(f"u{int(dtype.itemsize)}")
     return _Layout((1 << (dtype.bitwidth - 1)) - 1, int(bits[0]), int(bits[1]))
@@ -72,8 +76,9 @@ def _layout(dtype: ir.DataType) -> _Layout:
 class Fit:
     """Whether products fit their type, found out while they are computed.
 
-    The decision is over the whole tensor: an overflow anywhere; or an error that is too much for the largest
-    element, which can only be where all of them are near the lower end of the range.
+    Args:
+        node: The node that is to read them.
+        dtype: Their type, one of `FLOATS`.
     """
 
     def __init__(self, node: ir.Node, dtype: ir.DataType) -> None:
@@ -82,8 +87,12 @@ class Fit:
         self._largest = 0  # the bits of the largest magnitude so far that is finite
         self._size = self._error = 0.0  # in float64, known as long as all are tiny
 
-    def see(self, part: Elements, factor: Array, rounded: Elements) -> None:
-        """Take note of a block: its source, its factor, and their product as it is rounded."""
+    def see(self, part: Elements, factor: Array | float, rounded: Elements) -> None:
+        """Look at one block: its source, its factor, and their product as it was rounded.
+
+        Raises:
+            OutOfRangeError: A product overflows.
+        """
         bits = rounded.view(f"<u{rounded.dtype.itemsize}")
         largest = self._magnitude(bits)
         if largest >= self._layout.infinite:
@@ -96,18 +105,22 @@ class Fit:
             self._measure(part, factor, rounded)
 
     def finish(self) -> None:
-        """Say so if the products lost too many of their digits."""
+        """Decide after the last block.
+
+        Raises:
+            OutOfRangeError: The products lost too many of their digits.
+        """
         if self._largest < self._layout.tiny and self._error > COARSE[self._dtype] * self._size:
             raise OutOfRangeError(self._node, self._dtype, reasons.UNDERFLOW)
 
     def _magnitude(self, bits: npt.NDArray[np.unsignedinteger]) -> int:
-        """The largest magnitude: among unsigned integers the negative ones win, among signed the others."""
+        """The largest magnitude: of negative floats among unsigned integers, of others among signed ones."""
         if not bits.size:
             return 0
         negative, positive = bits.max(), bits.view(f"<i{bits.dtype.itemsize}").max()
         return max(int(negative) & self._layout.magnitude, int(positive))
 
-    def _measure(self, part: Elements, factor: Array, rounded: Elements) -> None:
+    def _measure(self, part: Elements, factor: Array | float, rounded: Elements) -> None:
         with np.errstate(invalid="ignore"):
             exact = np.asarray(part, np.float64) * factor
             finite = np.isfinite(exact)
@@ -116,20 +129,22 @@ class Fit:
         self._error = max(self._error, float(errors.max(initial=0, where=finite)))
 
 
-def rounded(node: ir.Node, array: Array, dtype: ir.DataType) -> npt.NDArray[np.generic]:
+def rounded(node: ir.Node, array: Array, dtype: ir.DataType) -> Elements:
     """Round an array once, to the type that `node` reads it in.
 
     Raises:
-        OutOfRangeError: A number overflows, or rounding costs even the largest one half of its digits.
+        OutOfRangeError: They do not fit it.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        rounded = np.asarray(array).astype(dtype.numpy())
-    wide = np.asarray(rounded, np.float64)
-    if not np.array_equal(np.isfinite(wide), np.isfinite(array)):
-        raise OutOfRangeError(node, dtype)
-    finite = np.where(np.isfinite(array), array, 0.0)
-    error = np.abs(np.where(np.isfinite(array), wide, 0.0) - finite).max(initial=0)
-    # even the largest number keeps less than half of the type's digits: all are near the end of its range
-    if error > COARSE.get(dtype, 0.0) * np.abs(finite).max(initial=0):
-        raise OutOfRangeError(node, dtype, reasons.UNDERFLOW)
-    return rounded
+        result = np.asarray(array).astype(dtype.numpy())
+    if dtype not in FLOATS:  # the scales of a quantised weight may be of eight bits: what is exact fits
+        wide = np.asarray(result, np.float64)
+        if not np.array_equal(np.isfinite(wide), np.isfinite(array)):
+            raise OutOfRangeError(node, dtype)
+        if not np.array_equal(wide, array, equal_nan=True):
+            raise OutOfRangeError(node, dtype, reasons.UNDERFLOW)
+        return result
+    fit = Fit(node, dtype)
+    fit.see(array, 1.0, result)
+    fit.finish()
+    return result

@@ -1,7 +1,8 @@
 """Folded weights: a constant times a factor, computed in float64 and rounded once, block by block.
 
-A weight is read when its product is asked for and not before, and no more than a block of it is in memory at
-a time, however large it is.
+A product is a tensor that is computed each time it is read: its source comes in parts, each is multiplied and
+rounded, and whether the whole fits its type is found out along the way. So a folded weight need not fit into
+memory, and one that is never read costs nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from bnfold.tensors.precision import Elements, Fit
 
 
 class Product(BlockTensor):
-    """A constant tensor times factors; the source is read anew each time that the product is.
+    """A constant tensor times factors; the source is read again each time that the product is.
 
     Args:
         source: The constant, of any float type.
@@ -52,7 +53,7 @@ class Product(BlockTensor):
         """The bytes, a block at a time.
 
         Raises:
-            OutOfRangeError: A product overflows; or, behind the last block, all of them are so small that
+            OutOfRangeError: A product overflows; or, after the last block, all of them are so small that
                 rounding cost half of their digits.
         """
         fit = Fit(self._node, self.dtype)

@@ -12,9 +12,10 @@ from onnx import helper, numpy_helper
 
 import bnfold
 from bnfold.errors import InputError
-from bnfold.folding.fold import _Pass, fold_into
+from bnfold.folding.fold import fold_into
+from bnfold.folding.provenance import Provenance
+from bnfold.reasons import Reason
 from bnfold.tensors import parts
-from bnfold.tensors.precision import OutOfRangeError
 from bnfold.tensors.product import Product
 from tests.graphs import assert_same, build, feeds, fold_and_compare, kept_codes, operators, run, weight
 from tests.graphs import statistics as any_statistics
@@ -702,13 +703,13 @@ def two_that_overflow() -> onnx.ModelProto:
 
 def test_what_does_not_fit_is_taken_back_in_the_order_of_writing(monkeypatch):
     blamed = []
-    blame = _Pass.blame
+    blame = Provenance.blame
 
-    def note(self: _Pass, error: OutOfRangeError) -> object:
-        blamed.append(error.node.outputs[0].name)
-        return blame(self, error)
+    def note(self: Provenance, node: ir.Node, reason: Reason) -> object:
+        blamed.append(node.outputs[0].name)
+        return blame(self, node, reason)
 
-    monkeypatch.setattr(_Pass, "blame", note)
+    monkeypatch.setattr(Provenance, "blame", note)
     result = bnfold.fold(two_that_overflow())
     assert [site.reason.code for site in result.sites] == ["BN401", "BN401"]
     assert blamed == ["n", "y"]

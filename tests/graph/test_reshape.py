@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bnfold.algebra.affine import Affine
-from bnfold.graph.reshape import regroup
+from bnfold.graph.reshape import reshaped
 from bnfold.graph.shape_inference import Dims
 
 
@@ -46,7 +46,7 @@ def test_known_sizes_always_agree_with_numpy(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     shapes = [[size if data.draw(st.booleans()) else 1 for size in before] for _ in range(2)]
     affine = Affine(rng.normal(size=shapes[0]), rng.normal(size=shapes[1]))
-    demand(affine, before, tuple(after), regroup(affine, before, tuple(after)))
+    demand(affine, before, tuple(after), reshaped(affine, before, tuple(after)))
 
 
 @settings(max_examples=150, derandomize=True, deadline=None)
@@ -76,7 +76,7 @@ def test_symbols_never_lead_to_a_wrong_map(data: st.DataObject) -> None:
         actual[unknown[0]] = math.prod(real) // math.prod(d for d in actual if d is not None)
     assume(math.prod(actual) == math.prod(real))
     affine = vector(axis := data.draw(st.integers(0, len(real) - 1)), real[axis])
-    moved = regroup(affine, tuple(before), tuple(after))
+    moved = reshaped(affine, tuple(before), tuple(after))
     if moved is not None:
         demand(affine, tuple(real), tuple(actual), moved)
 
@@ -97,7 +97,7 @@ def test_symbols_never_lead_to_a_wrong_map(data: st.DataObject) -> None:
     ],
 )
 def test_shapes_that_prove_it(axis: int, size: int, before: Dims, after: Dims, axes: set[int]) -> None:
-    moved = regroup(vector(axis, size), before, after)
+    moved = reshaped(vector(axis, size), before, after)
     assert moved is not None
     assert moved.axes == axes
 
@@ -114,20 +114,20 @@ def test_shapes_that_prove_it(axis: int, size: int, before: Dims, after: Dims, a
     ],
 )
 def test_plausible_shapes_that_prove_nothing(axis: int, size: int, before: Dims, after: Dims) -> None:
-    moved = regroup(vector(axis, size), before, after)
+    moved = reshaped(vector(axis, size), before, after)
     assert moved is None or moved.axes == {0} == {axis}
 
 
 def test_sizes_that_agree_do_not_carry_an_axis_over() -> None:
     """(4, 4) to (4, 2, 2): the first axis stays the first, though the others multiply to its size."""
-    assert regroup(vector(0, 4), (4, 4), (4, 2, 2)).axes == {0}  # type: ignore[union-attr]
-    assert regroup(vector(1, 4), (4, 4), (4, 2, 2)).axes == {1, 2}  # type: ignore[union-attr]
-    assert regroup(vector(1, 4), (4, 4), (2, 2, 4)).axes == {2}  # type: ignore[union-attr]
+    assert reshaped(vector(0, 4), (4, 4), (4, 2, 2)).axes == {0}  # type: ignore[union-attr]
+    assert reshaped(vector(1, 4), (4, 4), (4, 2, 2)).axes == {1, 2}  # type: ignore[union-attr]
+    assert reshaped(vector(1, 4), (4, 4), (2, 2, 4)).axes == {2}  # type: ignore[union-attr]
 
 
 def test_a_coefficient_that_would_be_huge_is_refused() -> None:
-    assert regroup(vector(1, 2), (1, 2, 1 << 30), (1, 1 << 31)) is None
+    assert reshaped(vector(1, 2), (1, 2, 1 << 30), (1, 1 << 31)) is None
 
 
 def test_one_number_for_all_needs_no_shape() -> None:
-    assert regroup(Affine(2.0, 1.0), (None, None), (None,)).axes == frozenset()  # type: ignore[union-attr]
+    assert reshaped(Affine(2.0, 1.0), (None, None), (None,)).axes == frozenset()  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from bnfold.graph.constants import Constants
 from bnfold.graph.scopes import scopes
 from bnfold.graph.shape_inference import infer
-from bnfold.graph.skeleton import draw
+from bnfold.graph.skeleton import skeleton_of
 from tests.graphs import build
 from tests.random_graphs import random_model
 
@@ -85,7 +85,7 @@ def test_small_weights_that_hold_no_sizes_are_left_out() -> None:
             },
         )
     )
-    drawn = draw(model, Constants(9, lambda _: None, lambda _: 18))
+    drawn = skeleton_of(model, Constants(9, lambda _: None, lambda _: 18))
     assert [tensor.name for tensor in drawn.graph.initializer] == ["s", "f"]
     assert shapes(model)["y"] == (2, 16)
     assert shapes(model)["r"] == (1, 2, 8, 8)

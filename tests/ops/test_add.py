@@ -7,6 +7,7 @@ import pytest
 
 from tests.graphs import build, fold_and_compare, operators, weight
 from tests.ops.sandwich import BATCHNORM, above, below, gone, settled, statistics, stays
+from tests.pairwise import pairwise
 
 SHIFT = {
     "k": weight(4, 1, 1),
@@ -47,9 +48,9 @@ def test_a_value_minus_itself() -> None:
     fold_and_compare(mixed)
 
 
-@pytest.mark.parametrize("constant", ["k", "one", "n", "full", "last"])
-@pytest.mark.parametrize("order", ["{op}(t, {c})", "{op}({c}, t)"])
-@pytest.mark.parametrize("op", ["Add", "Sub"])
+@pairwise(
+    constant=["k", "one", "n", "full", "last"], order=["{op}(t, {c})", "{op}({c}, t)"], op=["Add", "Sub"]
+)
 def test_constants_of_every_broadcast_shape(constant: str, order: str, op: str) -> None:
     """A Relu-free path up whose constant takes its part, whichever axis it varies along."""
     lines = f"t = Identity(a)\n b = {order.format(op=op, c=constant)}"

@@ -18,6 +18,7 @@ from tests.graphs import (
     statistics,
     weight,
 )
+from tests.pairwise import pairwise
 
 
 def no_shift(channels: int) -> dict[str, np.ndarray]:
@@ -54,9 +55,7 @@ def attributes(text: str, rank: int, group: int) -> str:
     return ", ".join(part for part in (text.replace("'", '"'), f"group={group}") if part)
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("group", [1, 2, 4])
-@pytest.mark.parametrize("attribute", ATTRIBUTES)
+@pairwise(bias=[False, True], group=[1, 2, 4], attribute=ATTRIBUTES)
 def test_a_conv_takes_what_follows_whatever_its_borders(attribute, group, bias):
     constants = {"w": weight(8, 4 // group, 3, 3), "b": weight(8, seed=5), **statistics(8)}
     call = f"Conv<{attributes(attribute, 2, group)}>(x, w{', b' if bias else ''})"
@@ -70,9 +69,7 @@ def test_a_conv_takes_what_follows_whatever_its_borders(attribute, group, bias):
     assert [site.status for site in result.sites] == ["folded"]
 
 
-@pytest.mark.parametrize("rank", [1, 3])
-@pytest.mark.parametrize("group", [1, 4])
-@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
+@pairwise(rank=[1, 3], group=[1, 4], operator=["Conv", "ConvTranspose"])
 def test_in_one_and_three_dimensions(operator, group, rank):
     """Among them AIMET's ConvTranspose1d, with groups and without."""
     w = weight(*((8, 4 // group) if operator == "Conv" else (4, 8 // group)), *[2] * rank)
@@ -84,10 +81,10 @@ def test_in_one_and_three_dimensions(operator, group, rank):
     assert operators(fold_and_compare(model).model) == [operator]
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("group", [1, 2, 4])
-@pytest.mark.parametrize(
-    "attribute", [*ATTRIBUTES, "strides=[{s}], output_padding=[1,1]", "strides=[{s}], output_shape=[13,12]"]
+@pairwise(
+    bias=[False, True],
+    group=[1, 2, 4],
+    attribute=[*ATTRIBUTES, "strides=[{s}], output_padding=[1,1]", "strides=[{s}], output_shape=[13,12]"],
 )
 def test_a_transposed_conv_takes_what_follows(attribute, group, bias):
     constants = {"w": weight(4, 8 // group, 3, 3), "b": weight(8, seed=5), **statistics(8)}
@@ -100,11 +97,13 @@ def test_a_transposed_conv_takes_what_follows(attribute, group, bias):
     assert operators(fold_and_compare(model).model) == ["ConvTranspose"]
 
 
-@pytest.mark.parametrize("activation", ["", "Relu"])
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("group", [1, 2, 4])
-@pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("attribute", ["", "strides=[{s}]", "dilations=[{s}]", 'auto_pad="VALID"'])
+@pairwise(
+    activation=["", "Relu"],
+    bias=[False, True],
+    group=[1, 2, 4],
+    rank=[1, 2, 3],
+    attribute=["", "strides=[{s}]", "dilations=[{s}]", 'auto_pad="VALID"'],
+)
 def test_a_conv_without_padding_takes_what_precedes(attribute, rank, group, bias, activation):
     constants = {"w": weight(8, 4 // group, *[2] * rank), "b": weight(8, seed=5), **statistics(4, 2)}
     before = f"r = {activation}(x)" if activation else ""
@@ -115,7 +114,7 @@ def test_a_conv_without_padding_takes_what_precedes(attribute, rank, group, bias
         constants,
     )
     result = fold_and_compare(model)
-    assert operators(result.model) == [activation] * bool(activation) + ["Conv"]
+    assert operators(result.model) == [op for op in (activation, "Conv") if op]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +279,7 @@ def test_the_batchnorm_behind_a_transpose_is_on_another_axis(operator):
 
 @pytest.mark.parametrize("direction", ["output", "input"])
 @pytest.mark.parametrize(
-    ("inputs", "code"), [("float[4,4,1,1] w, float[4] b", "BN202"), ("float[4] b", "BN211"), ("", None)]
+    ("inputs", "code"), [(", float[4,4,1,1] w, float[4] b", "BN202"), (", float[4] b", "BN211"), ("", None)]
 )
 def test_weights_and_biases_have_to_be_constant(inputs, code, direction):
     constants = {"w": weight(4, 4, 1, 1), "b": weight(4), **statistics(4, 2)}
@@ -290,9 +289,7 @@ def test_weights_and_biases_have_to_be_constant(inputs, code, direction):
         if direction == "output"
         else "c = BatchNormalization(x, scale, bias, mean, var) y = Conv(c, w, b)"
     )
-    model = build(
-        f"g (float[2,4,3,3] x{', ' * bool(inputs)}{inputs}) => (float[2,4,3,3] y) {{ {body} }}", constants
-    )
+    model = build(f"g (float[2,4,3,3] x{inputs}) => (float[2,4,3,3] y) {{ {body} }}", constants)
     result = fold_and_compare(model)
     assert (code in kept_codes(result)) if code else operators(result.model) == ["Conv"]
 
@@ -382,9 +379,11 @@ def test_versions_before_onnx_runtime_s(opset, direction):
     np.testing.assert_allclose(run(folded, {"x": x})[0], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("k", [(), (1,), (4, 1, 1), (1, 4, 1, 1), (1, 1, 1), (1, 1, 1, 1)], ids=str)
-@pytest.mark.parametrize("operator", ["Mul", "Add", "Sub", "Div"])
-@pytest.mark.parametrize("bias", [False, True])
+@pairwise(
+    k=[(), (1,), (4, 1, 1), (1, 4, 1, 1), (1, 1, 1), (1, 1, 1, 1)],
+    operator=["Mul", "Add", "Sub", "Div"],
+    bias=[False, True],
+)
 def test_arithmetic_after_a_conv(operator, k, bias):
     """ONNX Runtime's FuseConvMul and FuseConvAdd: constants of any shape that is per channel."""
     model = build(

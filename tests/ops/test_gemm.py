@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from tests.graphs import build, fold_and_compare, kept_codes, operators, statistics, weight
+from tests.pairwise import pairwise
 
 SHAPES_OF_C = [None, (), (1,), (4,), (1, 4), (2, 1), (2, 4)]
 
@@ -19,10 +20,7 @@ def with_c(shape: tuple[int, ...] | None) -> tuple[str, dict[str, np.ndarray]]:
     return ("", {}) if shape is None else (", c", {"c": weight(*shape, seed=7)})
 
 
-@pytest.mark.parametrize("c", SHAPES_OF_C, ids=str)
-@pytest.mark.parametrize("trans_b", [0, 1])
-@pytest.mark.parametrize("trans_a", [0, 1])
-@pytest.mark.parametrize("factors", ["", "alpha=0.5, beta=-1.7,", "beta=0.0,"])
+@pairwise(c=SHAPES_OF_C, trans_b=[0, 1], trans_a=[0, 1], factors=["", "alpha=0.5, beta=-1.7,", "beta=0.0,"])
 def test_a_gemm_takes_what_follows(factors, trans_a, trans_b, c):
     operand, constant = with_c(c)
     model = gemm(
@@ -36,10 +34,7 @@ def test_a_gemm_takes_what_follows(factors, trans_a, trans_b, c):
     assert [site.status for site in result.sites] == ["folded"]
 
 
-@pytest.mark.parametrize("c", SHAPES_OF_C, ids=str)
-@pytest.mark.parametrize("trans_b", [0, 1])
-@pytest.mark.parametrize("factors", ["", "alpha=0.5, beta=-1.7,", "beta=0.0,"])
-@pytest.mark.parametrize("start", ["x", "r"])
+@pairwise(c=SHAPES_OF_C, trans_b=[0, 1], factors=["", "alpha=0.5, beta=-1.7,", "beta=0.0,"], start=["x", "r"])
 def test_a_gemm_takes_what_precedes(factors, trans_b, c, start):
     operand, constant = with_c(c)
     model = gemm(
@@ -52,9 +47,9 @@ def test_a_gemm_takes_what_precedes(factors, trans_b, c, start):
     assert "BatchNormalization" not in operators(result.model)
 
 
-@pytest.mark.parametrize("c", [None, (), (1,), (5,), (1, 5), (4, 1), (4, 5)], ids=str)
-@pytest.mark.parametrize("trans_a", [0, 1])
-@pytest.mark.parametrize("factors", ["", "alpha=0.5, beta=-1.7,"])
+@pairwise(
+    c=[None, (), (1,), (5,), (1, 5), (4, 1), (4, 5)], trans_a=[0, 1], factors=["", "alpha=0.5, beta=-1.7,"]
+)
 def test_a_constant_on_the_left_takes_what_varies_along_the_rows(factors, trans_a, c):
     operand, constant = with_c(c)
     model = gemm(
@@ -70,9 +65,7 @@ def test_a_constant_on_the_left_takes_what_varies_along_the_rows(factors, trans_
     assert operators(fold_and_compare(model).model) == ["Gemm"]
 
 
-@pytest.mark.parametrize("trans_b", [0, 1])
-@pytest.mark.parametrize("trans_a", [0, 1])
-@pytest.mark.parametrize("c", [None, (5,), (1, 5), (4, 1), (4, 5)], ids=str)
+@pairwise(trans_b=[0, 1], trans_a=[0, 1], c=[None, (5,), (1, 5), (4, 1), (4, 5)])
 def test_a_constant_on_the_left_takes_what_comes_in_along_the_contraction(c, trans_a, trans_b):
     operand, constant = with_c(c)
     k = (1, 3) if trans_b else (3, 1)

@@ -7,13 +7,12 @@ import pytest
 
 import bnfold
 from tests.graphs import build, fold_and_compare, kept_codes, operators, statistics, weight
+from tests.pairwise import pairwise
 
 BIASES = ["", "y = Add(m, b)", "y = Add(b, m)", "y = Sub(m, b)", "y = Sub(b, m)"]
 
 
-@pytest.mark.parametrize("bias", BIASES)
-@pytest.mark.parametrize("x", ["5,3", "2,5,3", "2,4,5,3"])
-@pytest.mark.parametrize("affine", ["Mul", "Mul Add", "Add"])
+@pairwise(bias=BIASES, x=["5,3", "2,5,3", "2,4,5,3"], affine=["Mul", "Mul Add", "Add"])
 def test_a_constant_on_the_right_takes_what_varies_along_the_last_axis(affine, x, bias):
     chain = {"Mul": "o = Mul(y, k)", "Mul Add": "s = Mul(y, k) o = Add(s, l)", "Add": "o = Add(y, l)"}[affine]
     body = f"m = MatMul(x, w) {bias or 'y = Identity(m)'} {chain}"

@@ -7,6 +7,7 @@ import pytest
 
 from tests.graphs import positive, weight
 from tests.ops.sandwich import above, below, gone, ints, statistics, stays
+from tests.pairwise import pairwise
 
 POSITIVE = positive(statistics(4))
 SCALES = {**statistics(4), "bias": np.zeros(4, np.float32), "mean": np.zeros(4, np.float32)}
@@ -88,9 +89,7 @@ def test_positions_that_are_read_stay() -> None:
     stays(above(lines, stats=POSITIVE, outputs="float y, int64 i"), "BN210")
 
 
-@pytest.mark.parametrize("op", ["ReduceMean", "ReduceMax", "ReduceMin"])
-@pytest.mark.parametrize("axes", [(2, 3), (-1,), (-2, -1), (2,)])
-@pytest.mark.parametrize("keepdims", [0, 1])
+@pairwise(op=["ReduceMean", "ReduceMax", "ReduceMin"], axes=[(2, 3), (-1,), (-2, -1), (2,)], keepdims=[0, 1])
 def test_reductions_off_the_channels(op: str, axes: tuple[int, ...], keepdims: int) -> None:
     for opset, lines in (
         (18, f"b = {op} <keepdims={keepdims}> (a, axes)"),

@@ -44,8 +44,12 @@ TYPES = (
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("shape", [(3, 5), (), (0, 4), (7,)])
-def test_it_is_the_same_as_an_array_in_memory(dtype: ir.DataType, shape: tuple[int, ...]) -> None:
+def test_it_is_the_same_as_an_array_in_memory(dtype: ir.DataType) -> None:
+    for shape in ((3, 5), (), (0, 4), (7,)):
+        compare_with_an_array(dtype, shape)
+
+
+def compare_with_an_array(dtype: ir.DataType, shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).integers(0, 2 if dtype == ir.DataType.BOOL else 8, shape)
     expected = ir.Tensor(np.asarray(values).astype(dtype.numpy()), dtype, name="t")
     tensor = Pieces(expected.tobytes(), dtype, shape)
@@ -82,7 +86,7 @@ def test_its_array_is_its_own_and_may_be_converted() -> None:
 def test_too_few_or_too_many_bytes_are_noticed(count: int) -> None:
     tensor = Pieces(bytes(count), ir.DataType.FLOAT, (3,))
     for use in (tensor.tobytes, tensor.numpy, lambda: tensor.tofile(io.BytesIO())):
-        with pytest.raises(ValueError, match=f"12 bytes and gave {count}"):
+        with pytest.raises(ValueError, match=f"12 bytes but gave {count}"):
             use()
 
 

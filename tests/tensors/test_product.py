@@ -88,6 +88,19 @@ def test_bits_are_those_of_the_plain_formula(kind, shape, factors, tmp_path) -> 
 
 
 def decision(dtype: ir.DataType, exact: np.ndarray) -> object:
+    """The whole rounded once, or why it does not fit: by the definition, over all elements at once."""
+    with np.errstate(all="ignore"):
+        result = exact.astype(dtype.numpy())
+        wide, finite = result.astype(np.float64), np.isfinite(exact)
+        error = np.abs(wide - exact).max(initial=0, where=finite)
+    if not np.array_equal(np.isfinite(wide), finite):
+        return reasons.OVERFLOW
+    if error > COARSE[dtype] * np.abs(exact).max(initial=0, where=finite):
+        return reasons.UNDERFLOW
+    return bits(result)
+
+
+def at_once(dtype: ir.DataType, exact: np.ndarray) -> object:
     try:
         return bits(rounded(NODE, exact, dtype))
     except OutOfRangeError as error:
@@ -134,6 +147,7 @@ def test_what_does_not_fit_is_decided_as_over_the_whole(kind, data) -> None:
         exact = np.asarray(array, np.float64) * factor
         beyond = np.any(np.isfinite(array.astype(np.float64)) & ~np.isfinite(exact))
         expected = decision(ir.DataType.from_numpy(kind), exact)
+    assert at_once(ir.DataType.from_numpy(kind), exact) == expected
     # what is too large for float64 itself was no number of the weight before
     assert answer(product(array, factor)) == (reasons.OVERFLOW if beyond else expected)
 
@@ -148,9 +162,16 @@ def test_numbers_near_the_lower_end_decide_alike(kind) -> None:
         factor = np.array([edge * 2.0**power])
         array = np.array([top, other, -other, 0.5 * top]).astype(kind)
         expected = decision(dtype, array.astype(np.float64) * factor)
+        assert at_once(dtype, array.astype(np.float64) * factor) == expected
         assert answer(product(array, factor)) == expected
         seen.add(expected if expected is reasons.UNDERFLOW else None)
     assert seen == {None, reasons.UNDERFLOW}
+
+
+@pytest.mark.parametrize(("number", "rule"), [(8.0, None), (9.1, reasons.UNDERFLOW), (1e9, reasons.OVERFLOW)])
+def test_of_a_type_that_is_not_folded_only_what_is_exact_fits(number, rule) -> None:
+    made = at_once(ir.DataType.FLOAT8E5M2, np.array([number]))
+    assert made == (rule or bits(np.array([number], ml_dtypes.float8_e5m2)))
 
 
 @pytest.mark.usefixtures("small_blocks")

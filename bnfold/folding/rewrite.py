@@ -1,0 +1,134 @@
+"""Carrying out what the search has found: constants take affines, and the nodes that stood for them go.
+
+Nothing is written before the end: what nodes absorb is composed in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.folding.provenance import Provenance
+from bnfold.folding.recognise import Chain
+from bnfold.folding.search import Plan
+from bnfold.folding.shorten import shorter
+from bnfold.graph.editor import Editor
+from bnfold.graph.facts import NO_FOLDS, Facts
+from bnfold.graph.naming import can_stand_for, rename
+from bnfold.graph.nodes import label, name_of
+from bnfold.ops import operator
+from bnfold.ops.base import Operand
+from bnfold.ops.linear import Linear
+from bnfold.reasons import Reason
+
+
+class Rewriter:
+    """Rewrites one model that is ours to change.
+
+    Attributes:
+        editor: What it writes with.
+
+    Args:
+        facts: What is known of the model; the folds are noted there.
+        provenance: Records which nodes took what.
+        barred: Nodes that must stay as they are, and why.
+    """
+
+    def __init__(self, facts: Facts, provenance: Provenance, barred: Mapping[ir.Node, Reason]) -> None:
+        self.editor = Editor(facts)
+        self._facts = facts
+        self._provenance = provenance
+        self._barred = barred
+        self._inserted: set[ir.Node] = set()
+
+    def affordable(self, chain: Chain, plan: Plan | Reason) -> Plan | Reason:
+        """Refuse a plan that changes a node that must stay, or whose new bias Adds outnumber what goes.
+
+        Plain arithmetic must become strictly fewer nodes.
+        """
+        if chain.affine.is_identity and not can_stand_for(chain.source, chain.result):
+            return reasons.GRAPH_OUTPUT(value=name_of(chain.result))
+        if isinstance(plan, Reason):
+            return plan
+        for node, _ in plan.edits:
+            reason = self._barred.get(node)
+            if reason is not None and reason.rule is reasons.ON_REQUEST:
+                return reason
+        new = [node for node in plan.inserts if node not in self._inserted]
+        room = len(chain.nodes) if chain.normalises else len(chain.nodes) - 1
+        if len(new) > room:
+            return reasons.MORE_NODES(inserted=len(new), removed=len(chain.nodes), node=label(new[0]))
+        return plan
+
+    def apply(self, chain: Chain, plan: Plan) -> None:
+        """Let the nodes of a plan take a chain's affine, and remove the chain."""
+        for node, step in plan.edits:
+            if isinstance(step, Operand):
+                old = self._facts.operand(node, step.index)
+                assert old is not None, "planned on a constant"
+                self._facts.edited[node, step.index] = old * step.scale + step.shift
+                continue
+            folds = self._facts.folds.get(node, NO_FOLDS)
+            self._facts.folds[node] = folds.absorbing(step.side, step.affine)
+        self._inserted.update(plan.inserts)
+        self._provenance.folded(chain, (node for node, _ in plan.edits))
+        for value in plan.changed:
+            if value is not chain.result:
+                self.editor.rename_changed(value)
+        if chain.source in plan.changed:
+            rename(chain.source, like=chain.result)
+        _replace(chain.result, chain.source)
+        for node in reversed(chain.nodes):
+            self.editor.release(node)
+
+    def shorten(self, chain: Chain) -> bool:
+        """Express a chain that stays in as few of its nodes as possible; whether that changed anything."""
+        short = shorter(chain, self._facts)
+        if short is None:
+            return False
+        for step in short.absorb:
+            node = short.stay[0].node
+            self._facts.folds[node] = self._facts.folds.get(node, NO_FOLDS).absorbing(step.side, step.affine)
+        for link, array in short.constants:
+            self._facts.edited[link.node, 1 - link.data] = array
+        gone = [link for link in chain.links if link not in short.stay]
+        if chain.batchnorms:
+            self._provenance.folded(Chain(tuple(gone), chain.affine), (link.node for link in short.stay))
+        else:
+            self._provenance.shortened(chain, short.stay[-1].node)
+        value, result = chain.source, chain.result
+        for link in short.stay:
+            link.node.replace_input_with(link.data, value)
+            value = link.node.outputs[0]
+            if link is not short.stay[-1]:
+                self.editor.rename_changed(value)
+        if value is not result:
+            rename(value, like=result)
+            _replace(result, value)
+        for link in reversed(gone):
+            self.editor.release(link.node)
+        return True
+
+    def write(self) -> None:
+        """Give every node that took something its new constants.
+
+        Raises:
+            OutOfRangeError: A constant that is computed at once does not fit its type.
+        """
+        for node, folds in self._facts.folds.items():
+            family = operator(node)
+            assert isinstance(family, Linear), "only linear operators absorb"
+            family.write(node, folds, self._facts, self.editor)
+        for (node, index), array in tuple(self._facts.edited.items()):
+            dtype = self._facts.constant_dtype(node, index)
+            self.editor.set_input(node, index, array, dtype, f"{label(node)}.constant")
+        self.editor.sweep()
+
+
+def _replace(old: ir.Value, new: ir.Value) -> None:
+    """Let all readers of a value read another, under the name that callers know."""
+    if old.is_graph_output():
+        rename(new, like=old)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)

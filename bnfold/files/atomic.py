@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their destination, flushed to disk, then renamed."""
+"""Files that appear whole or not at all: written next to their destination, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from bnfold.tensors.kernel_copy import start_writing
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_TOO_LONG = {errno.ENAMETOOLONG}
-_NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 _STREAMS = {"-", "/dev/stdout", "/dev/stderr"}  # links that lead to whatever the shell has opened
 _NAME = 200  # bytes of a destination's name; systems allow 255, and 30 or so are added
-_AT_ONCE = 1 << 24  # bytes that a disk is told to write
+_AT_ONCE = 1 << 24  # bytes that are written to disk at once
 _ANOTHER_FOLDER = "Give a folder that you may write to."
+_REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free some space there, or save to another disk."
+    ),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ANOTHER_FOLDER),
+    errno.ENAMETOOLONG: "Give it a shorter name; the file of its external data has 23 characters more.",
+}
 
 
 @contextlib.contextmanager
@@ -37,7 +41,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Args:
         path: The destination, with symbolic links resolved: a link would be replaced, not followed.
     """
-    temporary = hidden_beside(path, ".tmp")
+    temporary = hidden_next_to(path, ".tmp")
     try:
         with io.BufferedWriter(
             _Output(temporary, "xb")
@@ -53,16 +57,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
-def hidden_beside(path: Path, suffix: str) -> Path:
-    """A file of a new name in the folder of `path`, which it tells as far as a name's length allows."""
+def hidden_next_to(path: Path, suffix: str) -> Path:
+    """A new name in the folder of `path`, which begins with that file's name as far as the length allows."""
     start = os.fsencode(path.name)[:_NAME].decode(errors="ignore")
     return path.with_name(f".{start}.{secrets.token_hex(6)}{suffix}")
 
 
 class _Output(io.FileIO):
-    """A file that is on its way to the disk while it is written."""
+    """A file whose content goes to the disk while it is written."""
 
-    _waiting = 0  # bytes that nobody has told the kernel to write yet
+    _waiting = 0  # bytes that the kernel has not been asked to write yet
 
     def write(self, data: Buffer, /) -> int:
         """Write some of `data`, and say how many bytes."""
@@ -92,12 +96,12 @@ def destination(path: str | os.PathLike[str]) -> Path:
     """
     target = Path(os.path.realpath(path))
     with save_errors(path):
-        target.exists()  # raises for a name that the system does not take
+        target.exists()  # raises for a name that the system does not allow
     if target.is_dir():
         raise SaveError(f"{path} is a folder.", "Give the name of a file in it.")
     if os.fspath(path) in _STREAMS or (Path(path).exists() and not target.is_file()):
         raise SaveError(
-            f"{path} is no ordinary file.", "Name a file. For JSON on standard output, type: --json -"
+            f"{path} is not an ordinary file.", "Name a file. For JSON on standard output, type: --json -"
         )
     if not target.parent.is_dir():
         raise SaveError(f"The folder of {path} does not exist.", f"Type: mkdir -p {target.parent}")
@@ -112,14 +116,7 @@ def save_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
-            fix = "Free some space there, or save to another disk."
-        elif error.errno in _NO_RIGHT:
-            fix = _ANOTHER_FOLDER
-        elif error.errno in _TOO_LONG:
-            fix = "Give it a shorter name; external data has the same with 23 characters more."
-        else:
-            fix = "Save to another folder."
+        fix = _REMEDIES.get(error.errno or 0, "Save to another folder.")
         raise SaveError(f"{path} could not be saved: {reason(error)}.", fix) from error
 
 
@@ -127,7 +124,7 @@ def check_destination(destination: Path, *sources: Path) -> None:
     """Refuse a file to write before any work is spent on it.
 
     Raises:
-        SaveError: Its folder is missing or read-only, it is no ordinary file, or it is one of `sources`.
+        SaveError: Its folder is missing or read-only, it is not an ordinary file, or it is one of `sources`.
     """
     atomic.destination(destination)
     for source in sources:

@@ -1,4 +1,4 @@
-"""External data: tensors that an ONNX model keeps in files beside it, found, checked, and taken in."""
+"""External data: tensors that an ONNX model keeps in other files, found, checked, and taken in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bnfold.errors import ModelError
 from bnfold.graph.scopes import scopes
 from bnfold.tensors.file_tensor import File, FileTensor
 
-_NAME = re.compile("[^\\0\ud800-\udfff]+")  # any text: no bytes that are none, and no end in the middle
+_NAME = re.compile("[^\\0\ud800-\udfff]+")  # text: no bytes that are not UTF-8, and no NUL
 
 
 def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
@@ -41,7 +41,7 @@ def data_files(model: ir.Model) -> set[Path]:
 
 
 def exchange(model: ir.Model, new: Callable[[ir.TensorProtocol], ir.TensorProtocol]) -> None:
-    """Put `new(tensor)` in the place of every constant of `model`."""
+    """Replace every constant of `model` by `new(tensor)`."""
     for value in initializers(model):
         tensor = value.const_value
         if tensor is not None:
@@ -59,7 +59,7 @@ def exchange(model: ir.Model, new: Callable[[ir.TensorProtocol], ir.TensorProtoc
 
 @contextlib.contextmanager
 def restoring(model: ir.Model) -> Iterator[None]:
-    """Put every constant of `model` back at the end, whatever was exchanged for it."""
+    """Put every constant of `model` back at the end of the block."""
     values = [(value, value.const_value, value.shape) for value in initializers(model)]
     attributes = list(_tensor_attributes(model))
     try:
@@ -78,7 +78,7 @@ def initializers(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def _tensor_attributes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr]]:
-    """Where `value` is one tensor or several; `as_tensor` would ask each for its size, which not all have."""
+    """Attributes that are tensors; `as_tensor` would ask each for its size, which some do not have."""
     for scope in scopes(model):
         for node in scope.graph:
             for attribute in list(node.attributes.values()):
@@ -88,7 +88,7 @@ def _tensor_attributes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr]]:
 
 
 def locate(model: ir.Model, path: Path) -> None:
-    """Open the files beside `path` that hold tensors of `model`, and check that they are there in full.
+    """Open the files next to `path` that hold tensors of `model`, and check that they are there in full.
 
     Raises:
         ModelError: One is missing, too short, or outside the folder of `path` (an absolute location, `..`,
@@ -100,7 +100,7 @@ def locate(model: ir.Model, path: Path) -> None:
     def opened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         if not isinstance(tensor, ir.ExternalTensor):
             return tensor
-        location = os.fsdecode(tensor.location)  # bytes, where protobuf found no text
+        location = os.fsdecode(tensor.location)  # bytes, where it is not text
         if location not in files:
             _check_place(tensor, location, folder, path)
             files[location] = File(folder / location)
@@ -113,7 +113,7 @@ def _check_place(tensor: ir.ExternalTensor, location: str, folder: Path, model: 
     if not _NAME.fullmatch(location) or not _inside(folder, location):
         raise ModelError(
             f"{model} keeps {tensor.name} in {location!r}, which is outside the model's folder.",
-            "Refused, since it could be any file. If you trust it, copy it beside the model and save again.",
+            "Refused, since it could be any file. If you trust it, copy it next to the model and save again.",
         )
     target = folder / location
     try:
@@ -125,10 +125,10 @@ def _check_place(tensor: ir.ExternalTensor, location: str, folder: Path, model: 
             f"{model} keeps {tensor.name} in {location!r}, which is not there.",
             f"Put that file into {folder}.",
         )
-    if target.stat().st_nlink > 1:  # onnx_ir refuses to read it, but only later and with less to go by
+    if target.stat().st_nlink > 1:  # onnx_ir refuses it too, but later and with a worse message
         raise ModelError(
             f"{target} is a hard link, which could stand for any file.",
-            "Replace it with a copy of its own.",
+            "Replace it with a copy.",
         )
 
 
@@ -146,18 +146,18 @@ def _within(tensor: ir.ExternalTensor, file: File) -> FileTensor:
             f"sizes {list(sizes)}.",
             "Save the model again, with another exporter if need be.",
         )
-    told = tensor.nbytes if tensor.length is None else tensor.length
-    if told < tensor.nbytes or len(file) < begin + tensor.nbytes:
+    length = tensor.nbytes if tensor.length is None else tensor.length
+    if length < tensor.nbytes or len(file) < begin + tensor.nbytes:
         raise ModelError(
             f"{file.path} is too short: {tensor.name} needs {tensor.nbytes} bytes from byte {begin} on, "
-            f"the file has {len(file)}, the model tells of {told}.",
+            f"the file has {len(file)}, the model says {length}.",
             "It is truncated, or belongs to another model. Save or download both files again.",
         )
     return file_tensor(tensor, file, external=True)
 
 
 def file_tensor(tensor: ir.ExternalTensor, file: File, *, external: bool) -> FileTensor:
-    """The tensor that `tensor` describes, within `file`, where it is known to be in full."""
+    """The tensor that `tensor` describes, in `file`, which is known to hold all of it."""
     return FileTensor(
         file,
         tensor.offset or 0,
@@ -171,14 +171,14 @@ def file_tensor(tensor: ir.ExternalTensor, file: File, *, external: bool) -> Fil
 
 
 def self_contained(model: ir.Model) -> ir.Model:
-    """Clone `model` so that no tensor is a reference to another file."""
+    """A clone of `model` without tensors that refer to another file."""
     clone = model.clone()
     take_in(clone)
     return clone
 
 
 def take_in(model: ir.Model) -> None:
-    """Exchange tensors that are references to another file for ones that are read from there."""
+    """Replace tensors that refer to another file by tensors in memory."""
     exchange(model, _in_memory)
 
 

@@ -1,4 +1,4 @@
-"""The file `NAME.HASH.data` beside a model, which holds its larger initializers."""
+"""The file `NAME.HASH.data` next to a model, which holds its larger initializers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import onnx_ir as ir
 
-from bnfold.files.atomic import hidden_beside, replacing
+from bnfold.files.atomic import hidden_next_to, replacing
 from bnfold.files.external_data import initializers
-from bnfold.files.file_kind import describe
+from bnfold.files.file_kind import FileKind
 from bnfold.files.serialise import write
 from bnfold.tensors.block_tensor import BLOCK
 
 _EXTERNAL_FROM = 1024  # bytes; what is smaller stays in the model, where shape inference can read it
-_ALIGNMENT = 64  # bytes; what vector instructions like
+_ALIGNMENT = 64  # bytes; what vector instructions need
 _PAGE = 1 << 16  # bytes; what ONNX recommends so that every system, Windows too, can map a tensor into memory
 _MAPPED = 1 << 20  # bytes; from here on a tensor begins at a page
 _SAMPLE = 4096  # bytes
@@ -31,15 +31,15 @@ class _Place(NamedTuple):
     offset: int
 
 
-def move_out(model: ir.Model, beside: Path, made: list[Path]) -> Path:
-    """Move the larger initializers of `model` into a data file beside the file `beside`.
+def move_out(model: ir.Model, target: Path, made: list[Path]) -> Path:
+    """Move the larger initializers of `model` into a data file next to the file `target`.
 
     A file that is there already is never written to. One of the same name and content is taken as it is;
     where the content differs, the name gets a number.
 
     Args:
         model: The model; its initializers are replaced.
-        beside: Where the model goes.
+        target: Where the model goes.
         made: Gets the data file if it is new, just before that is put in place: the caller removes it where
             no model needs it, after an interrupt in here too.
 
@@ -47,13 +47,13 @@ def move_out(model: ir.Model, beside: Path, made: list[Path]) -> Path:
         The data file, in place.
     """
     places = list(_places(model))
-    unnamed = hidden_beside(beside, ".data")
+    unnamed = hidden_next_to(target, ".data")
     try:
         with replacing(unnamed) as stream:
             for place in places:
                 stream.write(bytes(place.offset - stream.tell()))
                 write(place.tensor, stream)
-        file = _named(unnamed, f"{beside.name}.{_digest(unnamed, places)}", made)
+        file = _named(unnamed, f"{target.name}.{_digest(unnamed, places)}", made)
     finally:
         unnamed.unlink(missing_ok=True)
     for value, tensor, offset in places:
@@ -112,18 +112,13 @@ def _named(unnamed: Path, stem: str, made: list[Path]) -> Path:
 
 
 def _same(file: Path, other: Path) -> bool:
-    """Whether `other` is a file of its own with the content of `file`."""
+    """Whether `other` is a regular file with the content of `file`."""
     if other.is_symlink() or not other.is_file() or other.stat().st_nlink > 1:
         return False
     if file.stat().st_size != other.stat().st_size:
         return False
     with file.open("rb") as one, other.open("rb") as two:
-        return all(block == two.read(BLOCK) for block in _blocks(one))
-
-
-def _blocks(stream: BinaryIO) -> Iterator[bytes]:
-    while block := stream.read(BLOCK):
-        yield block
+        return all(block == two.read(BLOCK) for block in iter(lambda: one.read(BLOCK), b""))
 
 
 def own_files(path: Path) -> set[str]:
@@ -134,16 +129,16 @@ def own_files(path: Path) -> set[str]:
 
 
 def needed_by_others(target: Path, names: Collection[str]) -> set[str]:
-    """Those of `names` that ONNX files beside the one at `target` mention; all, where one cannot be read."""
+    """The `names` that ONNX files next to the one at `target` mention; all, if one cannot be read."""
     needed: set[str] = set()
     for path in target.parent.iterdir():
         if path == target or not path.is_file():
             continue
         try:
             with path.open("rb") as stream:
-                kind = describe(stream.read(_SAMPLE))
-            needed |= _mentioned(path, names) if kind == "an ONNX model" else set()
-        except FileNotFoundError:  # a moment ago it was there
+                kind = FileKind.of(stream.read(_SAMPLE))
+            needed |= _mentioned(path, names) if kind is FileKind.ONNX else set()
+        except FileNotFoundError:  # removed since it was listed
             continue
         except OSError:
             return set(names)
@@ -151,13 +146,13 @@ def needed_by_others(target: Path, names: Collection[str]) -> set[str]:
 
 
 def _mentioned(path: Path, names: Collection[str]) -> set[str]:
-    """Those of `names` that occur in the bytes of a file."""
+    """The `names` that occur in the bytes of a file."""
     wanted = {name: os.fsencode(name) for name in names}
     longest = max(len(name) for name in wanted.values())
     found: set[str] = set()
     end = b""
     with path.open("rb") as stream:
-        for block in _blocks(stream):
+        for block in iter(lambda: stream.read(BLOCK), b""):
             text = end + block
             found |= {name for name, written in wanted.items() if written in text}
             end = text[-longest:]

@@ -1,4 +1,4 @@
-"""ONNX files, read with one clear line when something is wrong; weights stay on disk until needed."""
+"""Reading ONNX files: weights stay on disk until needed, and what is wrong is said in one clear line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 
 from bnfold.errors import BnfoldError, ModelError, reason
 from bnfold.files import external_data
-from bnfold.files.file_kind import describe, head_of
+from bnfold.files.file_kind import FileKind, kind_of
 from bnfold.files.protobuf_scan import RawData, WireError, field, raw_data, replaced
 from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.tensors.file_tensor import File
@@ -47,33 +47,31 @@ def load_onnx(path: str | os.PathLike[str]) -> ir.Model:
         ModelError: Not there, a folder, empty, truncated, not ONNX, without a graph, older than IR 3, or with
             external data that is missing, too short, or outside the model's folder.
     """
-    head = head_of(path)
-    place = Path(path)
+    kind = kind_of(path)
+    file = Path(path)
     try:
-        model = _in_place(place, describe(head))
+        model = _in_place(file, kind)
     except (WireError, ModelError):  # protobuf has the last word on what is wrong, if anything is
-        model = from_proto(_parse(place, head), str(path))
-    external_data.locate(model, place)
+        model = from_proto(_parse(file, kind), str(path))
+    external_data.locate(model, file)
     return model
 
 
 def files_beside(path: Path) -> set[Path]:
     """The files that hold tensors of the ONNX model at `path`; none of what cannot be read as one."""
     try:
-        return (
-            external_data.data_files(load_onnx(path)) if describe(head_of(path)) == "an ONNX model" else set()
-        )
+        return external_data.data_files(load_onnx(path)) if kind_of(path) is FileKind.ONNX else set()
     except ModelError:
         return set()
 
 
-def _in_place(path: Path, kind: str) -> ir.Model:
+def _in_place(path: Path, kind: FileKind) -> ir.Model:
     """The model at `path`, whose larger tensors have not been read.
 
     Protobuf reads a copy of the file in which their bytes are exchanged for references.
 
     Raises:
-        WireError: There are none, or one would not be what plain parsing makes of it.
+        WireError: There are none, or one would differ from what plain parsing gives.
         ModelError: As for `load_onnx`, or the file changed meanwhile.
     """
     file = File(path)
@@ -105,9 +103,9 @@ def _in_place(path: Path, kind: str) -> ir.Model:
 
 def _reference(marker: str, raw: RawData) -> bytes:
     """The fields of a tensor that say: its bytes are external data."""
-    told = {"location": marker, "offset": str(raw.begin), "length": str(raw.stop - raw.begin)}
-    entries = (field(1, key.encode()) + field(2, value.encode()) for key, value in told.items())
-    return b"".join(field(13, entry) for entry in entries) + _DATA_LOCATION_EXTERNAL
+    entries = {"location": marker, "offset": str(raw.begin), "length": str(raw.stop - raw.begin)}
+    pairs = (field(1, key.encode()) + field(2, value.encode()) for key, value in entries.items())
+    return b"".join(field(13, pair) for pair in pairs) + _DATA_LOCATION_EXTERNAL
 
 
 def _is_consistent(tensor: ir.ExternalTensor) -> bool:
@@ -123,11 +121,11 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
 
     Args:
         proto: Of any origin.
-        name: What a message calls it.
+        name: What messages call it.
 
     Raises:
         ModelError: It is inconsistent, or holds what onnx_ir does not keep: types such as maps; and sparse
-            initializers, training information and device configurations, which it would drop without a word.
+            initializers, training information and device configurations, which it would drop silently.
     """
     if any(graph.sparse_initializer for graph in _graphs(proto)):
         raise ModelError(
@@ -139,8 +137,8 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
             raise ModelError(f"{name} holds {what}, which bnfold would lose.", f"Remove its {field_name}.")
     if any(function.domain in ONNX_DOMAINS for function in proto.functions):
         raise ModelError(
-            f"{name} redefines operators of ONNX in functions of its own.",
-            "Give its functions a domain of their own.",
+            f"{name} redefines operators of ONNX in its own functions.",
+            "Give its functions another domain.",
         )
     try:
         return ir.from_proto(proto)
@@ -152,7 +150,7 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
         ) from error
 
 
-def _parse(path: Path, head: bytes) -> onnx.ModelProto:
+def _parse(path: Path, kind: FileKind) -> onnx.ModelProto:
     """The protobuf at `path`, known to be a model of at least IR 3 with a graph."""
     try:
         if path.stat().st_size > PROTOBUF_LIMIT:
@@ -163,20 +161,20 @@ def _parse(path: Path, head: bytes) -> onnx.ModelProto:
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {reason(error)}.", "Check the disk.") from error
-    return _checked(data, path, describe(head))
+    return _checked(data, path, kind)
 
 
-def _checked(data: bytes, path: Path, kind: str) -> onnx.ModelProto:
+def _checked(data: bytes, path: Path, kind: FileKind) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError:
         raise _not_onnx(path, kind) from None
-    if not proto.ir_version and kind != "an ONNX model":
+    if not proto.ir_version and kind is not FileKind.ONNX:
         raise _not_onnx(path, kind)
     if not proto.HasField("graph"):
         raise ModelError(
-            f"{path} has no graph: it is truncated, or no ONNX model.", "Save or download it again."
+            f"{path} has no graph: it is truncated, or not an ONNX model.", "Save or download it again."
         )
     if proto.ir_version < OLDEST_IR:
         raise ModelError(
@@ -188,18 +186,18 @@ def _checked(data: bytes, path: Path, kind: str) -> onnx.ModelProto:
     return proto
 
 
-def _not_onnx(path: Path, kind: str) -> ModelError:
-    if kind == "an ONNX model":
+def _not_onnx(path: Path, kind: FileKind) -> ModelError:
+    if kind is FileKind.ONNX:
         return ModelError(f"{path} is truncated or damaged.", "Save or download it again.")
     fix = {
-        "a Git LFS pointer, not the file itself": "Fetch the file itself with: git lfs pull",
-        "a zip archive (as PyTorch writes)": "For a PyTorch file, type: bnfold export MODEL -o OUT.onnx",
+        FileKind.GIT_LFS: "Fetch the file itself with: git lfs pull",
+        FileKind.ZIP: "For a PyTorch file, type: bnfold export MODEL -o OUT.onnx",
     }.get(kind, "Give an ONNX model in the binary format that onnx.save writes.")
-    return ModelError(f"{path} is {kind or 'some other kind of file'}, not an ONNX model.", fix)
+    return ModelError(f"{path} is {kind}, not an ONNX model.", fix)
 
 
 def _explanation(error: Exception) -> BaseException:
-    """What onnx_ir found first, which it may wrap in errors that say nothing."""
+    """What onnx_ir found first, which it may have wrapped in less helpful errors."""
     chain: list[BaseException] = [error]
     while (deeper := chain[-1].__cause__ or chain[-1].__context__) and not isinstance(deeper, WireError):
         chain.append(deeper)
@@ -210,23 +208,23 @@ def _explanation(error: Exception) -> BaseException:
 
 @contextlib.contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Word what goes wrong unforeseen as the fault of the ONNX model at `path`, where it is not valid.
+    """Turn an unexpected error into a ModelError where the ONNX model at `path` is not valid.
 
     Raises:
-        ModelError: It is not; says what ONNX's checker finds.
+        ModelError: It is not valid; says what ONNX's checker finds.
     """
     try:
         yield
     except (BnfoldError, OSError):
         raise
     except Exception as error:
-        if describe(head_of(path)) != "an ONNX model":
+        if kind_of(path) is not FileKind.ONNX:
             raise
         try:
             onnx.checker.check_model(os.fspath(path))
         except Exception as problem:  # the checker raises what its libraries do
             raise ModelError(
-                f"{path} is no valid ONNX model: {reason(problem)}.", "Save, download or export it again."
+                f"{path} is not a valid ONNX model: {reason(problem)}.", "Save, download or export it again."
             ) from error
         raise
 

@@ -1,9 +1,9 @@
-"""Protobuf's wire format, as far as it takes to find the bytes of a model's tensors and to exchange them.
+"""Protobuf's wire format, as far as needed to find and replace the bytes of a model's tensors.
 
-A message is a row of fields, each a tag (its number and how it is stored) and a value; a value of bytes, text
-or another message has its length before it. What leads to a tensor is looked into, everything else is jumped
-over. The file may be hostile: nothing is believed that does not lie within the message around it, and what
-two readers could understand in two ways is a [`WireError`][bnfold.files.protobuf_scan.WireError].
+A message is a sequence of fields, each a tag (its number and how it is stored) and a value; a value of bytes,
+text or another message has its length before it. What can hold a tensor is read, everything else is
+skipped. The file may be hostile: every field has to lie within the message around it, and what
+two readers could read in two ways is a [`WireError`][bnfold.files.protobuf_scan.WireError].
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 
 class WireError(Exception):
-    """Bytes that this scanner does not vouch for. Protobuf itself may well read them."""
+    """Bytes that this scanner does not accept. Protobuf itself may be able to read them."""
 
 
 class Data(Protocol):
@@ -50,12 +50,12 @@ def raw_data(data: Data, smallest: int) -> list[RawData]:
 
     Args:
         data: The serialized model.
-        smallest: In bytes; what is smaller is left out, and messages that small are not looked into.
+        smallest: In bytes; what is smaller is left out, and messages that small are skipped.
 
     Raises:
         WireError: A field leaves the message around it, is nested too deeply, is stored as a group or with a
             number longer than it must be, or is a message that is given twice, which protobuf merges. Not
-            everything is looked at, so other mistakes remain for protobuf to find.
+            everything is read, so protobuf may find other mistakes.
     """
     scan = _Scan(data, smallest)
     scan.fields(_MODEL, Message(0, 0, len(data), None), 0)
@@ -63,12 +63,12 @@ def raw_data(data: Data, smallest: int) -> list[RawData]:
 
 
 def replaced(data: Data, changes: Sequence[tuple[RawData, bytes, int]]) -> list[bytes | int]:
-    """Exchange fields of a message, and correct the lengths of all messages around them.
+    """Replace fields of a message, and correct the lengths of all messages around them.
 
     Args:
-        data: What `raw_data` has looked at.
-        changes: Different fields in any order, and what stands in the place of each: some bytes, then a
-            payload that is so many bytes long and need not exist yet.
+        data: What `raw_data` has scanned.
+        changes: Different fields in any order, and the replacement of each: some bytes, then the length of a
+            payload that need not exist yet.
 
     Returns:
         The message piece by piece; an int i stands for the payload of change i.
@@ -126,25 +126,18 @@ _LEADS: dict[int, dict[int, int]] = {  # from a message, by a tag, to the messag
     _GRAPH: {1 << 3 | _BYTES: _NODE, 5 << 3 | _BYTES: _TENSOR},
     _NODE: {5 << 3 | _BYTES: _ATTRIBUTE},
     _ATTRIBUTE: {
-        5 << 3 | _BYTES: _TENSOR,
-        6 << 3 | _BYTES: _GRAPH,
-        10 << 3 | _BYTES: _TENSOR,
-        11 << 3 | _BYTES: _GRAPH,
+        n << 3 | _BYTES: kind for n, kind in ((5, _TENSOR), (6, _GRAPH), (10, _TENSOR), (11, _GRAPH))
     },
     _FUNCTION: {7 << 3 | _BYTES: _NODE},
 }
 _SINGULAR = {(_MODEL, 7 << 3 | _BYTES), (_ATTRIBUTE, 5 << 3 | _BYTES), (_ATTRIBUTE, 6 << 3 | _BYTES)}
 _RAW_DATA = 9 << 3 | _BYTES
-_DESCRIPTION = {  # dims (one by one or packed), data_type, name, doc_string, metadata_props
-    1 << 3 | _VARINT,
-    1 << 3 | _BYTES,
-    2 << 3 | _VARINT,
-    8 << 3 | _BYTES,
-    12 << 3 | _BYTES,
-    16 << 3 | _BYTES,
+_DESCRIPTION = {  # dims (one by one or packed) and data_type; name, doc_string, metadata_props
+    *(1 << 3 | _VARINT, 1 << 3 | _BYTES, 2 << 3 | _VARINT),
+    *(8 << 3 | _BYTES, 12 << 3 | _BYTES, 16 << 3 | _BYTES),
 }
 _DEEPEST = 100  # messages within messages, as for protobuf
-_MOST_FIELDS = 2**22  # a second or two; protobuf is the faster reader of what is only small
+_MOST_FIELDS = 2**22  # a second or two; protobuf reads many small fields faster
 _WINDOW = 2**12  # bytes read at a time: many small fields, or little wasted before a large one
 _LONGEST_HEAD = 16  # bytes: a tag, then a length or a number
 
@@ -161,7 +154,7 @@ class _Scan:
         self._count = 0
 
     def fields(self, kind: int, message: Message, depth: int) -> None:
-        """Look at the fields of a message that is no tensor."""
+        """Scan the fields of a message that is not a tensor."""
         if depth > _DEEPEST:
             raise WireError("messages are nested too deeply")
         leads = _LEADS[kind]

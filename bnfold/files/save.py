@@ -1,7 +1,7 @@
-"""ONNX files are written whole or not at all, and without ever being in memory as a whole.
+"""ONNX files are written whole or not at all, and never held in memory as a whole.
 
-The order of a save that has external data is what keeps the pair from being torn. The data file has a name of
-its own, so no model on disk refers to it yet when it is put in place; then the model file is replaced in one
+The order of a save that has external data keeps model and data consistent. The data file has a new
+name, so no model on disk refers to it yet when it is put in place; then the model file is replaced in one
 step; only then is the data file that the old model used removed. A process that is killed in between leaves
 the old pair or the new one (and perhaps a file that nothing refers to).
 """
@@ -23,7 +23,7 @@ from bnfold.files.external_writer import move_out, needed_by_others, own_files
 from bnfold.files.load import PROTOBUF_LIMIT
 from bnfold.files.serialise import pieces, size, write
 
-_HEADROOM = 2**24  # what a large model's graph may take beside its tensors
+_HEADROOM = 2**24  # what a large model's graph may take in addition to its tensors
 
 
 def save_onnx(
@@ -41,9 +41,9 @@ def save_onnx(
     Args:
         model: The model.
         path: Where to write it; the folder must exist.
-        external_data: Put initializers of a kilobyte and more into `NAME.HASH.data` beside the model. None
+        external_data: Put initializers of a kilobyte and more into `NAME.HASH.data` next to the model. None
             does so only where the model would pass protobuf's limit of 2 GB.
-        exclusive: Whether nobody else looks at `model` meanwhile, which saves the time for a clone.
+        exclusive: Whether no one else uses `model` meanwhile, which saves cloning it.
 
     Raises:
         SaveError: Nothing was written; the error says why.
@@ -65,15 +65,15 @@ def save_onnx(
             data = {*needed_before, *(place.name for place in made)}
             try:
                 _remove_unneeded(data, target)
-            except KeyboardInterrupt:  # it came when all was decided: tidy up and only then end
+            except KeyboardInterrupt:  # finish tidying up before it is passed on
                 _remove_unneeded(data, target)
                 raise
 
 
 def _remove_unneeded(data: Collection[str], target: Path) -> None:
-    """Remove those of some data files that no model beside them mentions, the one at `target` included.
+    """Remove the data files that no model next to them mentions, the one at `target` included.
 
-    Whether a save has come to its end says nothing: an interrupt can come just after a rename.
+    Whether the save has finished does not decide this: an interrupt can come just after a rename.
     """
     left = set(data) - own_files(target)
     if left:
@@ -84,7 +84,7 @@ def _remove_unneeded(data: Collection[str], target: Path) -> None:
 
 
 def _save_file(model: ir.Model, target: Path) -> None:
-    too_large = "One ONNX file holds at most 2 GB: beyond, let external_data be True or unset."
+    too_large = "One ONNX file holds at most 2 GB: set external_data to True, or leave it out."
     try:
         row = pieces(model)
     except (EncodeError, ValueError) as error:

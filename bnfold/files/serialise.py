@@ -1,7 +1,7 @@
-"""A model as the row of pieces that its file consists of: what protobuf writes, and large tensors in between.
+"""A model as the sequence of pieces in its file: what protobuf writes, and large tensors in between.
 
-Protobuf would hold every tensor in memory, twice. So it is given short markers instead of the large ones, and
-what it writes is cut where they are.
+Protobuf would hold every tensor in memory, twice. So it gets short markers instead of the large ones, and
+its output is cut at the markers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bnfold.files.protobuf_scan import WireError, raw_data, replaced, varint
 from bnfold.tensors.block_tensor import BlockTensor
 
 _SPLIT_FROM = 4096  # bytes; what is smaller goes through protobuf
-_MARKER = 512  # bytes: more than most nodes have, which the search for markers need not look into then
+_MARKER = 512  # bytes: larger than most nodes, so that the search for markers can skip those
 
 Piece: TypeAlias = "bytes | ir.TensorProtocol"
 
@@ -44,7 +44,7 @@ def pieces(model: ir.Model) -> list[Piece]:
         return [data]
     try:
         return _cut(data, large)
-    except WireError:  # a tensor holds what nobody writes, so that its marker cannot be told for sure
+    except WireError:  # a tensor holds what nobody writes, so that its marker cannot be identified
         former = {id(marked.marker): marked.tensor for marked in large.values()}
         exchange(model, lambda tensor: _read(former.get(id(tensor), tensor)))
         return [_serialized(model)]
@@ -66,7 +66,7 @@ def write(piece: Piece, stream: BinaryIO) -> None:
 def _whole(tensor: ir.TensorProtocol) -> bytes:
     data = tensor.tobytes()
     if len(data) != tensor.nbytes:
-        raise ValueError(f"{tensor.name} consists of {tensor.nbytes} bytes and gave {len(data)}")
+        raise ValueError(f"{tensor.name} consists of {tensor.nbytes} bytes but gave {len(data)}")
     return data
 
 
@@ -81,7 +81,7 @@ class _Marked(NamedTuple):
 
 
 def _cut(data: bytes, large: dict[bytes, _Marked]) -> list[Piece]:
-    """Put the tensors of `large` in the place of the markers in a serialized model."""
+    """Replace the markers in a serialized model by the tensors of `large`."""
     changes, tensors = [], []
     for raw in raw_data(data, _MARKER):
         marked = large.get(data[raw.begin : raw.stop])
@@ -118,7 +118,7 @@ class _Known(BlockTensor):
 
 
 def _marked(tensor: ir.TensorProtocol, large: dict[bytes, _Marked]) -> ir.TensorProtocol:
-    """A marker for `tensor`, noted in `large`; what is small, or is no plain bytes, stays itself."""
+    """A marker for `tensor`, noted in `large`; what is small, or not plain bytes, is returned itself."""
     if isinstance(tensor, ir.ExternalTensor | ir.StringTensor) or tensor.nbytes < _SPLIT_FROM:
         return _read(tensor)
     content = secrets.token_bytes(16) * (_MARKER // 16)
@@ -133,7 +133,7 @@ def _marked(tensor: ir.TensorProtocol, large: dict[bytes, _Marked]) -> ir.Tensor
 
 
 def _read(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """Read what is made of blocks: onnx_ir would hide behind an error of its own what goes wrong then."""
+    """Read what is made of blocks: onnx_ir would hide an error in that behind another one."""
     return _Known(tensor, tensor.tobytes()) if isinstance(tensor, BlockTensor) else tensor
 
 

@@ -1,11 +1,11 @@
-"""PyTorch files in: told apart by content, loaded without running what they carry, exported to ONNX.
+"""PyTorch files: recognised by content, loaded without running code from the file, exported to ONNX.
 
 - [`load`][bnfold.torch.read.load.load] reads a pickled `nn.Module` or an `ExportedProgram`.
 - [`parse_shapes`][bnfold.torch.export.example_inputs.parse_shapes] and
-  [`example_inputs`][bnfold.torch.export.example_inputs.example_inputs] make the tensors that an export is
-  traced with.
-- [`to_onnx`][bnfold.torch.export.to_onnx.to_onnx] exports, with every BatchNorm still in its place.
-- [`fold`][bnfold.torch.write_back.fold_module.fold] gives a folded copy of a module.
+  [`example_inputs`][bnfold.torch.export.example_inputs.example_inputs] make the tensors that an
+  export is traced with.
+- [`to_onnx`][bnfold.torch.export.to_onnx.to_onnx] exports to ONNX and keeps every BatchNorm.
+- [`fold`][bnfold.torch.write_back.fold_module.fold] returns a folded copy of a module.
 
 `import bnfold` does not import this package, since it needs torch.
 
@@ -16,9 +16,9 @@ Raises:
 from __future__ import annotations
 
 try:
-    import torch as _torch  # noqa: F401  (only to say how to install it)
+    import torch as _torch  # noqa: F401  (without it, the error says how to install it)
 except ModuleNotFoundError as error:
-    if error.name != "torch":  # torch is there, and lacks something of its own
+    if error.name != "torch":  # torch is installed, but one of its own dependencies is not
         raise
     from bnfold.errors import MissingExtraError
 
@@ -30,3 +30,7 @@ from bnfold.torch.read.load import Loaded, load
 from bnfold.torch.write_back.fold_module import Folded, fold
 
 __all__ = ["Folded", "InputSpec", "Loaded", "example_inputs", "fold", "load", "parse_shapes", "to_onnx"]
+
+
+def __dir__() -> list[str]:
+    return __all__

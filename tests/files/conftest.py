@@ -1,4 +1,4 @@
-"""Models whose weights lie beside them."""
+"""Models whose weights are in a file next to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.files.models import add_model
 
 @pytest.fixture
 def external(tmp_path: Path) -> Path:
-    """A model whose initializer and Constant lie in weights.bin beside it."""
+    """A model whose initializer and Constant are in weights.bin next to it."""
     path = tmp_path / "model.onnx"
     onnx.save(
         add_model(),

@@ -1,4 +1,4 @@
-"""Saves in processes of their own: forks of one that has imported everything, so each takes milliseconds.
+"""Saves in separate processes: forks of one that has imported everything, so each takes milliseconds.
 
 `Forks` starts this file as a program, which reads a request a line: a list of JSON, with the name of one of
 `SAVES` and its arguments. It answers with the exit code of the fork (negative for a signal) and what was

@@ -52,7 +52,7 @@ def rich_model() -> onnx.ModelProto:
     tensors.append(helper.make_tensor("nibbles", TensorProto.INT4, [7, 9], bytes(range(32)), raw=True))
     tensors.append(helper.make_tensor("brain", TensorProto.BFLOAT16, [20], bytes(range(40)), raw=True))
     tensors.append(numpy_helper.from_array(np.empty((0, 4), np.float32), "none"))
-    tensors.append(helper.make_tensor("told", TensorProto.FLOAT, [8], [1.0] * 8))
+    tensors.append(helper.make_tensor("stated", TensorProto.FLOAT, [8], [1.0] * 8))
     tensors.append(helper.make_tensor("words", TensorProto.STRING, [2], [b"a" * 20, b"b" * 20]))
     tensors.append(numpy_helper.from_array(np.full(300, 7, np.float32), "long"))
     value = numpy_helper.from_array(rng.standard_normal(12).astype(np.float32), "v")
@@ -188,10 +188,10 @@ def lie(fields: list[Field], rng: random.Random) -> None:
         index = rng.choice(lengths)
         tag, value, _ = message[index]
         inner = value if isinstance(value, bytes) else written(value)
-        told = rng.choice(
+        length = rng.choice(
             (len(inner) - 1, len(inner) + 1, 0, 2**31 - 1, 2**31, 2**32 + len(inner), 2**64 - 1)
         )
-        message[index] = (tag, varint(max(told, 0)) + inner, False)
+        message[index] = (tag, varint(max(length, 0)) + inner, False)
 
 
 def bomb(fields: list[Field], rng: random.Random) -> None:

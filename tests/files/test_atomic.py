@@ -23,7 +23,7 @@ def refused(path: Path | str) -> SaveError:
 @pytest.mark.parametrize("path", ["-", "/dev/null", "/dev/stdout", "/dev/stderr"])
 def test_a_device_or_stream_is_no_destination(path: str) -> None:
     error = refused(path)
-    assert error.problem == f"{path} is no ordinary file."
+    assert error.problem == f"{path} is not an ordinary file."
     assert "--json -" in error.fix
 
 
@@ -32,7 +32,7 @@ def test_a_pipe_is_no_destination_nor_is_a_link_to_one(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     link.symlink_to(pipe)
     for path in (pipe, link):
-        assert "no ordinary file" in refused(path).problem
+        assert "not an ordinary file" in refused(path).problem
 
 
 def test_an_open_descriptor_is_no_destination() -> None:
@@ -41,7 +41,7 @@ def test_an_open_descriptor_is_no_destination() -> None:
         pytest.skip("the system shows no open files in /proc")
     reader, writer = os.pipe()
     try:
-        assert "no ordinary file" in refused(f"/proc/self/fd/{writer}").problem
+        assert "not an ordinary file" in refused(f"/proc/self/fd/{writer}").problem
     finally:
         os.close(reader)
         os.close(writer)

@@ -1,4 +1,4 @@
-"""The data file beside a model: where tensors are in it, its name, and that none is ever overwritten."""
+"""The data file next to a model: where tensors are in it, its name, and that none is ever overwritten."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def constants(model: ir.Model) -> list[ir.TensorProtocol | None]:
     return [value.const_value for value in model.graph.initializers.values()]
 
 
-def moved_out(model: ir.Model, beside: Path) -> tuple[Path, bool]:
+def moved_out(model: ir.Model, target: Path) -> tuple[Path, bool]:
     """The data file, and whether it is new."""
     made: list[Path] = []
-    file = move_out(model, beside, made)
+    file = move_out(model, target, made)
     assert made in ([], [file])
     return file, bool(made)
 
@@ -81,7 +81,7 @@ def test_the_same_content_has_the_same_name_and_is_kept(tmp_path: Path) -> None:
     assert again.stat().st_mtime_ns == state.st_mtime_ns
     other, is_new = moved_out(model_of(random(9000, seed=1)), tmp_path / "m.onnx")
     assert is_new
-    assert not other.name.startswith(first.stem)  # no number behind the same digits
+    assert not other.name.startswith(first.stem)  # not the same digits with a number after them
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -102,15 +102,17 @@ def test_other_content_in_no_sample_gets_another_name(tmp_path: Path) -> None:
         assert moved_out(model_of(array), tmp_path / "m.onnx") == (tmp_path / name, False)
 
 
-@pytest.mark.parametrize("position", [0, 511, 3 * BLOCK // 8, -1])
-@pytest.mark.parametrize("kind", ["content", "length", "folder", "link", "dead link", "hard link"])
-def test_what_has_the_name_already_is_left_alone(tmp_path: Path, position: int, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", [0, 511, 3 * BLOCK // 8, -1, "length", "folder", "link", "dead link", "hard link"]
+)
+def test_what_has_the_name_already_is_left_alone(tmp_path: Path, kind: str | int) -> None:
+    """A number is where the content differs."""
     array = random(BLOCK)
     place, _ = moved_out(model_of(array), tmp_path / "m.onnx")
     content = bytearray(place.read_bytes())
     elsewhere = tmp_path / "elsewhere"
-    if kind == "content":
-        content[4 * position] ^= 1
+    if isinstance(kind, int):
+        content[4 * kind] ^= 1
         place.write_bytes(content)
     elif kind == "length":
         place.write_bytes(content + b"x")

@@ -53,7 +53,7 @@ def test_load_ir_versions(tmp_path, version):
     assert model.ir_version == version
     save_onnx(model, tmp_path / "out.onnx")
     before, after = onnx.load(path), onnx.load(tmp_path / "out.onnx")
-    after.graph.ClearField("value_info")  # onnx_ir tells the types of initializers there
+    after.graph.ClearField("value_info")  # onnx_ir writes the types of initializers there
     assert after.SerializeToString(deterministic=True) == before.SerializeToString(deterministic=True)
 
 
@@ -64,7 +64,7 @@ def test_load_ir_versions(tmp_path, version):
         (b"not a model\n", "a text file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
         (b"PK\x03\x04" + bytes(60), "a zip archive"),
-        (bytes(range(255, 0, -1)), "other kind of file"),
+        (bytes(range(255, 0, -1)), "unknown kind"),
         (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5"),
         (b"\x08\x08", "no graph"),
     ],
@@ -84,7 +84,7 @@ def test_a_device_is_no_model() -> None:
 def test_not_a_file(tmp_path):
     assert "not there" in refused(tmp_path / "absent.onnx")
     assert "a folder" in refused(tmp_path)
-    assert "no path" in refused("a\0b")
+    assert "not a path" in refused("a\0b")
 
 
 def test_ir_2_is_refused(tmp_path):
@@ -297,15 +297,15 @@ def outcome(path: Path) -> tuple[object, object, str]:
     except BnfoldError as error:
         return str(error), None, "refused"
     lazy = any(isinstance(tensor, FileTensor) and not tensor.external for tensor in tensors(model))
-    told = [told_by(tensor) for tensor in tensors(model)]
+    described = [description_of(tensor) for tensor in tensors(model)]
     try:
         proto = canonical(ir.to_proto(model))
     except Exception as error:  # onnx_ir's, for what it read without a look
         proto = type(error)
-    return told, proto, "left in the file" if lazy else "parsed plainly"
+    return described, proto, "left in the file" if lazy else "parsed plainly"
 
 
-def told_by(tensor: ir.TensorProtocol) -> tuple[object, ...]:
+def description_of(tensor: ir.TensorProtocol) -> tuple[object, ...]:
     questions = (
         lambda: tensor.name or "",
         lambda: tensor.dtype,
@@ -326,7 +326,7 @@ def answer(question: Callable[[], object]) -> str:
 
 
 def canonical(message: Any) -> Any:
-    """Empty names left out, and no metadata told twice, as onnx_ir does when it copies a tensor."""
+    """Empty names left out, and no metadata given twice, as onnx_ir does when it copies a tensor."""
     if isinstance(message, onnx.TensorProto):
         for name in ("name", "doc_string"):
             if not getattr(message, name):

@@ -23,6 +23,7 @@ from bnfold.files.save import save_onnx
 from bnfold.tensors.block_tensor import BlockTensor
 from tests.files.forks import Forks
 from tests.files.models import SIZE, add_model, weight_of
+from tests.pairwise import pairwise
 
 
 class Turning(BlockTensor):
@@ -303,9 +304,7 @@ def remove_half(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-@pytest.mark.parametrize("change", [grow, overwrite, remove_half])
-@pytest.mark.parametrize("as_external", [False, True])
-@pytest.mark.parametrize("apart", [False, True])
+@pairwise(change=[grow, overwrite, remove_half], as_external=[False, True], apart=[False, True])
 def test_a_source_that_is_written_to_meanwhile(external, tmp_path, change, as_external, apart) -> None:
     source = external.parent / "weights.bin"
     if not apart:

@@ -68,7 +68,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 class Leaky(nn.BatchNorm2d):
-    """A BatchNorm with an activation that is no module."""
+    """A BatchNorm with an activation that is not a module."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.leaky_relu(super().forward(x))

@@ -1,4 +1,4 @@
-"""The tensors that an export is traced with: told by the file, or by the user, never invented."""
+"""The tensors that an export is traced with, of shapes that the file has or the user gives."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bnfold.errors import InputError, MissingShapeError
-from bnfold.torch.export import guess_shape, signature
+from bnfold.torch.export import guess_shape
+from bnfold.torch.export.signature import Inputs, Signature, channels, dimensions
 from bnfold.torch.read.load import Loaded
 
-Inputs = tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
 Note = Callable[[str], None]
 """Called with what the user should know, as a sentence."""
 
 
-def unsaid(note: str) -> None:
-    """Tell nobody."""
+def discard(note: str) -> None:
+    """Ignore the note."""
     del note
 
 
@@ -37,7 +37,7 @@ _PLACES = {1: "<length>", 2: "<height>x<width>", 3: "<depth>x<height>x<width>"}
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input as the user told it.
+    """One input as the user gave it.
 
     Attributes:
         name: The parameter of `forward`; None for the next one in order.
@@ -58,14 +58,15 @@ def parse_shapes(texts: Sequence[str], *, dtype: str | None = None) -> tuple[Inp
         dtype: One type for every input, `"float16"`, or types by name, `"ids=int64,mask=bool"`.
 
     Raises:
-        InputError: Not of that form, a size of 0, a name told twice, or an unknown type.
+        InputError: Not of that form, a size of 0, a name given twice, or an unknown type.
     """
     specs = []
     for text in texts:
         match = _SHAPE.fullmatch(text.strip())
         if match is None:
             raise InputError(
-                f"{text!r} is no input shape.", "Write it as 1x3x224x224, or name=1x3x224x224 for each input."
+                f"{text!r} is not an input shape.",
+                "Write it as 1x3x224x224, or name=1x3x224x224 for each input.",
             )
         sizes = match["sizes"]
         shape = () if sizes == "scalar" else tuple(int(size) for size in sizes.split("x"))
@@ -73,8 +74,8 @@ def parse_shapes(texts: Sequence[str], *, dtype: str | None = None) -> tuple[Inp
             raise InputError(f"{text!r} has a size of 0.", "Every size must be at least 1.")
         specs.append(InputSpec(match["name"], shape))
     names = [spec.name for spec in specs if spec.name]
-    if len(set(names)) < len(names):
-        raise InputError("An input is told twice.", "Tell each --input-shape name=... once.")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"Input {twice!r} is given twice.", "Give each --input-shape name=... once.")
     types = _parse_dtypes(dtype)
     if unknown := set(types) - set(names) - {None}:
         raise InputError(
@@ -88,13 +89,13 @@ def _parse_dtypes(text: str | None) -> dict[str | None, str]:
     for part in text.split(",") if text else ():
         name, _, value = part.strip().rpartition("=")
         if value not in _DTYPES:
-            raise InputError(f"{value!r} is no type of an input.", f"Take one of: {', '.join(_DTYPES)}.")
+            raise InputError(f"{value!r} is not an input type.", f"Take one of: {', '.join(_DTYPES)}.")
         types[name or None] = value
     return types
 
 
 def example_inputs(
-    loaded: Loaded, specs: Sequence[InputSpec], seed: int = 0, *, note: Note = unsaid
+    loaded: Loaded, specs: Sequence[InputSpec], seed: int = 0, *, note: Note = discard
 ) -> Inputs:
     """Make seeded example inputs for `loaded`.
 
@@ -102,48 +103,48 @@ def example_inputs(
 
     Args:
         loaded: The model.
-        specs: What the user told; may be empty for an exported program, which tells by itself, and for a
-            module that tells its input's shape or takes one only.
+        specs: What the user gave; may be empty for an exported program, which has its shapes, and for a
+            module whose input's shape is stored with it or the only possible one.
         seed: Of the values.
-        note: Told where a shape comes from that the user did not tell.
+        note: Called with where a shape comes from that the user did not give.
 
     Returns:
-        A tuple, one tensor a parameter of `forward` in order; a dictionary if any was told by name.
+        A tuple, one tensor a parameter of `forward` in order; a dictionary if any was given by name.
 
     Raises:
-        MissingShapeError: The shapes are not told; it states what is known and gives options to paste.
+        MissingShapeError: The shapes are missing; it states what is known and gives options to paste.
         InputError: They do not fit `forward`.
     """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(loaded.source, ExportedProgram):
         return _program_inputs(loaded.source, specs, generator)
-    module = loaded.source
+    signature = Signature.of(loaded.source)
     if not specs:
-        found = guess_shape.shape(module)
+        found = guess_shape.shape(signature)
         if found is None:
-            raise _unknown_shape(module)
+            raise _unknown_shape(signature)
         note(f"The input's shape is {_shape_text(found.shape)}: {found.why}.")
         specs = (InputSpec(None, found.shape),)
-    tensors = [_random(spec.shape, _dtype(spec, module), generator) for spec in specs]
-    names, required = signature.parameters(module)
+    tensors = [_random(spec.shape, _dtype(spec, loaded.source), generator) for spec in specs]
+    names, required = signature.names, signature.required
     if all(spec.name is None for spec in specs):
         if names is not None and not len(required) <= len(tensors) <= len(names):
             raise InputError(
-                f"forward takes {_count(names, required)}, and {len(tensors)} shapes were told.",
-                _line(module, names=required),
+                f"forward takes {_count(names, required)}, and {len(tensors)} shapes were given.",
+                _line(signature),
             )
         return tuple(tensors)
-    return _by_name(module, specs, tensors)
+    return _by_name(signature, specs, tensors)
 
 
 def _by_name(
-    module: nn.Module, specs: Sequence[InputSpec], tensors: Sequence[torch.Tensor]
+    signature: Signature, specs: Sequence[InputSpec], tensors: Sequence[torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Match named shapes with `forward`; unnamed ones take its first parameters in order."""
-    names, required = signature.parameters(module)
+    names = signature.names
     if names is None:
         raise InputError(
-            "forward takes any number of inputs, without names.", "Tell the shapes without names."
+            "forward takes any number of inputs, without names.", "Give the shapes without names."
         )
     bound: dict[str, torch.Tensor] = {}
     free = iter([name for name in names if name not in {spec.name for spec in specs}])
@@ -154,26 +155,18 @@ def _by_name(
                 f"forward has no input {spec.name!r}."
                 if spec.name
                 else "More shapes than forward has inputs.",
-                f"It takes {', '.join(names)}. {_line(module, names=required)}",
+                f"It takes {', '.join(names)}. {_line(signature)}",
             )
         bound[name] = tensor
-    if missing := [name for name in required if name not in bound]:
-        raise InputError(f"No shape was told for {', '.join(missing)}.", _line(module, names=required))
+    if missing := [name for name in signature.required if name not in bound]:
+        raise InputError(f"No shape was given for {', '.join(missing)}.", _line(signature))
     return {name: bound[name] for name in names if name in bound}
-
-
-def bound(module: nn.Module, inputs: Inputs) -> dict[str, torch.Tensor] | None:
-    """Give `inputs` the names that `forward` has for them, in its order; None when it takes any number."""
-    names, _ = signature.parameters(module)
-    if isinstance(inputs, dict):
-        order = names if names is not None else list(inputs)
-        return {name: inputs[name] for name in order if name in inputs}
-    return None if names is None else dict(zip(names, inputs, strict=False))
 
 
 def _count(names: Sequence[str], required: Sequence[str]) -> str:
     if len(names) == len(required):
-        return f"{len(names)} input{'s' * (len(names) != 1)} ({', '.join(names)})"
+        word = "input" if len(names) == 1 else "inputs"
+        return f"{len(names)} {word} ({', '.join(names)})"
     return f"{len(required)} to {len(names)} inputs ({', '.join(names)})"
 
 
@@ -190,29 +183,28 @@ def _random(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator
     return torch.randint(0, 2, tuple(shape), generator=generator).to(dtype)
 
 
-def _unknown_shape(module: nn.Module) -> MissingShapeError:
-    names, required = signature.parameters(module)
-    known = signature.first_layer(module)
-    problem = "The file does not tell the shape of its input."
-    if known:
-        path, layer = known
+def _unknown_shape(signature: Signature) -> MissingShapeError:
+    problem = "The file does not contain the shape of its input."
+    if signature.first_layer:
+        path, layer = signature.first_layer
         problem += f" Known: its first layer with weights is {_describe(path, layer)}."
+    required = signature.required
     if len(required) > 1:
-        problem += f" forward takes {_count(names or required, required)}."
-    return MissingShapeError(problem, _options(module, names=required))
+        problem += f" forward takes {_count(signature.names or required, required)}."
+    return MissingShapeError(problem, _options(signature))
 
 
-def _line(module: nn.Module, names: Sequence[str]) -> str:
+def _line(signature: Signature) -> str:
     """The options to add, as a sentence."""
-    return "Add: " + " ".join(_options(module, names))
+    return "Add: " + " ".join(_options(signature))
 
 
-def _options(module: nn.Module, names: Sequence[str]) -> list[str]:
+def _options(signature: Signature) -> list[str]:
     """The options to add: a shape that the module takes, or what is not known in angle brackets."""
-    if len(names) > 1:  # which of them reaches the first layer is not known
-        return [word for name in names for word in ("--input-shape", f"{name}=<shape>")]
-    layer = signature.first_layer(module)
-    taken = guess_shape.plausible(module)
+    if len(signature.required) > 1:  # which of them reaches the first layer is not known
+        return [word for name in signature.required for word in ("--input-shape", f"{name}=<shape>")]
+    layer = signature.first_layer
+    taken = guess_shape.plausible(signature)
     shape = _shape_text(taken) if taken else _template(layer[1]) if layer else "1x<...>"
     embeds = layer is not None and isinstance(layer[1], (nn.Embedding, nn.EmbeddingBag))
     return ["--input-shape", shape, *(("--dtype", "int64") if embeds else ())]
@@ -220,32 +212,32 @@ def _options(module: nn.Module, names: Sequence[str]) -> list[str]:
 
 def _describe(path: str, layer: nn.Module) -> str:
     where = f" at {path}" if path else ""
-    channels = signature.channels(layer)
+    count, spatial = channels(layer), dimensions(layer)
     text = f"{type(layer).__name__}{where}"
-    if channels:
-        text += f", with {channels[1]} {channels[0]}"
-    spatial = signature.dimensions(layer)
-    return text + (f" and {spatial} spatial dimension{'s' * (spatial > 1)}" if spatial else "")
+    if count:
+        text += f", with {count[1]} {count[0]}"
+    if spatial:
+        text += f" and {spatial} spatial {'dimension' if spatial == 1 else 'dimensions'}"
+    return text
 
 
 def _template(layer: nn.Module) -> str:
-    channels = signature.channels(layer)
-    spatial = signature.dimensions(layer)
+    count, spatial = channels(layer), dimensions(layer)
     if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
         return "1x<length>"
-    if channels is None:
+    if count is None:
         return "1x<...>"
     if isinstance(layer, nn.Linear):
-        return f"1x{channels[1]}"  # and any sizes between, which Linear maps alike
+        return f"1x{count[1]}"  # any sizes may be between: Linear maps them alike
     if isinstance(layer, nn.RNNBase):
-        return f"<length>x1x{channels[1]}" if not layer.batch_first else f"1x<length>x{channels[1]}"
-    return f"1x{channels[1]}x{_PLACES[spatial]}" if spatial else f"1x{channels[1]}x<...>"
+        return f"1x<length>x{count[1]}" if layer.batch_first else f"<length>x1x{count[1]}"
+    return f"1x{count[1]}x{_PLACES[spatial]}" if spatial else f"1x{count[1]}x<...>"
 
 
 def _program_inputs(
     program: ExportedProgram, specs: Sequence[InputSpec], generator: torch.Generator
 ) -> Inputs:
-    """Tensors as the program's placeholders tell; dynamic sizes as they were when it was exported."""
+    """Tensors like the program's placeholders; dynamic sizes as they were when it was exported."""
     placeholders = {
         node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
     }
@@ -254,12 +246,12 @@ def _program_inputs(
     }
     if other := [name for name, value in inputs.items() if not isinstance(value, torch.Tensor)]:
         raise InputError(
-            f"The program takes {', '.join(map(str, other))}, which is no tensor.",
-            "Export it with tensors alone.",
+            f"The program takes {', '.join(map(str, other))}, which is not a tensor.",
+            "Export it with tensors only.",
         )
     fitted = {str(name): value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
     if specs:
-        _check_told(fitted, specs)
+        _check_given(fitted, specs)
     return tuple(_random(_sizes(value), value.dtype, generator) for value in fitted.values())
 
 
@@ -267,8 +259,8 @@ def _sizes(value: torch.Tensor) -> tuple[int, ...]:
     return tuple(size if isinstance(size, int) else size.node.hint for size in value.shape)
 
 
-def _check_told(inputs: dict[str, torch.Tensor], specs: Sequence[InputSpec]) -> None:
-    """A shape that was told must be the one that the program was exported with, where that is fixed."""
+def _check_given(inputs: dict[str, torch.Tensor], specs: Sequence[InputSpec]) -> None:
+    """A given shape must be the one that the program was exported with, where that is fixed."""
     free = iter([name for name in inputs if name not in {spec.name for spec in specs}])
     for spec in specs:
         name = spec.name or next(free, None)
@@ -276,15 +268,15 @@ def _check_told(inputs: dict[str, torch.Tensor], specs: Sequence[InputSpec]) -> 
             raise InputError(f"The program has no input {spec.name!r}.", f"It takes {', '.join(inputs)}.")
         shape = inputs[name].shape
         fits = len(shape) == len(spec.shape) and all(
-            not isinstance(size, int) or size == told for size, told in zip(shape, spec.shape, strict=True)
+            not isinstance(size, int) or size == given for size, given in zip(shape, spec.shape, strict=True)
         )
         if not fits:
             raise InputError(
                 f"The program was exported with {name} of shape {_shape_text(shape)}.",
-                "Leave --input-shape out, or export the program anew with other sizes.",
+                "Leave --input-shape out, or export the program again with other sizes.",
             )
 
 
 def _shape_text(shape: Sequence[object]) -> str:
-    """Write a shape as the user would; torch keeps no name of a dynamic size, only one of its own, as s77."""
+    """Write a shape as the user would; torch replaces the name of a dynamic size by its own, as s77."""
     return "x".join(str(size) if isinstance(size, int) else "?" for size in shape)

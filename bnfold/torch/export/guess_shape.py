@@ -1,6 +1,6 @@
-"""The shape of an input that nobody told: from the file, or where a module takes one only; else a likely one.
+"""The shape of an input that was not given: from the file, or the only possible one; else a likely one.
 
-Trials run on tensors without content (PyTorch's fake tensors), so that they cost neither time nor memory.
+Trials run on tensors without content (PyTorch's fake tensors), so they cost neither time nor memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bnfold.torch.export import signature
+from bnfold.torch.export.signature import Signature, channels, dimensions
 from bnfold.torch.run_quietly import eval_mode, silent, untouched
 
 _COMMON = (224, 32, 28, 64, 96, 128, 256, 299, 384, 512, 16, 8)
@@ -36,59 +36,57 @@ class Derived:
     why: str
 
 
-def shape(module: nn.Module) -> Derived | None:
-    """The shape of the module's one input, where the file tells it or only one is possible; otherwise None.
+def shape(signature: Signature) -> Derived | None:
+    """The shape of a module's one input, if the file has it or only one is possible; otherwise None.
 
     Only one is possible:
 
-    - for a network that begins with a Linear: a row of its features. Where it takes a stack of rows, too, it
-      must map each like a row by itself, for then the stack is a batch by another name.
+    - for a network that begins with a Linear: a row of its features. If it also takes a stack of rows, it
+      must map each as it maps a single row: then the stack is only a larger batch.
     - for a network that begins with a convolution and takes one size: not one more or less along any axis,
-      and no other size of the same area either.
+      and no other size of the same area.
     """
-    if len(signature.parameters(module)[1]) != 1:
+    if len(signature.required) != 1:
         return None
-    told = _told(module)
-    if told is not None:
-        return told
+    module = signature.module
+    stored = _stored(module)
+    if stored is not None or signature.first_layer is None:
+        return stored
+    layer = signature.first_layer[1]
     with eval_mode(module):
-        first = signature.first_layer(module)
-        if first is None:
-            return None
-        if isinstance(first[1], nn.Linear):
-            return _row(module, first[1])
-        if isinstance(first[1], (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            found = _convolved(module, first[1])
+        if isinstance(layer, nn.Linear):
+            return _row(module, layer)
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            found = _convolved(module, layer)
             if found is not None and not any(_takes(module, other) for other in _neighbours(found)):
                 return Derived(found, "the model takes none of the other sizes that were tried")
     return None
 
 
-def plausible(module: nn.Module) -> tuple[int, ...] | None:
-    """A shape that the module runs on, for a line to paste; None where none was found."""
-    first = signature.first_layer(module)
-    if first is None or len(signature.parameters(module)[1]) != 1:
+def plausible(signature: Signature) -> tuple[int, ...] | None:
+    """A shape that the module runs on, for a line to paste; None if none was found."""
+    if signature.first_layer is None or len(signature.required) != 1:
         return None
-    layer = first[1]
+    module, layer = signature.module, signature.first_layer[1]
     with eval_mode(module):
-        if signature.dimensions(layer) and signature.channels(layer):
+        count = channels(layer)
+        if dimensions(layer) and count:
             return _convolved(module, layer)
         if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
             candidates: list[tuple[int, ...]] = [(1, _LENGTH)]
         elif isinstance(layer, nn.RNNBase) and not layer.batch_first:
             candidates = [(_LENGTH, 1, layer.input_size)]
         elif isinstance(layer, (nn.Linear, nn.RNNBase)):
-            channels = signature.channels(layer)
-            assert channels is not None, "both tell their features"
-            candidates = [(1, _LENGTH, channels[1]), (1, channels[1])]
+            assert count is not None, "both have a number of features"
+            candidates = [(1, _LENGTH, count[1]), (1, count[1])]
         else:
             return None
         dtype = torch.int64 if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) else None
         return next((one for one in candidates if _takes(module, one, dtype)), None)
 
 
-def _told(module: nn.Module) -> Derived | None:
-    """What Lightning modules keep as an example, and timm's models as the size that they were trained at."""
+def _stored(module: nn.Module) -> Derived | None:
+    """The example input that Lightning modules keep, or the size at which timm's models were trained."""
     example = getattr(module, "example_input_array", None)
     if isinstance(example, torch.Tensor):
         return Derived(tuple(example.shape), "the model keeps an example of it")
@@ -96,7 +94,7 @@ def _told(module: nn.Module) -> Derived | None:
         config = getattr(module, name, None)
         size: Any = config.get("input_size") if isinstance(config, dict) else None
         if isinstance(size, (tuple, list)) and size and all(isinstance(one, int) for one in size):
-            return Derived((1, *size), f"the model's {name} tells it")
+            return Derived((1, *size), f"the model's {name} has it")
     return None
 
 
@@ -116,7 +114,7 @@ def _row(module: nn.Module, layer: nn.Linear) -> Derived | None:
     try:
         with silent(), torch.no_grad(), untouched(module):
             stack = module(rows.reshape(2, 3, -1))
-    except Exception:  # no stack, then: all the clearer
+    except Exception:  # it takes no stack, so only a row is possible
         return found
     same = isinstance(stack, torch.Tensor) and stack.numel() == flat.numel()
     return found if same and torch.allclose(stack.reshape(flat.shape), flat, rtol=1e-3, atol=1e-5) else None
@@ -124,25 +122,24 @@ def _row(module: nn.Module, layer: nn.Linear) -> Derived | None:
 
 def _convolved(module: nn.Module, layer: nn.Module) -> tuple[int, ...] | None:
     """The first size, the same along each axis, that the module takes; common ones are tried first."""
-    channels = signature.channels(layer)
-    dimensions = signature.dimensions(layer)
-    assert channels is not None, "the caller has looked"
+    count, axes = channels(layer), dimensions(layer)
+    assert count is not None, "the caller has checked"
     transposed = isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
-    common = _COMMON_SEEDS if transposed else _COMMON_DEEP if dimensions == 3 else _COMMON
+    common = _COMMON_SEEDS if transposed else _COMMON_DEEP if axes == 3 else _COMMON
     sizes = [*common, *(size for size in range(1, _LARGEST + 1) if size not in common)]
-    shapes = ((1, channels[1], *[size] * dimensions) for size in sizes)
+    shapes = ((1, count[1], *[size] * axes) for size in sizes)
     return next((one for one in shapes if _takes(module, one)), None)
 
 
 def _neighbours(found: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Other sizes that a module takes where it takes more than one, most likely ones first."""
+    """Other sizes that a module may take, the most likely ones first."""
     head, sizes = tuple(found[:2]), tuple(found[2:])
     for step in (1, -1):
         yield (*head, *(size + step for size in sizes))
         for axis in range(len(sizes)):
             yield (*head, *(size + step * (axis == place) for place, size in enumerate(sizes)))
     yield (*head, *(2 * size for size in sizes))
-    if len(sizes) > 1:  # a Flatten that follows sees the area alone
+    if len(sizes) > 1:  # a Flatten that follows sees only the area
         first, second, *rest = sizes
         for one, other in ((2 * first, second // 2), (first // 2, 2 * second)):
             yield (*head, one, other, *rest)

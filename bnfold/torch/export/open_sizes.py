@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from bnfold.errors import InputError
+from bnfold.torch.export.signature import Inputs, Signature
 
 _TEXT = re.compile(r"(?:(?:(?P<input>[A-Za-z_]\w*):)?(?P<axis>-?\d+)=)?(?P<name>[A-Za-z_]\w*)")
 _FIX = (
@@ -45,13 +47,32 @@ def parse_dynamic(texts: Sequence[str]) -> tuple[OpenSize, ...]:
     for text in texts:
         match = _TEXT.fullmatch(text.strip())
         if match is None:
-            raise InputError(f"{text!r} names no size to leave open.", _FIX)
+            raise InputError(f"{text!r} does not name a size to leave open.", _FIX)
         found.append(OpenSize(match["input"], int(match["axis"] or 0), match["name"]))
     return tuple(found)
 
 
+def opened(
+    module: nn.Module, inputs: Inputs, wanted: Sequence[OpenSize]
+) -> tuple[dict[str, torch.Tensor], Sizes]:
+    """The inputs by name, with every open size at least 2, and the open sizes.
+
+    Raises:
+        InputError: The inputs have no names, or as for [`assign`][bnfold.torch.export.open_sizes.assign].
+    """
+    named = Signature.of(module).bind(inputs)
+    if wanted and named is None:
+        raise InputError(
+            "A forward with *args leaves no size open.", "Give forward a name for each of its inputs."
+        )
+    tensors = inputs.values() if isinstance(inputs, Mapping) else inputs
+    named = named or {f"input_{i}": tensor for i, tensor in enumerate(tensors)}
+    sizes = assign(wanted, named)
+    return open_for_tracing(named, sizes), sizes
+
+
 def assign(sizes: Sequence[OpenSize], inputs: Mapping[str, torch.Tensor]) -> Sizes:
-    """Say which axes of which inputs `sizes` mean.
+    """Find the axes of the inputs that `sizes` mean.
 
     Returns:
         Every input by its name, with the open axes, counted from 0, and their names.
@@ -110,11 +131,11 @@ def resized(tensor: torch.Tensor, lengths: Mapping[int, int]) -> torch.Tensor:
 def other_sizes(
     inputs: Mapping[str, torch.Tensor], sizes: Sizes
 ) -> Iterator[tuple[str, list[tuple[int, dict[str, torch.Tensor]]]]]:
-    """For every open size, and for larger and for smaller ones, inputs to try one after the other.
+    """Inputs to try one after the other, for every open size: larger ones, then smaller ones.
 
-    A network takes what its strides allow, so that the nearest size may not be one of them: the first of each
-    list that the module takes will do. 1 is the first of the smaller ones, since an export that is traced at
-    another size can be wrong there alone.
+    A network takes what its strides allow, which may not be the nearest size: the first of each list that the
+    module takes is enough. 1 is the first of the smaller ones, since an export that is traced at another size
+    can be wrong at that size only.
 
     Yields:
         The name, and the tries: the size, and the inputs that have it.

@@ -1,4 +1,4 @@
-"""Meeting `--opset` and `--ir-version`: the file has them, or the error names what stands against it."""
+"""Meeting `--opset` and `--ir-version`: the file has them, or the error says what prevents that."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import onnx_ir as ir
 from bnfold.errors import InputError, ModelError, reason
 
 OLDEST = 7  # from here on, BatchNormalization has the meaning that bnfold's exports rely on
-NATIVE = range(18, 26)  # what the exporter writes; others are converted to
+NATIVE = range(18, 26)  # what the exporter writes; for others the model is converted
 OLDEST_IR = 4  # in version 3 every weight is an input that a caller may override
 _PARKED = "bnfold.parked"
 # Operators for which onnx's converter has no adapter between versions that differ only in the types they take
-# or in inputs and attributes that may be absent, and the opset from which on that is so. The checker, at the
-# end, knows the types, the inputs and the attributes.
+# or in optional inputs and attributes, and the opset from which this holds. The checker, at the end, checks
+# the types, the inputs and the attributes.
 _ALIKE = {
     **dict.fromkeys(("BatchNormalization", "Relu", "Add", "Sub", "Mul", "Div"), 7),
     **dict.fromkeys(("CumSum", "Pad"), 11),
@@ -23,7 +23,7 @@ _ALIKE = {
 
 
 def check(opset: int | None, ir_version: int | None) -> None:
-    """Refuse versions that do not exist, or not together, before any work is spent on them.
+    """Refuse versions that do not exist, before any work is spent on them.
 
     Raises:
         InputError: Says which there are.
@@ -41,7 +41,7 @@ def check(opset: int | None, ir_version: int | None) -> None:
 
 
 def set_ir_version(model: ir.Model, version: int) -> None:
-    """Have `model` say this IR version, where its opset belongs to it.
+    """Set the IR version of `model`, if its opset allows that.
 
     Raises:
         InputError: The opset needs a newer one; says which opset would fit.
@@ -52,7 +52,7 @@ def set_ir_version(model: ir.Model, version: int) -> None:
     if version < needed:
         fitting = max(n for (domain, n), came in table.items() if domain == "ai.onnx" and came <= version)
         raise InputError(
-            f"Opset {opset} needs IR version {needed} or newer, and {version} was asked for.",
+            f"Opset {opset} needs IR version {needed} or newer, and {version} was requested.",
             f"Add --opset {fitting}, or take --ir-version {needed}.",
         )
     model.ir_version = version
@@ -61,8 +61,8 @@ def set_ir_version(model: ir.Model, version: int) -> None:
 def convert(model: ir.Model, opset: int) -> ir.Model:
     """Give `model` an opset that the exporter does not write itself.
 
-    Below those, by onnx's own converter, which also drops node metadata; that is put back. Above them, where
-    no operator of the model has changed in between.
+    To older ones with onnx's own converter, which drops node metadata; that is put back. To newer ones if no
+    operator of the model has changed in between.
 
     Raises:
         ModelError: That is not possible; names the operator.
@@ -91,7 +91,7 @@ def convert(model: ir.Model, opset: int) -> ir.Model:
 
 
 def _problem(error: Exception, model: ir.Model, opset: int) -> str:
-    """What the converter says, and of which operator, which it leaves out at times."""
+    """What the converter says, with the operator, which it sometimes leaves out."""
     said = _said(error)
     nodes = [node for node in model.graph.all_nodes() if not node.domain]
     if any(node.op_type in said for node in nodes):
@@ -101,13 +101,13 @@ def _problem(error: Exception, model: ir.Model, opset: int) -> str:
 
 
 def _said(error: Exception) -> str:
-    return reason(error).rpartition(" failed: ")[2]  # after the place in onnx's sources
+    return reason(error).rpartition(" failed: ")[2]  # without the line of onnx's source
 
 
 def _complaint(node: ir.Node, opset: int) -> str | None:
     """What onnx's converter says of this node by itself."""
     if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
-        return None  # its body may read what stands around it
+        return None  # its body may read values of the outer graph
     values = list(dict.fromkeys(value for value in node.inputs if value is not None))
     alone = onnx.helper.make_graph(
         [ir.to_proto(node)],
@@ -146,7 +146,7 @@ def _alike(model: ir.Model, domain: str, opset: int) -> list[ir.Node]:
 
 
 def _drop_newer_defaults(model: ir.Model, opset: int) -> None:
-    """Remove attributes that the converter left and `opset` does not know, where they say the default.
+    """Remove attributes that the converter left and `opset` does not know, if they have the default value.
 
     `ReduceMean` keeps `noop_with_empty_axes=0` of opset 18 when it is converted to 17, for instance.
     """

@@ -26,7 +26,7 @@ class Outputs:
 
 
 def outputs_of(result: Any) -> Outputs:
-    """Take the tensors out of what a module returns; an export has nothing else, so the rest is left out."""
+    """Take the tensors out of what a module returns; an export has nothing else, so the rest is dropped."""
     leaves = [pair for pair in pytree.tree_flatten_with_path(result)[0] if isinstance(pair[1], torch.Tensor)]
     return Outputs(tuple(_name(path) for path, _ in leaves), tuple(tensor for _, tensor in leaves))
 
@@ -39,7 +39,7 @@ def _name(path: Sequence[Any]) -> str | None:
 
 
 def name_outputs(model: ir.Model, names: Sequence[str | None], *, single: str | None = None) -> None:
-    """Call the graph's outputs by these names, as far as they are free.
+    """Give the graph's outputs these names, as far as they are free.
 
     Args:
         model: The export.

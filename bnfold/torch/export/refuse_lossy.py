@@ -1,12 +1,12 @@
-"""What exporters lose of a module's meaning: found before the export, and mended, refused or said.
+"""What exporters lose of a module's meaning: found before the export, and repaired, refused or reported.
 
 - BatchNorm on the statistics of the batch in eval mode (`track_running_stats=False`, or
-  `F.batch_norm(..., training=True)`): the exporter turns it into running statistics without a word. Refused.
-- Dropout that stays on in eval mode: there is no one result to compare with. Refused.
+  `F.batch_norm(..., training=True)`): the exporter silently turns it into running statistics. Refused.
+- Dropout that stays on in eval mode: there is no single result to compare with. Refused.
 - Lazy modules that never ran: their weights do not exist. Refused.
-- InstanceNorm with running statistics: a BatchNorm in eval mode, which the exporters write as a puzzle of
-  `Tile` and `Reshape` that nothing folds. Exported as what it is.
-- Statistics that no training ever touched: most likely a mistake. Said.
+- InstanceNorm with running statistics: a BatchNorm in eval mode, which the exporters write with `Tile` and
+  `Reshape`, so that nothing can fold it. Exported as what it is.
+- Statistics that were never trained: most likely a mistake. Reported.
 """
 
 from __future__ import annotations
@@ -27,23 +27,15 @@ from bnfold.torch.run_quietly import untouched
 
 _BATCH_NORMS = frozenset(
     {
-        "batch_norm",
-        "native_batch_norm",
-        "_native_batch_norm_legit",
-        "cudnn_batch_norm",
-        "_batch_norm_impl_index",
+        *("batch_norm", "native_batch_norm", "_native_batch_norm_legit"),
+        *("cudnn_batch_norm", "_batch_norm_impl_index"),
     }
 )
 _TRAINING = 5  # which argument of all of these it is
 _DROPOUTS = frozenset(
     {
-        "dropout",
-        "dropout1d",
-        "dropout2d",
-        "dropout3d",
-        "alpha_dropout",
-        "feature_alpha_dropout",
-        "feature_dropout",
+        *("dropout", "dropout1d", "dropout2d", "dropout3d"),
+        *("alpha_dropout", "feature_alpha_dropout", "feature_dropout"),
     }
 )
 _SHOWN = 3
@@ -92,7 +84,7 @@ def watched(
 
 
 class _Watch(TorchFunctionMode):
-    """Looks at the calls of torch's functions, and knows in which submodule they are made."""
+    """Looks at the calls of torch's functions and the submodules in which they are made."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -146,16 +138,16 @@ def _drops(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 def _batch_statistics(path: str) -> ModelError:
     return ModelError(
-        f"A BatchNorm {_where(path)} normalises by the statistics of the batch, in eval mode too:"
+        f"A BatchNorm {_where(path)} normalises by the statistics of the batch, even in eval mode:"
         " there is nothing constant to fold, and an export would compute something else.",
-        "Give it running statistics: track_running_stats=True, or training=False in F.batch_norm; an exported"
-        " program is to be made from a module after model.eval().",
+        "Give it running statistics: track_running_stats=True, or training=False in F.batch_norm; make an"
+        " exported program from a module after model.eval().",
     )
 
 
 def _random(path: str) -> ModelError:
     return ModelError(
-        f"A dropout {_where(path)} is on in eval mode: the model gives other numbers at every run.",
+        f"A dropout {_where(path)} is on in eval mode: the model returns other numbers in every run.",
         "Pass training=self.training to F.dropout, or use nn.Dropout.",
     )
 
@@ -204,8 +196,8 @@ def _module_norms(module: nn.Module) -> Iterator[None]:
     ]
     try:
         for norm in norms:
-            # all that is theirs beside it stays: hooks, the check of the input, inputs without a batch
-            norm._apply_instance_norm = _as_batch_norm(norm)  # type: ignore[method-assign]
+            # there is no public part of their forward without hooks, input checks and inputs without a batch
+            norm._apply_instance_norm = _as_batch_norm(norm)  # type: ignore[method-assign]  # noqa: SLF001
         yield
     finally:
         for norm in norms:
@@ -240,7 +232,7 @@ def _program_norms(program: ExportedProgram) -> Iterator[None]:
 
 
 def untrained(state: Mapping[str, Any]) -> str | None:
-    """The note about BatchNorms whose statistics are as they were made: mean 0 and variance 1 everywhere.
+    """The note about BatchNorms whose statistics still are the initial ones: mean 0, variance 1 everywhere.
 
     Args:
         state: A `state_dict`.

@@ -1,21 +1,57 @@
-"""What a module tells about its inputs: the parameters of its forward, and its first layer."""
+"""What a module says about its inputs: the parameters of its forward, and its first layer."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+Inputs = tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
+"""What a module is called with: in order, or by the names of its forward."""
+
 _KINDS = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def parameters(module: nn.Module) -> tuple[list[str] | None, list[str]]:
-    """The names that `forward` takes (None when it takes any number) and those that have no default."""
-    if isinstance(module, torch.jit.ScriptModule):  # its forward is no Python, and has a schema instead
-        told = getattr(module.forward, "schema").arguments[1:]  # noqa: B009  (typed as a callable)
-        return [one.name for one in told], [one.name for one in told if not one.has_default_value()]
+@dataclass(frozen=True)
+class Signature:
+    """What is known about a module's inputs without running it.
+
+    Attributes:
+        module: The module.
+        names: The parameters of its `forward`; None when it takes any number.
+        required: Those that have no default.
+        first_layer: The path of the first submodule, in the order of definition, that has parameters of its
+            own, and the submodule.
+    """
+
+    module: nn.Module
+    names: list[str] | None
+    required: list[str]
+    first_layer: tuple[str, nn.Module] | None
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Signature:
+        """Look at `module` once; the functions of this package pass the result on."""
+        layers = (
+            (path, layer) for path, layer in module.named_modules() if [*layer.parameters(recurse=False)]
+        )
+        return cls(module, *_parameters(module), next(layers, None))
+
+    def bind(self, inputs: Inputs) -> dict[str, torch.Tensor] | None:
+        """`inputs` by the names and in the order of `forward`; None when it takes any number."""
+        if isinstance(inputs, dict):
+            order = self.names if self.names is not None else list(inputs)
+            return {name: inputs[name] for name in order if name in inputs}
+        return None if self.names is None else dict(zip(self.names, inputs, strict=False))
+
+
+def _parameters(module: nn.Module) -> tuple[list[str] | None, list[str]]:
+    if isinstance(module, torch.jit.ScriptModule):  # its forward has a schema, not a Python signature
+        schema = getattr(module.forward, "schema").arguments[1:]  # noqa: B009  (typed as a callable)
+        return [one.name for one in schema], [one.name for one in schema if not one.has_default_value()]
     parameters = list(inspect.signature(module.forward).parameters.values())
     plain = [p for p in parameters if p.kind in _KINDS or p.kind is p.KEYWORD_ONLY]
     required = [p.name for p in plain if p.default is p.empty]
@@ -24,16 +60,8 @@ def parameters(module: nn.Module) -> tuple[list[str] | None, list[str]]:
     return [p.name for p in plain], required
 
 
-def first_layer(module: nn.Module) -> tuple[str, nn.Module] | None:
-    """The first submodule, in the order of definition, that has parameters of its own."""
-    for path, layer in module.named_modules():
-        if any(True for _ in layer.parameters(recurse=False)):
-            return path, layer
-    return None
-
-
 def channels(layer: nn.Module) -> tuple[str, int] | None:
-    """What a layer calls its channels, and how many it has; None where it tells no number."""
+    """What a layer calls its channels, and how many it has; None where it has no such number."""
     words = {"in_channels": "input channels", "in_features": "input features", "num_features": "channels"}
     words |= {"input_size": "input features", "embedding_dim": "features an index"}
     for attribute, word in words.items():
@@ -43,6 +71,6 @@ def channels(layer: nn.Module) -> tuple[str, int] | None:
 
 
 def dimensions(layer: nn.Module) -> int:
-    """How many spatial dimensions the layer's name tells, as `Conv2d`; 0 when it does not."""
+    """The number of spatial dimensions in the name of a layer's class, as `Conv2d`; 0 if it has none."""
     match = re.search(r"([123])d$", type(layer).__name__)
     return int(match[1]) if match else 0

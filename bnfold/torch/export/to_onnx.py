@@ -14,22 +14,14 @@ from bnfold.errors import InputError, MissingExtraError, ModelError, reason
 from bnfold.torch.export import open_sizes as sizes_
 from bnfold.torch.export import opset as opset_
 from bnfold.torch.export import refuse_lossy, torchscript_exporter
-from bnfold.torch.export.example_inputs import Inputs, Note, bound, unsaid
+from bnfold.torch.export.example_inputs import Note, discard
 from bnfold.torch.export.outputs import Outputs, name_outputs, outputs_of
-from bnfold.torch.export.verify import Run, Verifier
+from bnfold.torch.export.signature import Inputs
+from bnfold.torch.export.verify import Run, Sample, Verifier
 from bnfold.torch.read.load import Loaded
 from bnfold.torch.run_quietly import eval_mode, quiet, silent, untouched
 
 _LARGEST_CONSTANT = 10**8  # elements; above the largest weight, which may have to be evaluated
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """What the module gives on some inputs, and what is special about them."""
-
-    inputs: Mapping[str, torch.Tensor]
-    outputs: Outputs
-    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class _Job:
         sizes: Which of their sizes stay open.
         opset: The opset of the result; the exporter's default when None.
         ir_version: Its IR version, likewise.
-        note: Told what the user should know.
+        note: Called with what the user should know.
     """
 
     source: nn.Module | ExportedProgram
@@ -62,12 +54,8 @@ class _Job:
     def kwargs(self) -> dict[str, torch.Tensor]:
         return _own(self.inputs) if self.by_name else {}
 
-    @property
-    def is_dynamic(self) -> bool:
-        return any(self.sizes.values())
-
     def call(self, module: nn.Module) -> Run:
-        """Call `module` as the job's own is called."""
+        """A call of `module`, in order or by name as in the job."""
         return lambda inputs: module(**_own(inputs)) if self.by_name else module(*_own(inputs).values())
 
 
@@ -83,30 +71,29 @@ def to_onnx(
     opset: int | None = None,
     ir_version: int | None = None,
     dynamic: Sequence[str] = (),
-    note: Note = unsaid,
+    note: Note = discard,
 ) -> ir.Model:
     """Export `loaded` in eval mode, and compare the export with it in ONNX Runtime.
 
     The exporter's own optimiser folds Conv and BatchNorm, without saying which and in the weights' own type;
-    it stays off, and only constants are evaluated. Nodes keep the module path that they come from as the
-    metadata `pkg.torch.onnx.name_scopes`. Where the newer exporter cannot, or gets it wrong, the one that is
-    based on TorchScript is tried; the same comparison decides.
+    it stays off, and only constants are evaluated. Nodes keep the path of their module as the
+    metadata `pkg.torch.onnx.name_scopes`. If the newer exporter fails, or gets it wrong, the older one, which
+    is based on TorchScript, is tried; the same comparison decides.
 
     Args:
-        loaded: The model. Every submodule's training flag and every buffer is as it was when this returns or
-            raises.
-        inputs: Example inputs, in order or by name; for an exported program they may be empty, and are then
-            not compared on.
+        loaded: The model. Every training flag and every buffer is restored when this returns or raises.
+        inputs: Example inputs, in order or by name; for an exported program they may be empty; then
+            nothing is compared.
         opset: The ONNX opset to write, 7 or newer; the exporter's default when None.
         ir_version: The IR version to write; the exporter's default when None.
-        dynamic: Sizes to leave open, as `"batch"`, `"2=height"`, `"x:2=height"`; the export is run at other
-            sizes, too. An exported program has its own dynamic sizes, and takes no others.
-        note: Told what the user should know, as sentences.
+        dynamic: Sizes to leave open, as `"batch"`, `"2=height"`, `"x:2=height"`; the export is also run at
+            other sizes. An exported program has its own dynamic sizes, and takes no others.
+        note: Called with what the user should know, as sentences.
 
     Raises:
         InputError: The model does not run on these inputs, or takes no other size where one is to be open.
-        ModelError: The model does in eval mode what no export keeps; or the exporter cannot translate it, not
-            to this opset, or not rightly.
+        ModelError: The model does in eval mode what no export keeps; or the exporter cannot translate it, or
+            not to this opset, or gets it wrong.
         MissingExtraError: onnxscript is not installed.
     """
     try:
@@ -119,26 +106,15 @@ def to_onnx(
     if isinstance(source, ExportedProgram):
         if wanted:
             raise InputError(
-                "The sizes of an exported program are settled when it is exported.",
+                "The sizes of an exported program are fixed when it is exported.",
                 "Give dynamic_shapes to torch.export.export, and leave --dynamic out here.",
             )
         return _export_program(source, inputs, opset, ir_version, note)
     refuse_lossy.refuse_lazy(source)
-    named = bound(source, inputs)
-    if wanted and named is None:
-        raise InputError(
-            "A forward with *args leaves no size open.", "Give forward a name for each of its inputs."
-        )
-    by_name = isinstance(inputs, Mapping)
-    named = named or {f"input_{i}": tensor for i, tensor in enumerate(_in_order(inputs))}
-    sizes = sizes_.assign(wanted, named)
-    named = sizes_.open_for_tracing(named, sizes)
+    named, sizes = sizes_.opened(source, inputs, wanted)
+    job = _Job(source, named, isinstance(inputs, Mapping), sizes, opset, ir_version, note)
     with eval_mode(source):
-        return _export_module(_Job(source, named, by_name, sizes, opset, ir_version, note))
-
-
-def _in_order(inputs: Inputs) -> tuple[torch.Tensor, ...]:
-    return tuple(inputs.values()) if isinstance(inputs, Mapping) else tuple(inputs)
+        return _export_module(job)
 
 
 def _export_program(
@@ -147,21 +123,21 @@ def _export_program(
     refuse_lossy.refuse_program(program)
     if untrained := refuse_lossy.untrained(program.state_dict):
         note(untrained)
-    tensors = _in_order(inputs)
+    tensors = tuple(inputs.values() if isinstance(inputs, Mapping) else inputs)
     names = [str(name) for name in program.graph_signature.user_inputs]
     job = _Job(program, dict(zip(names, tensors, strict=False)), False, {}, opset, ir_version, note)
     if not tensors:
         return _attempt(job, _dynamo, None, ())
     with quiet(), torch.no_grad():
         module = program.module()
-        sample = _Sample(job.inputs, outputs_of(module(*job.args)))
+        sample = Sample(job.inputs, outputs_of(module(*job.args)))
     return _attempt(job, _dynamo, module, [sample])
 
 
 def _export_module(job: _Job) -> ir.Model:
-    """Try one exporter after the other; the first one's complaint is the one that is told."""
-    assert isinstance(job.source, nn.Module), "a program has its own way"
-    samples = [_Sample(job.inputs, _observed(job, job.source)), *_elsewhere(job, job.source)]
+    """Try one exporter after the other; if both fail, the first one's error is raised."""
+    assert isinstance(job.source, nn.Module), "programs are exported above"
+    samples = [Sample(job.inputs, _observed(job, job.source)), *_elsewhere(job, job.source)]
     if untrained := refuse_lossy.untrained(job.source.state_dict()):
         job.note(untrained)
     if isinstance(job.source, torch.jit.ScriptModule):
@@ -178,7 +154,7 @@ def _export_module(job: _Job) -> ir.Model:
         model = _attempt(job, _legacy, job.source, samples)
     except ModelError:
         raise problem from None
-    job.note(f"Exported by PyTorch's legacy exporter, because with the newer one: {problem.problem}")
+    job.note(f"Exported by PyTorch's legacy exporter, because the newer one failed: {problem.problem}")
     return model
 
 
@@ -201,7 +177,7 @@ def _observed(job: _Job, module: nn.Module) -> Outputs:
 
 
 def _attempt(
-    job: _Job, exporter: Callable[[_Job], ir.Model], module: nn.Module | None, samples: Sequence[_Sample]
+    job: _Job, exporter: Callable[[_Job], ir.Model], module: nn.Module | None, samples: Sequence[Sample]
 ) -> ir.Model:
     """Export, clean, convert, name, and compare."""
     try:
@@ -215,7 +191,7 @@ def _attempt(
     model = _finished(job, model)
     _refuse_fixed(job, model)
     if module is not None:
-        single = "output" if exporter is _legacy else None  # that calls it by a number
+        single = "output" if exporter is _legacy else None  # which names it by a number
         name_outputs(model, samples[0].outputs.names, single=single)
         _compare(job, model, module, samples)
     return model
@@ -248,7 +224,7 @@ def _dynamo(job: _Job) -> ir.Model:
             optimize=False,
             verbose=False,
             opset_version=None if job.opset is None else min(max(job.opset, native[0]), native[-1]),
-            dynamic_shapes=job.sizes if job.is_dynamic else None,
+            dynamic_shapes=job.sizes if any(job.sizes.values()) else None,
         )
     if program is None:
         raise ModelError("torch.onnx.export returned no model.", "Install torch 2.9 or newer.")
@@ -257,7 +233,7 @@ def _dynamo(job: _Job) -> ir.Model:
 
 def _legacy(job: _Job) -> ir.Model:
     """Export by TorchScript."""
-    assert isinstance(job.source, nn.Module), "only modules come here"
+    assert isinstance(job.source, nn.Module), "programs have no other exporter"
     return torchscript_exporter.export(
         job.source, job.args, job.kwargs, names=list(job.inputs), opset=job.opset, sizes=job.sizes
     )
@@ -270,9 +246,9 @@ def _first_useful_line(error: BaseException) -> str:
     return reason(error)
 
 
-def _elsewhere(job: _Job, module: nn.Module) -> list[_Sample]:
-    """What the module gives at a larger and at a smaller size for each one that is open."""
-    found: list[_Sample] = []
+def _elsewhere(job: _Job, module: nn.Module) -> list[Sample]:
+    """What the module returns at a larger and at a smaller size for each one that is open."""
+    found: list[Sample] = []
     stuck = dict.fromkeys(name for axes in job.sizes.values() for name in axes.values())
     for name, tries in sizes_.other_sizes(job.inputs, job.sizes):
         for length, inputs in tries:
@@ -281,7 +257,7 @@ def _elsewhere(job: _Job, module: nn.Module) -> list[_Sample]:
                     outputs = outputs_of(job.call(module)(inputs))
             except Exception:  # a size that the user's own code does not take
                 continue
-            found.append(_Sample(inputs, outputs, f" at {name} {length}"))
+            found.append(Sample(inputs, outputs, f" at {name} {length}"))
             stuck.pop(name, None)
             break
     for name in stuck:
@@ -291,7 +267,7 @@ def _elsewhere(job: _Job, module: nn.Module) -> list[_Sample]:
     return found
 
 
-def _compare(job: _Job, model: ir.Model, module: nn.Module, samples: Sequence[_Sample]) -> None:
+def _compare(job: _Job, model: ir.Model, module: nn.Module, samples: Sequence[Sample]) -> None:
     """Compare the export with the module on every sample."""
     kinds = {tensor.dtype for one in samples for tensor in (*one.inputs.values(), *one.outputs.tensors)}
     if torch.bfloat16 in kinds:
@@ -310,11 +286,11 @@ def _compare(job: _Job, model: ir.Model, module: nn.Module, samples: Sequence[_S
         job.note(f"The export was not compared with the module: {error.problem}")
         return
     for sample in samples:
-        verifier.check(sample.inputs, sample.outputs.tensors, sample.where)
+        verifier.check(sample)
 
 
 def _refuse_fixed(job: _Job, model: ir.Model) -> None:
-    """Refuse an export that has a number where a size was to stay open."""
+    """Refuse an export with a fixed number for a size that should stay open."""
     for value in model.graph.inputs:
         for axis, name in job.sizes.get(value.name or "", {}).items():
             if value.shape is not None and isinstance(value.shape[axis], int):

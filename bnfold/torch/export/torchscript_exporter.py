@@ -1,7 +1,7 @@
-"""The TorchScript-based exporter: for TorchScript itself, and where the newer one cannot.
+"""The TorchScript-based exporter: for TorchScript itself, and where the newer one fails.
 
 It follows one path through the code. Where that path depends on the values of tensors, PyTorch warns, and the
-export is refused: a model that is right on one input only would be written otherwise.
+export is refused: otherwise the written model would be right on one input only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ShapeInferencePass
-from torch import nn
+from torch import _C, nn
 from torch.jit._trace import TracerWarning  # torch.jit has it, too, but does not export it by name
 
 from bnfold.torch.export.open_sizes import Sizes
@@ -48,7 +48,7 @@ def export(
         sizes: Sizes to leave open, by input and axis.
 
     Raises:
-        Exception: Whatever the exporter, or the model that it runs, raises; a `TracerWarning` among it.
+        Exception: Whatever the exporter, or the model that it runs, raises; also a `TracerWarning`.
     """
     with tempfile.TemporaryDirectory() as folder, silent(), _without_graphs(), _one_path_only():
         path = Path(folder) / "model.onnx"
@@ -58,7 +58,7 @@ def export(
             str(path),
             kwargs=dict(kwargs) or None,
             dynamo=False,
-            training=torch.onnx.TrainingMode.PRESERVE,  # in eval mode it folds BatchNorms itself
+            training=torch.onnx.TrainingMode.PRESERVE,  # in EVAL the exporter folds BatchNorms itself
             do_constant_folding=False,
             input_names=list(names),
             dynamic_axes={name: dict(axes) for name, axes in sizes.items() if axes} or None,
@@ -72,9 +72,9 @@ def export(
 
 @contextlib.contextmanager
 def _one_path_only() -> Iterator[None]:
-    """Raise the warning that a trace follows one path among several, unless torch's own code brings it about.
+    """Raise the warning that a trace follows one path among several, unless torch's own code causes it.
 
-    That asks only for sizes; the user's may ask for anything.
+    Torch's code asks only for sizes; the user's may ask for anything.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -86,20 +86,16 @@ def _one_path_only() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_graphs() -> Iterator[None]:
-    """Keep the exporter from printing its graph where it fails, to the process's standard output itself.
+    """Keep the exporter from printing its graph to the process's own standard output where it fails.
 
-    It switches that on without being asked, so that its own switch is of no use.
+    It switches that on by itself, so its public switch has no effect, and the function has to be replaced.
     """
-    log = torch._C._jit_onnx_log
-    torch._C._jit_onnx_log = _unprinted
+    log = _C._jit_onnx_log  # noqa: SLF001  # see above; the same below
+    _C._jit_onnx_log = lambda *_: None  # noqa: SLF001
     try:
         yield
     finally:
-        torch._C._jit_onnx_log = log
-
-
-def _unprinted(*words: object) -> None:
-    del words
+        _C._jit_onnx_log = log  # noqa: SLF001
 
 
 def _note_modules(model: ir.Model, module: nn.Module) -> None:
@@ -114,8 +110,8 @@ def _note_modules(model: ir.Model, module: nn.Module) -> None:
 
 
 def _owner(node: ir.Node, modules: set[str]) -> str | None:
-    """The module whose parameter the node reads, which tells more than scripted code's scopes do."""
-    if node.op_type == "Identity":  # one parameter under another's name
+    """The module whose parameter the node reads, which is more precise than scripted code's scopes."""
+    if node.op_type == "Identity":  # one parameter under the name of another
         return None
     for value in node.inputs[1:]:
         if value is not None and value.is_initializer() and value.name:
@@ -126,12 +122,12 @@ def _owner(node: ir.Node, modules: set[str]) -> str | None:
 
 
 def _scope(name: str, modules: set[str]) -> str | None:
-    """The module that a node's name tells, as `/layer1/layer1.0/bn1/Conv`, or `/layer1/0/bn1/Conv`."""
+    """The module in a node's name, as `/layer1/layer1.0/bn1/Conv`, or `/layer1/0/bn1/Conv`."""
     path = ""
     for part in name.split("/")[1:-1]:
-        for told in (part, _REPEATED.sub("", part)):  # a module that is called again is numbered
-            below = f"{path}.{told}" if path else told
-            found = next((one for one in (below, told) if one in modules), None)
+        for called in (part, _REPEATED.sub("", part)):  # a module that is called again gets a number
+            below = f"{path}.{called}" if path else called
+            found = next((one for one in (below, called) if one in modules), None)
             if found is not None:
                 path = found
                 break

@@ -1,14 +1,14 @@
 """The export against the module itself, on the same inputs, before anything is folded.
 
-An exporter that ignores a hook, takes the wrong branch or loses a flag writes a model that validates
-perfectly against its own fold. So the export runs in ONNX Runtime, its optimizer off, and has to agree with
-PyTorch.
+An exporter that ignores a hook, takes the wrong branch or loses a flag writes a wrong model, whose fold still
+agrees with it. So the export runs in ONNX Runtime, its optimizer off, and has to agree with PyTorch.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import nn
 
 from bnfold.errors import ModelError
 from bnfold.runtime import sessions
-from bnfold.torch.export.outputs import outputs_of
+from bnfold.torch.export.outputs import Outputs, outputs_of
 from bnfold.torch.run_quietly import quiet, untouched
 
 if TYPE_CHECKING:
@@ -26,12 +26,21 @@ if TYPE_CHECKING:
 
 _TOLERANCE = {torch.float16: 2e-2}
 _DEFAULT_TOLERANCE = 1e-4
-_NOISE = 10.0  # how many times PyTorch's own rounding error an export may have, where that is more,
-_MOST_NOISE = 1e-2  # but no more than this: a module whose rounding is larger computes nothing
-_FLIPS = 1e-3  # the share of integers and booleans, such as of an arg max, that rounding may flip
+_NOISE = 10.0  # an export may have this many times PyTorch's own rounding error, if that is more,
+_MOST_NOISE = 1e-2  # but no more than this: with a larger rounding error, a module computes noise
+_FLIPS = 1e-3  # the share of integers and booleans, such as an arg max, that rounding may change
 
 Run = Callable[[Mapping[str, torch.Tensor]], Any]
-"""Calls a module with inputs by name and gives what it returns."""
+"""Calls a module with inputs by name and returns what it returns."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a module returns on some inputs, by name, and what is special about them, as ` at batch 3`."""
+
+    inputs: Mapping[str, torch.Tensor]
+    outputs: Outputs
+    where: str = ""
 
 
 class Verifier:
@@ -52,31 +61,27 @@ class Verifier:
         self._module = module
         self._call = call
 
-    def check(
-        self, inputs: Mapping[str, torch.Tensor], expected: Sequence[torch.Tensor], where: str = ""
-    ) -> None:
-        """Compare on `inputs`.
-
-        Args:
-            inputs: By name.
-            expected: What the module gives on them.
-            where: What is special about these inputs, as ` at batch 3`.
+    def check(self, sample: Sample) -> None:
+        """Compare on one sample.
 
         Raises:
-            ModelError: The export does not run on them, or gives something else.
+            ModelError: The export does not run on it, or returns something else.
         """
+        inputs, expected = sample.inputs, sample.outputs.tensors
         actual = sessions.run(self._session, _feeds(self._session, inputs))
         wrong = _disagreement(actual, expected)
         if wrong is None:
             return
         again = self._run(self._module, inputs)
         if _disagreement([_array(tensor) for tensor in again], expected):
-            fix = "The module gives other numbers at every run: switch off what is random in eval mode."
+            fix = "The module returns other numbers in every run: switch off what is random."
         elif self._within_noise(inputs, actual, expected):
             return
         else:
             fix = "torch.onnx.export gets this model wrong: rewrite what it loses, or give an .onnx file."
-        raise ModelError(f"The ONNX export does not compute what the module computes{where}: {wrong}.", fix)
+        raise ModelError(
+            f"The ONNX export does not compute what the module computes{sample.where}: {wrong}.", fix
+        )
 
     def _within_noise(
         self, inputs: Mapping[str, torch.Tensor], actual: Sequence[Any], expected: Sequence[torch.Tensor]
@@ -90,8 +95,8 @@ class Verifier:
             return False
         return all(
             _distance(one, truth)
-            <= max(_limit(told), min(_NOISE * _distance(_array(told), truth), _MOST_NOISE))
-            for one, told, truth in zip(actual, expected, map(_array, exact), strict=True)
+            <= max(_limit(own), min(_NOISE * _distance(_array(own), truth), _MOST_NOISE))
+            for one, own, truth in zip(actual, expected, map(_array, exact), strict=True)
         )
 
     def _run(self, module: nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -102,8 +107,8 @@ class Verifier:
 def _feeds(
     session: ort.InferenceSession, inputs: Mapping[str, torch.Tensor]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """By name; an exporter leaves out what the module does not use."""
-    names = [told.name for told in session.get_inputs()]
+    """The inputs by name; an exporter leaves out those that the module does not use."""
+    names = [port.name for port in session.get_inputs()]
     if not set(names) <= set(inputs):
         if len(names) != len(inputs):
             raise ModelError(
@@ -115,14 +120,14 @@ def _feeds(
 
 
 def _disagreement(actual: Sequence[Any], expected: Sequence[torch.Tensor]) -> str | None:
-    """What differs, in words; None where nothing does."""
+    """What differs, in words; None if nothing does."""
     if len(actual) != len(expected):
         return f"it has {len(actual)} outputs instead of {len(expected)}"
-    for index, (one, told) in enumerate(zip(actual, expected, strict=True)):
-        if np.shape(one) != tuple(told.shape):
-            return f"output {index} has shape {list(np.shape(one))} instead of {list(told.shape)}"
-        if not _distance(one, _array(told)) <= _limit(told):
-            return f"output {index} differs by {_distance(one, _array(told)):.1e} of its scale"
+    for index, (one, wanted) in enumerate(zip(actual, expected, strict=True)):
+        if np.shape(one) != tuple(wanted.shape):
+            return f"output {index} has shape {list(np.shape(one))} instead of {list(wanted.shape)}"
+        if not _distance(one, _array(wanted)) <= _limit(wanted):
+            return f"output {index} differs by {_distance(one, _array(wanted)):.1e} of its scale"
     return None
 
 
@@ -144,8 +149,8 @@ def _distance(actual: Any, expected: np.ndarray[Any, Any]) -> float:
     return float(difference / scale) if scale else float(difference)
 
 
-def _limit(told: torch.Tensor) -> float:
-    return _TOLERANCE.get(told.dtype, _DEFAULT_TOLERANCE)
+def _limit(expected: torch.Tensor) -> float:
+    return _TOLERANCE.get(expected.dtype, _DEFAULT_TOLERANCE)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

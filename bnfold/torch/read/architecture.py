@@ -21,18 +21,18 @@ def build(arch: str, arguments: Mapping[str, Any] | str | None = None) -> nn.Mod
     """Import a factory and call it: **this runs code that the user has chosen**.
 
     Args:
-        arch: `package.module:factory`, a class or a function that gives an `nn.Module`. The current folder
+        arch: `package.module:factory`, a class or a function that makes an `nn.Module`. The current folder
             is searched too, first.
         arguments: Its keyword arguments, or a JSON object that holds them.
 
     Raises:
-        InputError: It cannot be imported, fails, or gives something else; or the arguments are no object.
+        InputError: It cannot be imported, fails, or makes something else; or the arguments are not JSON.
     """
     keywords = parse_arguments(arguments)
     match = _FACTORY.fullmatch(arch)
     if match is None:
         raise InputError(
-            f"--arch {arch} names no factory.",
+            f"--arch {arch} does not name a factory.",
             "Write --arch package.module:factory, as in nets:resnet18",
         )
     with from_here():
@@ -65,9 +65,9 @@ def parse_arguments(arguments: Mapping[str, Any] | str | None) -> dict[str, Any]
     try:
         found = json.loads(arguments)
     except ValueError as error:
-        raise InputError(f"--arch-args {arguments!r} is no JSON: {reason(error)}.", fix) from None
+        raise InputError(f"--arch-args {arguments!r} is not JSON: {reason(error)}.", fix) from None
     if not isinstance(found, dict):
-        raise InputError(f"--arch-args {arguments!r} is no JSON object.", fix)
+        raise InputError(f"--arch-args {arguments!r} is not a JSON object.", fix)
     return found
 
 
@@ -77,14 +77,12 @@ def _import(arch: str, module: str, name: str) -> Any:
     except Exception as error:  # the import runs the user's code, which can raise anything
         raise InputError(
             f"--arch {arch}: {module} could not be imported: {type(error).__name__}: {reason(error)}.",
-            "Stand in the folder that holds it, or install its package.",
+            "Run this in the folder that holds it, or install its package.",
         ) from error
     try:
         factory = functools.reduce(getattr, name.split("."), home)
     except AttributeError:
-        raise InputError(
-            f"--arch {arch}: {module} has no {name}.", "Check what stands after the colon."
-        ) from None
+        raise InputError(f"--arch {arch}: {module} has no {name}.", "Check what follows the colon.") from None
     if not callable(factory):
         raise InputError(f"--arch {arch} is a {type(factory).__name__}, not a factory.", "Name a function.")
     return factory

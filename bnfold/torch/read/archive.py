@@ -28,7 +28,7 @@ def entries(stream: BinaryIO, path: str) -> set[str]:
     Raises:
         ModelError: Truncated, damaged, or not as PyTorch writes: an entry whose path leads out of the
             archive or that is a link, two with one name, or more bytes declared than the file has (a zip
-            bomb: PyTorch never compresses what it saves, but for the code in TorchScript, which may have
+            bomb: PyTorch never compresses what it saves, except the code in TorchScript, which may have
             256 MiB in all and is measured by unpacking it).
         UnsafePickleError: Another archive is inside.
     """
@@ -80,7 +80,7 @@ def _check_sizes(
         raise ModelError(
             f"{path} declares {unpacked} bytes of compressed code: a zip bomb.", "Do not trust it."
         )
-    for entry in packed:  # no more than it declares is ever unpacked; more than that fails the checksum
+    for entry in packed:  # never unpacks more than declared; more than that fails the checksum
         with archive.open(entry) as content:
             found = sum(len(block) for block in iter(lambda: content.read(_BLOCK), b""))
         if found != entry.file_size:
@@ -96,5 +96,5 @@ def _check_nesting(archive: zipfile.ZipFile, listing: list[zipfile.ZipInfo], pat
         if nested and zipfile.is_zipfile(io.BytesIO(archive.read(entry))):
             raise UnsafePickleError(
                 f"{path} was not opened: it holds another archive, {entry.filename!r}.",
-                "PyTorch nests none. If you trust it, unpack it and give the file that is inside.",
+                "PyTorch does not nest archives. If you trust it, unpack it and give the file inside.",
             )

@@ -1,4 +1,4 @@
-"""Where in a checkpoint the weights are: beside the optimizer's state, the epoch, and an average of them."""
+"""Where in a checkpoint the weights are, among the optimizer's state, the epoch, and averaged weights."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def find(found: Any, key: str | None, path: str) -> Candidate:
     Args:
         found: What was unpickled.
         key: The way to it, with dots; it may go on into the names of weights, to take a part of them, as
-            `state_dict.backbone`. None where there is but one.
+            `state_dict.backbone`. None where there is only one.
         path: The file, for the messages.
 
     Raises:
         InputError: There are several and no key, or the key leads nowhere.
-        ModelError: There is nothing of the kind.
+        ModelError: There is none.
     """
     if key:
         return _follow(found, key, path)
@@ -61,7 +61,7 @@ def find(found: Any, key: str | None, path: str) -> Candidate:
         )
     what = f"a {type(found).__name__}"
     if isinstance(found, Mapping):
-        what = f"a dictionary without weights ({_some(found)})"
+        what = f"a dictionary without weights ({some(found)})"
     raise ModelError(
         f"{path} holds {what}, not a model.",
         "Save the module, torch.save(model, path), or its weights, torch.save(model.state_dict(), path).",
@@ -102,7 +102,7 @@ def _follow(found: Any, key: str, path: str) -> Candidate:
 
 
 def _at(found: Any, key: str) -> Iterator[Any]:
-    """What the dotted `key` may lead to; a name of the file's may have dots itself."""
+    """What the dotted `key` may lead to; a name in the file may contain dots itself."""
     if not isinstance(found, Mapping):
         return
     if key in found:
@@ -111,14 +111,16 @@ def _at(found: Any, key: str) -> Iterator[Any]:
     for count in range(len(parts) - 1, 0, -1):
         if (name := ".".join(parts[:count])) in found:
             yield from _at(found[name], ".".join(parts[count:]))
-    if is_weights(found) and (part := _below(found, f"{key}.")):
+    if is_weights(found) and (part := below(found, f"{key}.")):
         yield part
 
 
-def _below(weights: Weights, prefix: str) -> Weights:
+def below(weights: Weights, prefix: str) -> Weights:
+    """The weights whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
-def _some(found: Mapping[Any, Any]) -> str:
+def some(found: Mapping[Any, Any]) -> str:
+    """The first names in a dictionary."""
     keys = [str(key) for key in list(found)[:3]]
     return ", ".join(keys) + (", ..." if len(found) > 3 else "")

@@ -1,4 +1,4 @@
-"""Importing what the user names: from the installed packages, and from the folder that they stand in."""
+"""Importing what the user names: from the installed packages and the current folder."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def from_here() -> Iterator[None]:
-    """Let the current folder's modules be imported in the block, as `python -m` does (but for `python -P`).
+    """Allow imports from the current folder in the block, as `python -m` does (except with `python -P`).
 
-    What the user's code prints meanwhile goes to standard error: standard output is for results.
+    What the user's code prints in the block goes to standard error: standard output is for results.
     """
     here = str(Path.cwd())
     added = here not in sys.path and "" not in sys.path and not getattr(sys.flags, "safe_path", False)
@@ -23,5 +23,5 @@ def from_here() -> Iterator[None]:
             yield
     finally:
         if added:
-            with contextlib.suppress(ValueError):  # the user's code may have taken it away
+            with contextlib.suppress(ValueError):  # the user's code may have removed it
                 sys.path.remove(here)

@@ -1,4 +1,4 @@
-"""A PyTorch file to a model, whatever its suffix says, without running anything that the file carries."""
+"""Loading a PyTorch file by its content, whatever its suffix, without running code from the file."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
 
 from bnfold.errors import InputError, MissingExtraError, ModelError, reason
-from bnfold.files.file_kind import describe, head_of
-from bnfold.options import LoadRequest
+from bnfold.files.file_kind import FileKind, ModelKind, kind_of
+from bnfold.options import Reading
 from bnfold.system.torch_advisories import weaknesses
 from bnfold.torch.read import architecture, archive, checkpoint, torchscript, weights
 from bnfold.torch.read.safety import pt2
 from bnfold.torch.read.safety import torchscript as torchscript_safety
-from bnfold.torch.read.safety.unpickle import _LEGACY_PICKLES, SAVE_WHOLE, _trusted, plain_pickle, unpickle
-
-Kind: TypeAlias = Literal["module", "exported program", "torchscript", "state_dict", "safetensors"]
+from bnfold.torch.read.safety.unpickle import OLD_FORMAT_PICKLES, SAVE_WHOLE, plain_pickle, trusted, unpickle
 
 _TRUSTED = "Opened with --trust: the file could run any code on this machine while it was read."
 
@@ -37,12 +35,12 @@ class Loaded:
             TorchScript it is a `torch.jit.ScriptModule`; of weights, their network, filled.
         kind: What the file is.
         was_training: Whether any part of the module was saved in train mode. Always False for a program,
-            which has no mode: what it does was settled when it was exported; and for weights.
+            which has no mode: what it does was fixed when it was exported; and for weights.
         notes: What the user should know about how it was read, as sentences.
     """
 
     source: nn.Module | ExportedProgram
-    kind: Kind
+    kind: ModelKind
     was_training: bool
     notes: tuple[str, ...] = ()
 
@@ -58,8 +56,8 @@ def load(
 ) -> Loaded:
     """Load a pickled `nn.Module`, a program by `torch.export.save`, TorchScript, or weights.
 
-    A pickle can only make torch.nn's own layers, tensors and plain containers. What else it names is refused
-    without being imported, unless it is in `allow`.
+    A pickle can only make torch.nn's own layers, tensors and plain containers. Anything else that it names is
+    refused without being imported, unless it is in `allow`.
 
     Args:
         path: The file. Its content decides, not its suffix.
@@ -75,22 +73,26 @@ def load(
     Raises:
         UnsafePickleError: The file names classes or functions that are not allowed; the message lists them
             with what to type. Or its TorchScript or its program could do more than compute.
-        ModelError: It cannot be read, is truncated, is no model, or does not fit `arch`.
+        ModelError: It cannot be read, is truncated, is not a model, or does not fit `arch`.
         InputError: `arch` is missing, or fails; `key` leads nowhere, or is missing where a checkpoint holds
             several models; or an option has no meaning for what the file holds.
         MissingExtraError: A safetensors file, and the package safetensors is not installed.
     """
-    head = head_of(path)
-    request = LoadRequest(os.fspath(path), arch, arch_args, key, trust, allow)
-    if arch_args and not arch:
+    return load_as(path, Reading(arch=arch, arch_args=arch_args, key=key, trust=trust, allow=allow))
+
+
+def load_as(path: str | os.PathLike[str], reading: Reading) -> Loaded:
+    """Do what [`load`][bnfold.torch.read.load.load] is asked for."""
+    kind = kind_of(path)
+    if reading.arch_args and not reading.arch:
         raise InputError("--arch-args goes with --arch.", "Add --arch package.module:factory")
-    loaded = _load(Path(path), describe(head), request)
-    notes = (_TRUSTED,) if trust else tuple(_known_weaknesses(loaded))
+    loaded = _load(os.fspath(path), kind, reading)
+    notes = (_TRUSTED,) if reading.trust else tuple(_known_weaknesses(loaded))
     return replace(loaded, notes=(*notes, *loaded.notes))
 
 
 def _known_weaknesses(loaded: Loaded) -> list[str]:
-    """What is known against this version of torch, for a file that torch itself has unpickled."""
+    """Known weaknesses of this version of torch, for a file that torch itself has unpickled."""
     if loaded.kind == "safetensors":
         return []
     return [
@@ -100,52 +102,51 @@ def _known_weaknesses(loaded: Loaded) -> list[str]:
     ]
 
 
-def _load(path: Path, kind: str, request: LoadRequest) -> Loaded:
-    if kind == "a safetensors file (weights without a network)":
-        return _choose(_safetensors(path), request, "safetensors")
-    with path.open("rb") as stream:
-        if kind == "a zip archive (as PyTorch writes)":
-            return _load_archive(stream, request)
-        if kind == "a PyTorch file in the format before 1.6":
-            return _choose(unpickle(stream, request, _LEGACY_PICKLES), request)
-        if kind == "a pickle":
-            return _choose(plain_pickle(stream, request), request)
+def _load(path: str, kind: FileKind, reading: Reading) -> Loaded:
+    if kind is FileKind.SAFETENSORS:
+        return _choose(_safetensors(path), path, reading, "safetensors")
+    with Path(path).open("rb") as stream:
+        if kind is FileKind.ZIP:
+            return _load_archive(stream, path, reading)
+        if kind is FileKind.OLD_TORCH:
+            return _choose(unpickle(stream, path, reading, OLD_FORMAT_PICKLES), path, reading)
+        if kind is FileKind.PICKLE:
+            return _choose(plain_pickle(stream, path, reading), path, reading)
     fixes = {
-        "an ONNX model": "Give it the suffix .onnx, and use it as it is.",
-        "a Git LFS pointer, not the file itself": "Fetch the file itself with: git lfs pull",
+        FileKind.ONNX: "Give it the suffix .onnx, and use it as it is.",
+        FileKind.GIT_LFS: "Fetch the file itself with: git lfs pull",
     }
-    raise ModelError(
-        f"{path} is {kind or 'some other kind of file'}, not a PyTorch model.", fixes.get(kind, SAVE_WHOLE)
-    )
+    raise ModelError(f"{path} is {kind}, not a PyTorch model.", fixes.get(kind, SAVE_WHOLE))
 
 
-def _load_archive(stream: BinaryIO, request: LoadRequest) -> Loaded:
-    names, path = archive.entries(stream, request.path), request.path
+def _load_archive(stream: BinaryIO, path: str, reading: Reading) -> Loaded:
+    names = archive.entries(stream, path)
     if archive.is_torchscript(names):
-        _refuse_options(request, "TorchScript")
-        if not request.trust:
+        _refuse_options(path, reading, "TorchScript")
+        if not reading.trust:
             torchscript_safety.check(stream, path)
-        module = _settle(lambda: _load_script(stream), stream, request)
+        load_script: Callable[..., Any] = torch.jit.load
+        module = _read_checked(lambda: load_script(stream, map_location="cpu"), stream, path, reading)
         torchscript.check_mode(module, path)
         training = any(getattr(part, "training", False) for part in module.modules())
         return Loaded(module, "torchscript", was_training=training)
     if "archive_format" in names or any(name.startswith("models/") for name in names):
-        _refuse_options(request, "an exported program")
-        if not request.trust:
+        _refuse_options(path, reading, "an exported program")
+        if not reading.trust:
             pt2.check(stream, names, path)
-        program = _settle(lambda: torch.export.load(stream), stream, request)
+        program = _read_checked(lambda: torch.export.load(stream), stream, path, reading)
         return Loaded(program, "exported program", was_training=False)
     if "serialized_exported_program.json" in names:
         raise ModelError(
             f"{path} is an exported program by torch 2.7 or older.",
-            "Load it with that version, export it to ONNX there, or export the model anew.",
+            "Load it with that version, export it to ONNX there, or export the model again.",
         )
     if "data.pkl" not in names:
         raise ModelError(f"{path} is a zip archive, but not one of PyTorch's.", SAVE_WHOLE)
-    return _choose(unpickle(stream, request), request)
+    return _choose(unpickle(stream, path, reading), path, reading)
 
 
-def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+def _safetensors(path: str) -> dict[str, torch.Tensor]:
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -159,50 +160,40 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _choose(found: Any, request: LoadRequest, kind: Kind = "state_dict") -> Loaded:
+def _choose(found: Any, path: str, reading: Reading, kind: ModelKind = "state_dict") -> Loaded:
     """Take the module that was found, or fill the network that its weights belong to."""
-    path = request.path
-    chosen = checkpoint.find(found, request.key, path)
+    chosen = checkpoint.find(found, reading.key, path)
     under = (f"It was found under the key {chosen.key}.",) if chosen.key else ()
     if isinstance(chosen.content, nn.Module):
-        if request.arch:
+        if reading.arch:
             raise InputError(f"{path} holds a whole module: --arch is for weights.", "Leave --arch out.")
         try:
             training = any(module.training for module in chosen.content.modules())
-        except AttributeError as error:  # made, but never given its content
+        except AttributeError as error:  # created, but its content is missing
             raise ModelError(f"{path} is damaged: {reason(error)}.", "Save it again.") from error
         return Loaded(chosen.content, "module", was_training=training, notes=under)
-    if not request.arch:
-        names = list(chosen.content)
+    if not reading.arch:
+        named = f"{len(chosen.content)} tensors ({checkpoint.some(chosen.content)})"
         raise InputError(
-            f"{path} holds weights without their network: {len(names)} tensors"
-            f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}).",
+            f"{path} holds weights without their network: {named}.",
             "Add what makes the network, a class or a function: --arch package.module:factory",
         )
-    network = architecture.build(request.arch, request.arch_args)
-    notes = weights.fill(network, chosen.content, path, request.arch, chosen.key)
-    made = f"Its weights were loaded into {request.arch}."
+    network = architecture.build(reading.arch, reading.arch_args)
+    notes = weights.fill(network, chosen.content, path, reading.arch, chosen.key)
+    made = f"Its weights were loaded into {reading.arch}."
     return Loaded(network, kind, was_training=False, notes=(made, *under, *notes))
 
 
-def _refuse_options(request: LoadRequest, what: str) -> None:
-    given = {"--arch": request.arch, "--key": request.key, "--allow": request.allow}
+def _refuse_options(path: str, reading: Reading, what: str) -> None:
+    given = {"--arch": reading.arch, "--key": reading.key, "--allow": reading.allow}
     if wrong := [name for name, value in given.items() if value]:
-        raise InputError(
-            f"{request.path} is {what}: {', '.join(wrong)} has no meaning for it.", "Leave it out."
-        )
+        raise InputError(f"{path} is {what}: {', '.join(wrong)} has no meaning for it.", "Leave it out.")
 
 
-def _load_script(stream: BinaryIO) -> torch.jit.ScriptModule:
-    module: torch.jit.ScriptModule = torch.jit.load(stream, map_location="cpu")  # type: ignore[no-untyped-call]
-    return module
-
-
-def _settle(read: Callable[[], Any], stream: BinaryIO, request: LoadRequest) -> Any:
-    """Load a program or TorchScript that was checked before, without what torch says on the way."""
-    if request.trust:
-        return _trusted(read, stream, request.path)
-    path = request.path
+def _read_checked(read: Callable[[], Any], stream: BinaryIO, path: str, reading: Reading) -> Any:
+    """Load a program or TorchScript that was checked before, without torch's warnings and logs."""
+    if reading.trust:
+        return trusted(read, stream, path)
     stream.seek(0)
     log = logging.getLogger("torch.export")
     before = log.level

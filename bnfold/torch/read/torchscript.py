@@ -1,4 +1,4 @@
-"""What was traced in train mode stays in it: found in the graph, since no flag tells."""
+"""What was traced in train mode stays in it: found in the graph, since no flag says so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from bnfold.errors import ModelError
 
-# operators that behave otherwise in training, and which of their arguments says so
+# operators that behave differently in training, and the index of the argument that says so
 _TRAINING = {
     "aten::batch_norm": 5,
     "aten::dropout": 2,
@@ -29,12 +29,12 @@ def check_mode(module: torch.jit.ScriptModule, path: str) -> None:
     if found := sorted(set(_in_training(module.inlined_graph))):
         raise ModelError(
             f"{path} was traced in train mode: {', '.join(found)} in it behaves as in training.",
-            "Trace the model anew after model.eval().",
+            "Trace the model again after model.eval().",
         )
 
 
 def _in_training(block: Any) -> Iterator[str]:
-    """The operators of a graph, or of a block in it, that are told `training=True` once and for all."""
+    """The operators of a graph, or of a block in it, whose argument `training` is the constant True."""
     for node in block.nodes():
         where = _TRAINING.get(node.kind())
         if where is not None and list(node.inputs())[where].toIValue() is True:

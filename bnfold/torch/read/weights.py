@@ -1,4 +1,4 @@
-"""Weights into their network: every one of them in its place, or an error that lists what does not fit."""
+"""Loading weights into their network: all of them, or an error that lists what does not fit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from bnfold.errors import InputError, ModelError, reason
-from bnfold.torch.read.checkpoint import Weights
+from bnfold.torch.read.checkpoint import Weights, below
 
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and AveragedModel; torch.compile
-_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the weights
+_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, next to the weights
 _SHOWN = 10
 
 
@@ -21,7 +21,7 @@ def fill(network: nn.Module, weights: Weights, path: str, arch: str, key: str = 
     """Load `weights` into `network`, in place.
 
     Names that begin with `module.` or `_orig_mod.`, as DataParallel and torch.compile leave them, lose that
-    where the network's own do not begin so. A weight that is missing but shared with one that is there
+    prefix if the network's names have none. A weight that is missing but shared with one that is there
     (tied weights, as safetensors stores them once) is not missing.
 
     Args:
@@ -32,7 +32,7 @@ def fill(network: nn.Module, weights: Weights, path: str, arch: str, key: str = 
         key: The way to the weights in the file, for the messages.
 
     Returns:
-        Sentences about what was not as it stands in the file: prefixes, types.
+        Sentences about what was changed: prefixes, types.
 
     Raises:
         ModelError: A weight is missing, unexpected, or of another shape.
@@ -41,16 +41,17 @@ def fill(network: nn.Module, weights: Weights, path: str, arch: str, key: str = 
     named, prefixes = _without_wrappers(weights, own)
     _compare(named, own, path, arch, key)
     try:
-        network.load_state_dict(named, strict=False)  # compared above, by rules that know of tied weights
+        network.load_state_dict(named, strict=False)  # compared above, where tied weights are known
     except Exception as error:  # set_extra_state and hooks are the user's own code
         raise InputError(
             f"{path} could not be loaded into {arch}: {reason(error)}.", "Load it in Python to see where."
         ) from error
-    return (*_said(prefixes), *_types(named, own))
+    removed = [f"Taken off the names of its weights: {', '.join(prefixes)}"] if prefixes else []
+    return (*removed, *_types(named, own))
 
 
 def _without_wrappers(weights: Weights, own: Mapping[str, Any]) -> tuple[Weights, list[str]]:
-    """Take wrappers' prefixes off, and `_orig_mod` from within names; say which went."""
+    """Take wrappers' prefixes off, and `_orig_mod` from within names; list which."""
     taken: list[str] = []
     named = dict(weights)
     while prefix := next((wrapper for wrapper in _WRAPPERS if _wrapped(named, own, wrapper)), None):
@@ -61,7 +62,7 @@ def _without_wrappers(weights: Weights, own: Mapping[str, Any]) -> tuple[Weights
     if any(inner in name for name in named) and not any(inner in name for name in own):
         named = {name.replace(inner, "."): value for name, value in named.items()}
         taken.append(_WRAPPERS[1])
-    # load_state_dict reads the version of each module there, and mends what older ones lack
+    # load_state_dict reads the version of each module there, and adds what older ones lack
     metadata = getattr(weights, "_metadata", None)
     if metadata is None or taken:
         return named, taken
@@ -108,14 +109,14 @@ def _compare(weights: Weights, own: Mapping[str, Any], path: str, arch: str, key
 
 
 def _place(value: Any) -> tuple[int, tuple[int, ...]] | None:
-    """Where a tensor lies in memory, by which tied weights are known; None for none."""
+    """Where a tensor lies in memory, which is the same for tied weights; None for no tensor."""
     if not isinstance(value, torch.Tensor) or is_lazy(value) or not value.numel():
         return None
     return value.data_ptr(), tuple(value.shape)
 
 
 def _shape(value: Any) -> str | None:
-    """A shape to be compared and shown; None for what has none yet, or is no tensor."""
+    """A shape to be compared and shown; None for what has none yet, or is not a tensor."""
     if not isinstance(value, torch.Tensor) or is_lazy(value):
         return None
     return "x".join(map(str, value.shape)) or "scalar"
@@ -129,17 +130,9 @@ def _hint(weights: Weights, own: Mapping[str, Any], key: str) -> Iterator[str]:
     """A part of the weights that fits by its names: a network that was a part of a larger one."""
     parts = {name.partition(".")[0] for name in weights}
     for part in sorted(parts):
-        prefix = f"{part}."
-        below = {
-            name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)
-        }
-        if below.keys() == own.keys() and all(_shape(below[name]) == _shape(own[name]) for name in own):
+        inner = below(weights, f"{part}.")
+        if inner.keys() == own.keys() and all(_shape(inner[name]) == _shape(own[name]) for name in own):
             yield f"Those below {part} fit: add --key {f'{key}.{part}' if key else part}"
-
-
-def _said(prefixes: Sequence[str]) -> Iterator[str]:
-    if prefixes:
-        yield f"Taken off the names of its weights: {', '.join(prefixes)}"
 
 
 def _types(weights: Weights, own: Mapping[str, Any]) -> Iterator[str]:

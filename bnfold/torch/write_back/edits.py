@@ -1,11 +1,10 @@
-"""What is changed in a copy of a module: tensors, biases, and modules that others take the place of."""
+"""Changes to a copy of a module: tensors, biases, and modules that are replaced."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,13 +17,13 @@ _CONVOLUTIONS: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d
 
 @dataclass(frozen=True, eq=False)
 class SetTensor:
-    """A parameter or buffer gets other numbers."""
+    """A parameter or buffer gets new numbers."""
 
     name: str
     array: Array
 
     def apply(self, module: nn.Module) -> None:
-        """Write in place, so that what is tied stays tied."""
+        """Write in place, so that tied tensors stay tied."""
         path, _, name = self.name.rpartition(".")
         old = getattr(module.get_submodule(path), name)
         with torch.no_grad():
@@ -66,7 +65,7 @@ class Convolution:
             dilation=self.dilation,
             groups=self.groups,
             bias=self.bias is not None,
-            device="meta",  # its numbers are made below, and no random ones are drawn
+            device="meta",  # its numbers follow, and no random ones are drawn
         )
         layer.weight = _parameter(self.weight, like)
         if self.bias is not None:
@@ -74,17 +73,22 @@ class Convolution:
         return layer
 
 
-Part = str | Literal[True] | Convolution
-"""One step of what stays of a module: the name of a child, True for a ReLU of its own, a convolution."""
+@dataclass(frozen=True)
+class Relu:
+    """A ReLU that the forward of the module computes."""
+
+
+Part = str | Relu | Convolution
+"""One step of what stays of a module: the name of a child, or a layer to make."""
 
 
 @dataclass(frozen=True, eq=False)
 class Replace:
-    """A module, wherever it stands, gives way to what is left of it.
+    """A module is replaced, everywhere, by what is left of it.
 
     Attributes:
         path: Its first path.
-        parts: What is left, in order; none leaves the identity. Children keep their names.
+        parts: What is left, in order; nothing means the identity. Children keep their names.
     """
 
     path: str
@@ -95,10 +99,9 @@ class Replace:
         old = module.get_submodule(self.path)
         new = self._made(old)
         new.training = old.training
-        for parent in list(module.modules()):
-            for name, child in list(parent._modules.items()):
-                if child is old:
-                    parent._modules[name] = new
+        for path, part in list(module.named_modules(remove_duplicate=False)):
+            if part is old:
+                module.set_submodule(path, new)
 
     def _made(self, old: nn.Module) -> nn.Module:
         if not self.parts:
@@ -109,9 +112,8 @@ class Replace:
                 made[part] = old.get_submodule(part)
                 continue
             name = _free("conv" if isinstance(part, Convolution) else "act", [*made, *self.parts])
-            made[name] = (
-                part.build(next(old.parameters())) if isinstance(part, Convolution) else nn.ReLU()
-            ).train(old.training)
+            layer = part.build(next(old.parameters())) if isinstance(part, Convolution) else nn.ReLU()
+            made[name] = layer.train(old.training)
         return nn.Sequential(made)
 
 
@@ -119,7 +121,7 @@ Edit = SetTensor | NewBias | Replace
 
 
 def apply(edits: Iterable[Edit], module: nn.Module) -> None:
-    """Change `module`: numbers first, since they are told by the paths of now, then modules."""
+    """Change `module`: numbers first, since their paths are those before any module is replaced."""
     for edit in sorted(edits, key=lambda edit: isinstance(edit, Replace)):
         edit.apply(module)
 

@@ -1,8 +1,8 @@
-"""From a folded graph back to edits of the module, and to the folds that the module has no place for.
+"""From a folded graph back to edits of the module, and the folds for which the module has no place.
 
-The graph is the module's own, so its differences from the folded one are told in terms of the module: a
-constant is a parameter's, a node that went is a module that gives way, an added bias is its layer's. What
-cannot be told so is not done: its nodes are named, for the fold to be made anew without.
+Every difference between the module's graph and the folded one becomes a change of the module: a changed
+constant is a parameter's new value, a removed node is a module to replace, an added bias is its layer's. If
+that is impossible, the nodes are named, and the graph is folded again without them.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from bnfold.torch.write_back import regions
 from bnfold.torch.write_back.edits import Edit, NewBias, Replace, SetTensor
 from bnfold.torch.write_back.regions import Region
 from bnfold.torch.write_back.tensor_lookup import (
-    Place,
-    Places,
+    TensorLookup,
+    TensorMatch,
     array_of,
     fits,
     has_bias,
     layer_with_bias,
     named_tensors,
 )
-from bnfold.torch.write_back.trace_run import Rehearsal
+from bnfold.torch.write_back.trace_run import TraceRun
 
 _BIAS = 2  # which input of Conv, ConvTranspose and Gemm the bias is
 _SUMS = frozenset({"Add", "Sub", "Sum"})
-_KERNELS = frozenset({"Conv", "AveragePool"})  # what branches are made of, beside affine maps
+_KERNELS = frozenset({"Conv", "AveragePool"})  # what branches consist of, apart from affine maps
 _HAVE_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
 @dataclass
-class Difference:
+class GraphDiff:
     """What the folded graph asks of the module.
 
     Attributes:
-        edits: What is to be done to a copy, if nothing is in `keep` and `apart`.
-        keep: Nodes that the next fold has to leave alone, each with why.
-        apart: Values that the next fold has to leave alone, since they are terms of a sum that the module's
+        edits: What to change in a copy, if `keep` and `apart` are empty.
+        keep: Nodes that the next fold must not change, each with the reason.
+        apart: Values that the next fold must not change, since they are terms of a sum that the module's
             code computes: their branches cannot be one convolution.
         nodes: For each tensor that is set or made, how a report calls the nodes that read it.
     """
@@ -62,22 +62,22 @@ class Comparison:
     Args:
         original: The exported graph.
         module: What was exported, in float64, without its hooks.
-        own: The user's module, whose tensors are of the types that count at the end.
-        rehearsal: What a run of the module has shown.
+        own: The user's module, whose tensors have the types of the result.
+        run: What a run of the module has shown.
     """
 
-    def __init__(self, original: ir.Model, module: nn.Module, own: nn.Module, rehearsal: Rehearsal) -> None:
+    def __init__(self, original: ir.Model, module: nn.Module, own: nn.Module, run: TraceRun) -> None:
         self._graph = original.graph
         self.before = {label(node): node for node in original.graph}
         self.module = module
         self.dtypes = {name: tensor.dtype for name, tensor in named_tensors(own)}
-        self.rehearsal = rehearsal
-        self.places = Places(module)
+        self.run = run
+        self.lookup = TensorLookup(module)
         self.readers = self._all_readers()
 
-    def of(self, result: FoldResult[ir.Model]) -> Difference:
-        """Tell what a folded graph asks of the module."""
-        return _Reading(self, result).difference
+    def of(self, result: FoldResult[ir.Model]) -> GraphDiff:
+        """What a folded graph asks of the module."""
+        return _DiffReader(self, result).difference
 
     def value(self, name: str) -> ir.Value:
         """A value of the original graph."""
@@ -85,16 +85,16 @@ class Comparison:
         made = (value for node in self.before.values() for value in node.outputs)
         return next(value for value in (*inputs, *made) if value.name == name)
 
-    def place(self, node: ir.Node, index: int) -> Place | None:
-        """The tensor behind an input; a bias that a layer could have is one, by the name it would get."""
+    def tensor(self, node: ir.Node, index: int) -> TensorMatch | None:
+        """The tensor that an input comes from; a bias that a layer could get counts, by its future name."""
         value = node.inputs[index] if index < len(node.inputs) else None
-        place = self.places.find(value, path_of(node) or "") if value is not None else None
-        if place is None and index == _BIAS and node.op_type in _HAVE_BIAS:
+        match = self.lookup.find(value, path_of(node) or "") if value is not None else None
+        if match is None and index == _BIAS and node.op_type in _HAVE_BIAS:
             array, path = array_of(value), path_of(node)
             layer = layer_with_bias(self.module, path)
             if layer is not None and not has_bias(layer) and (array is None or not np.any(array)):
-                return Place(f"{path}.bias")
-        return place
+                return TensorMatch(f"{path}.bias")
+        return match
 
     def _all_readers(self) -> dict[str, list[tuple[str, int]]]:
         """Every input of every node that comes from a tensor, by the tensor's name."""
@@ -105,17 +105,17 @@ class Comparison:
                 value = node.inputs[index] if index < len(node.inputs) else None
                 if value is not None and value.const_value is None:
                     continue
-                place = self.place(node, index)
-                if place is not None:
-                    readers.setdefault(place.name, []).append((name, index))
+                match = self.tensor(node, index)
+                if match is not None:
+                    readers.setdefault(match.name, []).append((name, index))
         return readers
 
 
-class _Reading:
-    """Reads one folded graph; `difference` is what comes of it."""
+class _DiffReader:
+    """Reads one folded graph; `difference` is the result."""
 
     def __init__(self, comparison: Comparison, result: FoldResult[ir.Model]) -> None:
-        self.difference = Difference()
+        self.difference = GraphDiff()
         self._all = comparison
         self._result = result
         self._before = comparison.before
@@ -123,7 +123,7 @@ class _Reading:
         self._covered: set[str] = set()
         for site in result.sites:
             if site.graph and site.status != "kept":
-                self._refuse(site.node, site.name, "it stands in a subgraph")
+                self._refuse(site.node, site.name, "it is in a subgraph")
         for merge in result.merges:
             self._read_merge(merge)
         self._read_added()
@@ -131,11 +131,11 @@ class _Reading:
         self._read_constants()
 
     def _plain(self, path: str) -> bool:
-        rehearsal = self._all.rehearsal
-        return rehearsal.is_plain(path) and path not in rehearsal.hooked
+        run = self._all.run
+        return run.is_plain(path) and path not in run.hooked
 
     def _read_merge(self, merge: Merge) -> None:
-        """Find the module that the merged convolution takes the place of."""
+        """Find the module that the merged convolution replaces."""
         found = [n for n in self._after.values() if n.op_type == "Conv" and module_name(n) == merge.into]
         for path in regions.ancestors(merge.into) if len(found) == 1 else ():
             before, after = (Region.of(graph.values(), path) for graph in (self._before, self._after))
@@ -146,7 +146,7 @@ class _Reading:
                 return
 
     def _read_added(self) -> None:
-        """An Add behind a MatMul is its Linear's bias, in place of the Add that may have been there."""
+        """An Add after a MatMul is its Linear's bias, instead of the Add that may have been there."""
         for name in self._after.keys() - self._before.keys() - self._covered:
             add = self._after[name]
             source = add.inputs[0].producer() if add.op_type == "Add" and add.inputs[0] is not None else None
@@ -154,7 +154,7 @@ class _Reading:
             path = path_of(source) if source is not None else None
             layer = layer_with_bias(self._all.module, path)
             if source is None or not isinstance(layer, nn.Linear) or shift is None or path is None:
-                self._refuse_node(source or add, "a shift behind it would need an addition in its forward")
+                self._refuse_node(source or add, "a shift after it would need an addition in its forward")
             elif shift.shape != (layer.out_features,) or self._is_called_again(source, path):
                 self._refuse_node(source, f"{path} cannot have this bias")
             else:
@@ -171,7 +171,7 @@ class _Reading:
         return any(path_of(other) == path and other.op_type in ("MatMul", "Gemm") for other in others)
 
     def _read_gone(self) -> None:
-        """Every node that went has to be of a module that can give way."""
+        """Every removed node has to belong to a module that can be replaced."""
         gone = frozenset(self._before.keys() - self._after.keys() - self._covered)
         done: set[str] = set()
         for name, node in self._before.items():
@@ -189,30 +189,30 @@ class _Reading:
                 self.difference.edits.append(Replace(path, parts))
 
     def _keep(self, node: ir.Node) -> None:
-        """Leave a node alone that went without its module giving way; of a sum, leave its terms alone."""
+        """Keep a removed node whose module cannot be replaced; of a sum, keep its terms."""
         path = path_of(node)
         if node.op_type in _SUMS and not any(value and value.const_value for value in node.inputs):
             self.difference.apart += [value.name or "" for value in node.inputs if value is not None]
-        elif path is not None and path in self._all.rehearsal.hooked:
+        elif path is not None and path in self._all.run.hooked:
             self.difference.keep[label(node)] = reasons.HOOK(node=module_name(node), module=path)
         elif node.op_type not in _KERNELS:
             where = f"the forward of {path}" if path else "the forward"
-            self._refuse_node(node, f"{where} does more than this, or takes or gives more than one tensor")
+            self._refuse_node(node, f"{where} does more than this, or takes or returns more than one tensor")
 
     def _read_constants(self) -> None:
-        """Every constant that changed has to be a tensor of the module, and the same for all its readers."""
+        """Every changed constant has to be a tensor of the module, with one new value for all its readers."""
         changed: dict[str, list[tuple[ir.Node, int, Array]]] = {}
         for name, node in self._after.items():
             old = self._before.get(name)
             if old is None or name in self._covered:
                 continue
             for index, array in _changed_inputs(old, node):
-                place = self._all.place(old, index)
-                if place is None:
-                    self._refuse_node(old, "its constants are no parameter or buffer of their own")
+                match = self._all.tensor(old, index)
+                if match is None:
+                    self._refuse_node(old, "its constants are not a parameter or buffer by themselves")
                     continue
-                laid_out = self._all.places.laid_out(place, array)
-                changed.setdefault(place.name, []).append((old, index, laid_out))
+                laid_out = self._all.lookup.laid_out(match, array)
+                changed.setdefault(match.name, []).append((old, index, laid_out))
         for name, edits in changed.items():
             self._agree(name, edits)
 

@@ -1,4 +1,4 @@
-"""The way back: from the names of a folded module's tensors to those of the original."""
+"""From the names of a folded module's tensors to those of the original."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import nn
 
 from bnfold.result import FoldResult
 from bnfold.torch.write_back.edits import Convolution, Replace
-from bnfold.torch.write_back.graph_diff import Difference
+from bnfold.torch.write_back.graph_diff import GraphDiff
 
 
-def origins(
-    module: nn.Module, made: nn.Module, difference: Difference, result: FoldResult[Any]
+def parameter_origins(
+    module: nn.Module, made: nn.Module, difference: GraphDiff, result: FoldResult[Any]
 ) -> dict[str, tuple[str, ...]]:
     """For every name in the copy's state_dict, those of the original whose numbers are in it.
 
@@ -21,7 +21,7 @@ def origins(
         module: The original.
         made: The folded copy.
         difference: What was done to it.
-        result: The fold that this came from.
+        result: The fold that it comes from.
     """
     old, new = module.state_dict(keep_vars=True), made.state_dict(keep_vars=True)
     first: dict[int, str] = {}
@@ -43,7 +43,7 @@ def origins(
 
 
 def _taken(old: Mapping[str, Any], result: FoldResult[Any]) -> dict[str, list[str]]:
-    """For each node by its report name, the tensors of the BatchNorms that it took."""
+    """For each node by its report name, the tensors of the BatchNorms folded into it."""
     taken: dict[str, list[str]] = {}
     for site in result.folded:
         norm = [name for name in old if name.startswith(f"{site.name}.")]

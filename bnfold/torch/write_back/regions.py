@@ -1,13 +1,13 @@
-"""What is left of a module after a fold, and whether something simpler can take its place.
+"""What is left of a module after a fold, and whether something simpler can replace it.
 
-A module's region is all nodes that the exporter has noted it, or a module in it, for. Two cases are proved:
+A module's region is all nodes whose path is that module or a part of it. Two cases are proved:
 
-- All that went from the region are affine maps, which others have taken: what is left takes its place.
+- Everything removed from the region is an affine map, folded elsewhere: what is left replaces the module.
 - Its branches became one convolution. A value name that the original and the folded graph share stands for
-  the same numbers in both; so where the region reads the same name and gives the same name in both graphs,
-  what it is now computes what it did.
+  the same numbers in both; so if the region reads the same name and makes the same name in both graphs, it
+  still computes the same.
 
-In both what is left has to be a row of steps, each of which reads the one before and nothing else.
+In both, what is left has to be a sequence of steps, each of which reads only the one before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.graph.nodes import integer, integers, path_of
-from bnfold.torch.write_back.edits import Convolution, Part
+from bnfold.torch.write_back.edits import Convolution, Part, Relu
 from bnfold.torch.write_back.tensor_lookup import array_of
 
 Plain = Callable[[str], bool]
@@ -35,7 +35,7 @@ def is_within(node: ir.Node, path: str) -> bool:
 
 @dataclass(frozen=True)
 class Region:
-    """Nodes of one graph, in its order, and the values that cross their border."""
+    """Nodes of one graph, in its order, and the values that enter and leave them."""
 
     nodes: tuple[ir.Node, ...]
 
@@ -46,7 +46,7 @@ class Region:
 
     @property
     def inputs(self) -> dict[ir.Value, None]:
-        """What it reads that is no constant and not its own."""
+        """What it reads from outside, without constants."""
         own = {value for node in self.nodes for value in node.outputs}
         read = (value for node in self.nodes for value in node.inputs if value is not None)
         return dict.fromkeys(value for value in read if value not in own and value.const_value is None)
@@ -63,7 +63,7 @@ class Region:
 
     @property
     def ends(self) -> tuple[str, str] | None:
-        """The names of its only input and its only output; None where there are more."""
+        """The names of its only input and its only output; None if there are more."""
         (first, *others), (last, *more) = self.inputs or [None], self.outputs or [None]
         if others or more or first is None or last is None:
             return None
@@ -73,20 +73,20 @@ class Region:
 def without_affines(
     path: str, before: Region, after: Region, gone: frozenset[str], plain: Plain
 ) -> tuple[Part, ...] | None:
-    """What stays of a module from which affine maps went; None where that cannot be told.
+    """What stays of a module without affine maps; None if that is unknown.
 
     Args:
         path: Of the module.
         before: Its region in the original graph.
         after: The same in the folded graph.
         gone: Names of the nodes that the fold removed.
-        plain: Tells of a path whether that module takes one tensor and gives one.
+        plain: Whether the module at a path takes one tensor and returns one.
     """
-    went = [node for node in before.nodes if node.name in gone]
+    removed = [node for node in before.nodes if node.name in gone]
     stayed = [node.name for node in before.nodes if node.name not in gone]
     if not plain(path) or stayed != [node.name for node in after.nodes]:
         return None
-    if not all(_is_affine(node) for node in went):
+    if not all(_is_affine(node) for node in removed):
         return None
     return _parts(path, after, plain) if after.nodes else ()
 
@@ -110,7 +110,7 @@ def _is_affine(node: ir.Node) -> bool:
 
 
 def _parts(path: str, region: Region, plain: Plain, conv: ir.Node | None = None) -> tuple[Part, ...] | None:
-    """The steps of a region, if it is a row of them."""
+    """The steps of a region, if it is a sequence of them."""
     groups: dict[object, list[ir.Node]] = {}
     for node in region.nodes:
         child = (path_of(node) or "").removeprefix(path).strip(".").partition(".")[0]
@@ -119,7 +119,7 @@ def _parts(path: str, region: Region, plain: Plain, conv: ir.Node | None = None)
     steps = [(key, Region(tuple(nodes))) for key, nodes in groups.items()]
     parts = [_part(path, key, plain, conv) for key, _ in steps]
     known = tuple(part for part in parts if part is not None)
-    return known if len(known) == len(parts) and _is_row([step for _, step in steps]) else None
+    return known if len(known) == len(parts) and _is_sequence([step for _, step in steps]) else None
 
 
 def _part(path: str, key: object, plain: Plain, conv: ir.Node | None) -> Part | None:
@@ -128,10 +128,10 @@ def _part(path: str, key: object, plain: Plain, conv: ir.Node | None) -> Part | 
     assert isinstance(key, ir.Node), "steps are children or nodes"
     if key is conv:
         return _convolution(key)
-    return True if key.op_type == "Relu" else None
+    return Relu() if key.op_type == "Relu" else None
 
 
-def _is_row(steps: Sequence[Region]) -> bool:
+def _is_sequence(steps: Sequence[Region]) -> bool:
     ends = [step.ends for step in steps]
     known = [end for end in ends if end is not None]
     return len(known) == len(ends) and all(one[1] == other[0] for one, other in pairwise(known))

@@ -15,30 +15,30 @@ from torch.export import ExportedProgram
 from bnfold.errors import DisagreementError, InputError, ModelError, reason
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.torch.export import open_sizes
-from bnfold.torch.export.example_inputs import Inputs, bound
+from bnfold.torch.export.signature import Inputs
 from bnfold.torch.run_quietly import eval_mode, silent
 from bnfold.torch.write_back.trace_run import tensors
 from bnfold.torch.write_back.verify_eager import relative_error
 
 Form = Literal["pt2", "module", "state_dict"]
 FORMS: tuple[Form, ...] = get_args(Form)
-_ROUNDINGS = 1e4  # how many units of its type a program may differ by from the module: compilers reorder sums
+_ROUNDINGS = 1e4  # units of its type by which a program may differ from the module: compilers reorder sums
 
 
 def save(module: nn.Module, path: Path, form: Form, inputs: Inputs, dynamic: Sequence[str] = ()) -> None:
     """Write a module; the file appears whole or not at all.
 
     Args:
-        module: Whose training flags are as they were when this returns or raises.
+        module: The module; its training flags are restored.
         path: The file.
-        form: `"pt2"` is a program by torch.export in eval mode, which is run beside the module before it is
-            written; `"module"` the pickled module, `"state_dict"` its weights alone.
+        form: `"pt2"` is a program by torch.export in eval mode, which is compared with the module before it
+            is written; `"module"` the pickled module, `"state_dict"` its weights alone.
         inputs: Example inputs, for a program.
         dynamic: For a program, the sizes to leave open, as `"batch"` or `"x:2=height"`.
 
     Raises:
-        InputError: Sizes are to stay open in what has none.
-        ModelError: The module cannot be exported, or not pickled.
+        InputError: `dynamic` is given for another form than a program.
+        ModelError: The module cannot be exported, or cannot be pickled.
         DisagreementError: The program computes something else.
         SaveError: The file cannot be written.
     """
@@ -53,7 +53,7 @@ def save(module: nn.Module, path: Path, form: Form, inputs: Inputs, dynamic: Seq
         elif form == "module":
             _pickle(content, stream, "The module", "--to pt2 and --to state_dict need none of its code.")
         else:
-            _pickle(content.state_dict(), stream, "The state_dict", "--to pt2 holds tensors alone.")
+            _pickle(content.state_dict(), stream, "The state_dict", "--to pt2 holds tensors only.")
 
 
 def _pickle(content: Any, stream: BinaryIO, what: str, fix: str) -> None:
@@ -85,7 +85,7 @@ def _program(module: nn.Module, inputs: Inputs, dynamic: Sequence[str]) -> Expor
 def _run(
     module: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]
 ) -> list[torch.Tensor]:
-    """What it gives, with the random numbers of every run, on inputs into which it may write."""
+    """What a module returns, with the same random numbers in each run, on copies of the inputs."""
     args, kwargs = copy.deepcopy((args, kwargs))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -107,13 +107,7 @@ def _opened(
     """The inputs as torch.export takes them, with the sizes that stay open."""
     if not dynamic:
         return ((), inputs, None) if isinstance(inputs, dict) else (inputs, {}, None)
-    named = bound(module, inputs)
-    if named is None:
-        raise InputError(
-            "A forward with *args leaves no size open.", "Give forward a name for each of its inputs."
-        )
-    sizes = open_sizes.assign(open_sizes.parse_dynamic(dynamic), named)
-    named = open_sizes.open_for_tracing(named, sizes)
-    # torch.export finds an open size's limits, as a kernel's reach, by itself; for a name they must be told
+    named, sizes = open_sizes.opened(module, inputs, open_sizes.parse_dynamic(dynamic))
+    # torch.export finds an open size's limits, such as a kernel's, by itself; a named size would need them
     shapes = {one: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for one, axes in sizes.items()}
     return ((), named, shapes) if isinstance(inputs, dict) else (tuple(named.values()), {}, shapes)

@@ -1,4 +1,4 @@
-"""Where in a module the constants of its exported graph are: which parameter or buffer, and how it lies."""
+"""Which parameter or buffer of a module each constant of its exported graph comes from."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from bnfold.algebra.affine import Array
 
 
 @dataclass(frozen=True)
-class Place:
-    """A tensor of a module as a constant of the graph holds it.
+class TensorMatch:
+    """The tensor of a module that a constant of the graph comes from.
 
     Attributes:
         name: The parameter's or buffer's first name.
-        transposed: Whether the graph holds its transpose, as of a Linear's weight for a MatMul.
+        transposed: Whether the constant is its transpose, as a Linear's weight is for a MatMul.
     """
 
     name: str
     transposed: bool = False
 
 
-class Places:
-    """Finds the tensor behind a constant.
+class TensorLookup:
+    """Finds the tensor that a constant comes from.
 
     The exporter gives a parameter's constant the parameter's own name. A constant that it has computed from
-    parameters has another; it is looked for by its numbers, as it is, reshaped or transposed, and found only
-    where one tensor alone has them: first in the module that the node stands in, then everywhere.
+    parameters has another; it is searched for by its numbers, as it is, reshaped or transposed, and found
+    only if exactly one tensor has them: first in the module of the node, then everywhere.
 
     Args:
         module: The module that was exported, in float64 and on the CPU.
@@ -45,45 +45,41 @@ class Places:
         for name, tensor in named_tensors(module):
             first = self._first.setdefault(id(tensor), name)
             self._names[name] = first
-            if tensor.is_floating_point() and tensor.layout == torch.strided:  # others are no weights to fold
+            if tensor.is_floating_point() and tensor.layout == torch.strided:  # others are not folded
                 self._tensors[first] = tensor.detach().numpy()
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor in the module."""
-        return self._tensors[name].shape
-
-    def find(self, value: ir.Value, path: str) -> Place | None:
+    def find(self, value: ir.Value, path: str) -> TensorMatch | None:
         """The tensor that a constant comes from.
 
         Args:
             value: A constant of the exported graph.
-            path: Of the module in which its reader stands.
+            path: Of the module of its reader.
         """
         name = self._names.get(value.name or "")
         if name is not None:
-            return Place(name)
+            return TensorMatch(name)
         array = array_of(value)
         if array is None or array.dtype.kind != "f" or array.size < 2 or array.min() == array.max():
-            return None  # such numbers tell nothing about where they come from
-        found = {name: place for name in self._tensors if (place := self._match(name, array))}
-        own = [place for name, place in found.items() if name.rpartition(".")[0] == path]
+            return None  # such numbers could come from anywhere
+        found = {name: match for name in self._tensors if (match := self._match(name, array))}
+        own = [match for name, match in found.items() if name.rpartition(".")[0] == path]
         everywhere = own or list(found.values())
         return everywhere[0] if len(everywhere) == 1 else None
 
-    def _match(self, name: str, array: npt.NDArray[np.generic]) -> Place | None:
+    def _match(self, name: str, array: npt.NDArray[np.generic]) -> TensorMatch | None:
         tensor = self._tensors[name]
         if tensor.size != array.size or tensor.flat[0] != array.flat[0] or tensor.flat[-1] != array.flat[-1]:
             return None  # the corners are the same in every layout
         if np.array_equal(tensor.reshape(-1), array.reshape(-1)):
-            return Place(name)
-        turned = tensor.ndim == array.ndim == 2 and np.array_equal(tensor.T, array)
-        return Place(name, transposed=True) if turned else None
+            return TensorMatch(name)
+        transposed = tensor.ndim == array.ndim == 2 and np.array_equal(tensor.T, array)
+        return TensorMatch(name, transposed=True) if transposed else None
 
-    def laid_out(self, place: Place, array: Array) -> Array:
+    def laid_out(self, match: TensorMatch, array: Array) -> Array:
         """A constant of the graph in the layout of the tensor that it comes from; a new one as it is."""
-        if place.name not in self._tensors:
+        if match.name not in self._tensors:
             return array
-        return (array.T if place.transposed else array).reshape(self.shape(place.name))
+        return (array.T if match.transposed else array).reshape(self._tensors[match.name].shape)
 
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -93,18 +89,19 @@ def named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def layer_with_bias(module: nn.Module, path: str | None) -> nn.Module | None:
-    """The layer at a path if it is a convolution or a Linear with a weight of its own, not a computed one."""
+    """The layer at a path if it is a convolution or a Linear whose weight is a parameter, not computed."""
     try:
         layer = module.get_submodule(path) if path else None
     except AttributeError:  # a path that the exporter made up
         return None
-    if not isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
+    # the one base of all convolutions, which has no public name
+    if not isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):  # noqa: SLF001
         return None
     return layer if "weight" in dict(layer.named_parameters(recurse=False)) else None
 
 
 def has_bias(layer: nn.Module) -> bool:
-    """Whether a layer has a bias; otherwise there is a place for one."""
+    """Whether a layer has a bias; otherwise it can get one."""
     return "bias" in dict(layer.named_parameters(recurse=False))
 
 
@@ -115,6 +112,8 @@ def array_of(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
 
 def fits(array: Array, dtype: torch.dtype) -> bool:
     """Whether numbers can be rounded to a type: none becomes infinite, and the largest keep their digits."""
+    if not array.size:
+        return True
     exact = torch.from_numpy(np.ascontiguousarray(array))
-    error = (exact.to(dtype).double() - exact).abs().max() if exact.numel() else torch.tensor(0.0)
-    return bool(error <= 2 * torch.finfo(dtype).eps * exact.abs().max()) if exact.numel() else True
+    error = (exact.to(dtype).double() - exact).abs().max()
+    return bool(error <= 2 * torch.finfo(dtype).eps * exact.abs().max())

@@ -1,8 +1,8 @@
 """One eager run of a copy before it is exported: how its modules are called, and what its hooks do.
 
 A hook sees what goes into a module and what comes out. A fold changes values between modules, so what a hook
-sees must be left as it is, whether the hook changes it or only looks. Those that only look are taken off the
-copy that is exported: they may do what an exporter cannot follow, as `.numpy()`.
+sees must stay the same, whether the hook changes it or only reads it. Hooks that only read are removed from
+the copy that is exported: they may do what an exporter cannot follow, such as `.numpy()`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from torch.utils import _pytree as pytree
 from bnfold.errors import InputError, reason
 from bnfold.torch.run_quietly import quiet
 
+# torch has no public list of a module's hooks
 _FORWARD = ("_forward_hooks", "_forward_pre_hooks")
 _BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass
-class Rehearsal:
+class TraceRun:
     """What a run has shown.
 
     Attributes:
         hooked: Paths of the modules that have hooks; the root, whose values are the model's own, left out.
-        odd: Paths of the modules that were once called with something other than one tensor, or gave it.
+        odd: Paths of the modules that were once called with, or returned, something other than one tensor.
         called: Paths of the modules that were called at all.
     """
 
@@ -38,7 +39,7 @@ class Rehearsal:
     called: set[str] = field(default_factory=set)
 
     def is_plain(self, path: str) -> bool:
-        """Whether a module has only been seen to take one tensor and to give one."""
+        """Whether a module was called, each time with one tensor, and returned one."""
         return path in self.called and path not in self.odd
 
 
@@ -47,11 +48,11 @@ def hooks_of(module: nn.Module) -> Iterator[dict[int, Callable[..., Any]]]:
     yield from (getattr(module, name) for name in _FORWARD + _BACKWARD)
 
 
-def rehearse(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Rehearsal:
-    """Run `module` once, and take off its hooks that do not change anything.
+def trace_run(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TraceRun:
+    """Run `module` once, and remove its hooks that do not change anything.
 
     Args:
-        module: A copy, in eval mode, that is ours to change.
+        module: A copy, in eval mode, which is changed.
         args: Its inputs in order.
         kwargs: Its inputs by name.
 
@@ -62,7 +63,7 @@ def rehearse(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     for path, part in module.named_modules(remove_duplicate=False):
         paths.setdefault(part, []).append(path)
     hooked = {path for part, names in paths.items() if any(hooks_of(part)) for path in names}
-    found = Rehearsal(frozenset(hooked - {""}))
+    found = TraceRun(frozenset(hooked - {""}))
     changing: set[int] = set()
     originals: dict[int, Callable[..., Any]] = {}
     handles = []
@@ -79,7 +80,7 @@ def rehearse(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         raise InputError(
             f"The module does not run in float64 on these inputs: {reason(error)}.",
             "bnfold.torch.fold proves its folds in float64: let casts in forward follow the weights' type,"
-            " and give example inputs that the module takes.",
+            " and give example inputs that the module accepts.",
         ) from error
     for handle in handles:
         handle.remove()
@@ -89,19 +90,24 @@ def rehearse(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 
 def _probe(hook: Callable[..., Any], key: int, changing: set[int]) -> Callable[..., Any]:
-    """The hook itself, with a note when it gives something or writes into a tensor that it was given."""
+    """The hook, with a note when it returns something or writes into a tensor that it gets."""
 
     def probe(*args: Any, **kwargs: Any) -> Any:
-        before = [tensor._version for tensor in tensors((args, kwargs))]
+        before = _versions((args, kwargs))
         result = hook(*args, **kwargs)
-        if result is not None or before != [tensor._version for tensor in tensors((args, kwargs))]:
+        if result is not None or before != _versions((args, kwargs)):
             changing.add(key)
         return result
 
     return probe
 
 
-def _noting(paths: Sequence[str], found: Rehearsal) -> Callable[..., None]:
+def _versions(value: Any) -> list[int]:
+    """How often each tensor was written to, which torch counts nowhere else."""
+    return [tensor._version for tensor in tensors(value)]  # noqa: SLF001
+
+
+def _noting(paths: Sequence[str], found: TraceRun) -> Callable[..., None]:
     def note(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         del module
         found.called.update(paths)
@@ -115,24 +121,22 @@ def _noting(paths: Sequence[str], found: Rehearsal) -> Callable[..., None]:
 def _keep_only(module: nn.Module, changing: Mapping[int, Callable[..., Any]]) -> None:
     for name in _FORWARD:
         hooks = getattr(module, name)
-        for key in list(hooks):
-            if key in changing:
-                hooks[key] = changing[key]
-            else:
-                del hooks[key]
+        kept = {key: changing[key] for key in hooks if key in changing}
+        hooks.clear()
+        hooks.update(kept)
     for name in _BACKWARD:
         getattr(module, name).clear()
 
 
 def expose(module: nn.Module, hooked: frozenset[str]) -> list[str]:
-    """Let a module give, behind its own output, every value that a hook of the modules in `hooked` sees.
+    """Make a module return, after its own output, every value that a hook of the modules in `hooked` sees.
 
     Args:
-        module: A copy that is ours to change.
+        module: A copy, which is changed.
         hooked: Paths of its modules that have, or had, hooks.
 
     Returns:
-        A list that holds, after each run, for every further output the path of the module that is hooked.
+        A list that holds, after each run, for every additional output the path of the hooked module.
     """
     owners: list[str] = []
     seen: list[torch.Tensor] = []
@@ -167,7 +171,7 @@ def expose(module: nn.Module, hooked: frozenset[str]) -> list[str]:
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Every tensor in nested tuples, lists, mappings and what else PyTorch knows as a container, in order."""
+    """Every tensor in nested tuples, lists, mappings and other containers that PyTorch knows, in order."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping):

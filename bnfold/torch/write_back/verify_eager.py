@@ -1,4 +1,4 @@
-"""Two modules side by side in eager mode and float64."""
+"""Comparing two modules in eager mode and float64."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from bnfold.torch.run_quietly import silent, untouched
 from bnfold.torch.write_back.trace_run import tensors
 
 TOLERANCE = 1e-9
-"""Folds that are right differ by a few roundings of float64, about 1e-15; wrong ones by what a layer does."""
+"""Right folds differ by a few roundings of float64, about 1e-15; wrong ones by the effect of a layer."""
 _DRAWS = 3
-_TRIES = 3  # one more, twice as many, and the next: what strides or halving take
-_FIX = "That is a mistake in bnfold: please report it with the model. keep= leaves what it names as it is."
+_TRIES = 3  # one more, twice as many, two more: what strides or halving accept
+PLEASE_REPORT = (
+    "That is a mistake in bnfold: please report it with the model. keep= leaves the BatchNorms that it names"
+    " as they are."
+)
 
 
 def compare(original: nn.Module, folded: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
     """Run both on the example inputs, on random ones, and at other sizes that the original takes.
 
-    Both draw the same random numbers, and their buffers are as they were afterwards.
+    Both draw the same random numbers, and their buffers are restored.
 
     Args:
         original: A copy in float64 and eval mode.
@@ -35,7 +38,7 @@ def compare(original: nn.Module, folded: nn.Module, args: Sequence[Any], kwargs:
         The largest `max|a − b| / max|a|` of any output.
 
     Raises:
-        DisagreementError: It is above the tolerance, or outputs are of another number, shape or type.
+        DisagreementError: It is above the tolerance, or outputs differ in number, shape or type.
         ModelError: The folded copy does not run.
     """
     names = list(kwargs)
@@ -43,26 +46,26 @@ def compare(original: nn.Module, folded: nn.Module, args: Sequence[Any], kwargs:
     worst = 0.0
 
     def run(module: nn.Module, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        own = [value.clone() for value in values]  # into which it may write
+        own = [value.clone() for value in values]  # the module may write into them
         torch.manual_seed(0)
-        with torch.no_grad(), untouched(module), silent():  # what it prints was passed on when it first ran
+        with torch.no_grad(), untouched(module), silent():  # its prints were passed on in its first run
             result = module(*own[: len(args)], **dict(zip(names, own[len(args) :], strict=True)))
             return [tensor.clone() for tensor in tensors(result)]
 
     def error_on(values: Sequence[torch.Tensor]) -> float | None:
         try:
             expected = run(original, values)
-        except Exception:  # the user's own code, which need not take every number and size
+        except Exception:  # the user's own code, which need not accept every number and size
             return None
         try:
             folded.eval()
             actual = run(folded, values)
-        except Exception as error:  # the user's own code, which may look for what is gone
+        except Exception as error:  # the user's own code, which may use what is gone
             problem = f"The folded copy of the module does not run: {reason(error)}."
-            fix = "Where its forward looks for something of a BatchNorm that is gone, name that in keep=."
+            fix = "If its forward uses something of a BatchNorm that is gone, name that BatchNorm in keep=."
             raise ModelError(problem, fix) from error
         if len(expected) != len(actual):
-            raise DisagreementError("The folded copy gives another number of outputs.", _FIX)
+            raise DisagreementError("The folded copy returns another number of outputs.", PLEASE_REPORT)
         pairs = zip(expected, actual, strict=True)
         difference = max((relative_error(one, other) for one, other in pairs), default=0.0)
         if not difference <= TOLERANCE:
@@ -70,7 +73,7 @@ def compare(original: nn.Module, folded: nn.Module, args: Sequence[Any], kwargs:
             raise DisagreementError(
                 f"The folded copy differs from the module by {difference:.1e} in float64"
                 f" on inputs of shape {shapes}.",
-                _FIX,
+                PLEASE_REPORT,
             )
         return difference
 
@@ -78,26 +81,23 @@ def compare(original: nn.Module, folded: nn.Module, args: Sequence[Any], kwargs:
     for values in (example, *([_drawn(value, generator) for value in example] for _ in range(_DRAWS))):
         worst = max(worst, error_on(values) or 0.0)
     for tries in _other_sizes(example):
-        for values in tries:
-            error = error_on([_drawn(value, generator) for value in values])
-            if error is not None:
-                worst = max(worst, error)
-                break
+        errors = (error_on([_drawn(value, generator) for value in values]) for values in tries)
+        worst = max(worst, next((error for error in errors if error is not None), 0.0))
     return worst
 
 
 def relative_error(expected: torch.Tensor, actual: torch.Tensor) -> float:
-    """`max|a − b| / max|a|`; infinite where shapes, types or what is not finite differ."""
+    """`max|a − b| / max|a|`; infinite where shapes, types or non-finite values differ."""
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
         return float("inf")
     if torch.equal(expected, actual) or not expected.numel():
         return 0.0
-    if not (expected.is_floating_point() or expected.is_complex()):
-        return float("inf")
     finite = torch.isfinite(expected)
-    if not torch.equal(finite, torch.isfinite(actual)):
-        return float("inf")
-    if not torch.equal(expected[~finite].nan_to_num(), actual[~finite].nan_to_num()):
+    if (
+        not (expected.is_floating_point() or expected.is_complex())
+        or not torch.equal(finite, torch.isfinite(actual))
+        or not torch.equal(expected[~finite].nan_to_num(), actual[~finite].nan_to_num())
+    ):
         return float("inf")
     scale = float(expected[finite].abs().max()) if finite.any() else 0.0
     error = float((expected[finite] - actual[finite]).abs().max()) if finite.any() else 0.0
@@ -105,7 +105,7 @@ def relative_error(expected: torch.Tensor, actual: torch.Tensor) -> float:
 
 
 def _other_sizes(example: Sequence[torch.Tensor]) -> Iterator[list[Sequence[torch.Tensor]]]:
-    """For each size, larger and smaller ones to try; first axes of one length are one size, so are others."""
+    """For each size, others to try; first axes of one length are one size, and so are other axes."""
     inputs = {str(index): value for index, value in enumerate(example)}
     sizes = {
         name: {axis: f"{min(axis, 1)} {length}" for axis, length in enumerate(value.shape)}
@@ -116,7 +116,7 @@ def _other_sizes(example: Sequence[torch.Tensor]) -> Iterator[list[Sequence[torc
 
 
 def _drawn(example: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Normal numbers; what is no float keeps its values, in another order, since they may be indices."""
+    """Normal numbers; integers keep their values, in another order, since they may be indices."""
     if example.is_floating_point():
         return torch.randn(example.shape, generator=generator, dtype=torch.float64).to(example.dtype)
     order = torch.randperm(example.numel(), generator=generator)

@@ -1,4 +1,4 @@
-"""Input shapes: parsed, matched with forward, told by a program, asked for and never invented."""
+"""Input shapes: parsed, matched with forward, read from a program, asked for and never invented."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn  # noqa: E402
 
 from bnfold.errors import InputError, MissingShapeError  # noqa: E402
 from bnfold.torch import InputSpec, Loaded, example_inputs, parse_shapes  # noqa: E402
-from bnfold.torch.export.example_inputs import bound  # noqa: E402
+from bnfold.torch.export.signature import Signature  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit says that it is one
 
@@ -80,7 +80,7 @@ def test_by_name_in_any_order_and_mixed():
     ("texts", "expected"),
     [
         (["1x3x8x8"], "2 to 3 inputs"),
-        (["image=1x3x8x8"], "No shape was told for mask"),
+        (["image=1x3x8x8"], "No shape was given for mask"),
         (["image=1", "mask=1", "picture=1"], "no input 'picture'"),
         (["1", "1", "1", "1"], "2 to 3 inputs"),
         (["image=1", "1", "1", "1"], "More shapes"),
@@ -135,14 +135,14 @@ def test_a_shape_that_can_be_derived_is_noted():
 def test_names_of_a_script():
     source = loaded(torch.jit.script(Two()))
     inputs = example_inputs(source, parse_shapes(["mask=1x1", "1x3x8x8"]))
-    assert list(bound(source.source, inputs)) == list(inputs) == ["image", "mask"]
-    assert list(bound(source.source, tuple(inputs.values()))) == ["image", "mask"]
+    assert list(Signature.of(source.source).bind(inputs)) == list(inputs) == ["image", "mask"]
+    assert list(Signature.of(source.source).bind(tuple(inputs.values()))) == ["image", "mask"]
     with pytest.raises(InputError, match="2 to 3 inputs"):
         example_inputs(source, parse_shapes(["1x3x8x8"]))
 
 
 def test_nothing_is_known():
-    with pytest.raises(InputError, match="does not tell the shape"):
+    with pytest.raises(InputError, match="does not contain the shape"):
         example_inputs(loaded(nn.ReLU()), ())
 
 

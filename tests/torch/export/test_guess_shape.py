@@ -1,4 +1,4 @@
-"""Shapes that nobody told: derived where one is possible, otherwise only proposed."""
+"""Shapes that were not given: derived if only one is possible, otherwise only proposed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from bnfold.torch.export import guess_shape  # noqa: E402
+from bnfold.torch.export.signature import Signature  # noqa: E402
 
 
 class Attention(nn.Module):
-    """Rows that see each other: a stack of them is no batch by another name."""
+    """Rows that depend on each other: a stack of them is not just a batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ def kept_example() -> nn.Module:
 def test_one_answer(module: nn.Module, shape: tuple[int, ...]) -> None:
     module.train()
     state = {name: value.clone() for name, value in module.state_dict().items()}
-    found = guess_shape.shape(module)
+    found = guess_shape.shape(Signature.of(module))
     assert found is not None
     assert found.shape == shape
     assert found.why
@@ -90,6 +91,6 @@ def test_one_answer(module: nn.Module, shape: tuple[int, ...]) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 def test_more_than_one_or_none(module: nn.Module, likely: tuple[int, ...] | None, capfd) -> None:
-    assert guess_shape.shape(module) is None
-    assert guess_shape.plausible(module) == likely
+    assert guess_shape.shape(Signature.of(module)) is None
+    assert guess_shape.plausible(Signature.of(module)) == likely
     assert capfd.readouterr() == ("", "")

@@ -30,7 +30,7 @@ def test_parse() -> None:
 
 @pytest.mark.parametrize("text", ["", "x:2", "x:=h", "x:h", "2=", "=h", "x.y:2=h", "2=3", "x:2=h w"])
 def test_parse_refuses(text: str) -> None:
-    with pytest.raises(InputError, match="names no size") as caught:
+    with pytest.raises(InputError, match="does not name a size") as caught:
         parse_dynamic([text])
     assert "x:2=height" in caught.value.fix
 

@@ -29,7 +29,7 @@ def model(
 
 
 @pytest.mark.parametrize(
-    ("told", "problem"),
+    ("versions", "problem"),
     [
         ((6, None), "no opset 6"),
         ((99, None), "no opset 99"),
@@ -37,9 +37,9 @@ def model(
         ((None, 99), "no IR version 99"),
     ],
 )
-def test_what_does_not_exist(told: tuple[int | None, int | None], problem: str) -> None:
+def test_what_does_not_exist(versions: tuple[int | None, int | None], problem: str) -> None:
     with pytest.raises(InputError, match=problem) as caught:
-        opset.check(*told)
+        opset.check(*versions)
     assert "Take one from" in caught.value.fix
     opset.check(None, None)
     opset.check(opset.OLDEST, opset.OLDEST_IR)

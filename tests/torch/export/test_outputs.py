@@ -43,8 +43,8 @@ def test_containers(result, names, tensors) -> None:
 def model(outputs: list[str]) -> ir.Model:
     """Relu, then Neg; the input is called logits."""
     nodes = [helper.make_node("Relu", ["logits"], ["a"]), helper.make_node("Neg", ["a"], ["b"])]
-    told = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ["logits", *outputs]]
-    return ir.from_proto(helper.make_model(helper.make_graph(nodes, "g", told[:1], told[1:])))
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ["logits", *outputs]]
+    return ir.from_proto(helper.make_model(helper.make_graph(nodes, "g", ports[:1], ports[1:])))
 
 
 @pytest.mark.parametrize(

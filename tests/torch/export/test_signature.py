@@ -1,4 +1,4 @@
-"""What a module tells about its inputs."""
+"""What a module says about its inputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from bnfold.torch.export import signature  # noqa: E402
+from bnfold.torch.export.signature import Signature, channels, dimensions  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit says that it is one
 
@@ -27,17 +27,21 @@ class Any(nn.Module):
 
 
 def test_parameters() -> None:
-    assert signature.parameters(Three()) == (["a", "b", "c"], ["a", "b"])
-    assert signature.parameters(torch.jit.script(nn.ReLU())) == (["input"], ["input"])
-    assert signature.parameters(Any()) == (None, [])
+    def parameters(module: nn.Module) -> tuple[list[str] | None, list[str]]:
+        signature = Signature.of(module)
+        return signature.names, signature.required
+
+    assert parameters(Three()) == (["a", "b", "c"], ["a", "b"])
+    assert parameters(torch.jit.script(nn.ReLU())) == (["input"], ["input"])
+    assert parameters(Any()) == (None, [])
 
 
 def test_layers() -> None:
     module = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Conv1d(5, 4, 3), nn.Linear(3, 3)))
-    path, layer = signature.first_layer(module)
+    path, layer = Signature.of(module).first_layer
     assert path == "1.0"
-    assert signature.channels(layer) == ("input channels", 5)
-    assert signature.dimensions(layer) == 1
-    assert signature.first_layer(nn.ReLU()) is None
-    assert signature.channels(nn.LayerNorm(3)) is None
-    assert signature.dimensions(nn.Linear(3, 3)) == 0
+    assert channels(layer) == ("input channels", 5)
+    assert dimensions(layer) == 1
+    assert Signature.of(nn.ReLU()).first_layer is None
+    assert channels(nn.LayerNorm(3)) is None
+    assert dimensions(nn.Linear(3, 3)) == 0

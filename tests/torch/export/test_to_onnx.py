@@ -23,7 +23,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 
 class Net(nn.Module):
-    """BatchNorms behind a Conv, a ConvTranspose and a Linear, none trivial."""
+    """BatchNorms after a Conv, a ConvTranspose and a Linear, none trivial."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def run(model: ir.Model, *inputs: torch.Tensor) -> np.ndarray:
     session = onnxruntime.InferenceSession(
         ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    feeds = {told.name: value.numpy() for told, value in zip(session.get_inputs(), inputs, strict=True)}
+    feeds = {port.name: value.numpy() for port, value in zip(session.get_inputs(), inputs, strict=True)}
     return np.asarray(session.run(None, feeds)[0])
 
 
@@ -171,8 +171,8 @@ class Many(nn.Module):
 def test_named_sizes_several_inputs_and_a_dictionary_of_outputs(by_name):
     module = Many().eval()
     inputs = {"image": torch.randn(1, 3, 8, 8), "mask": torch.randn(1, 1, 8, 8)}
-    told = inputs if by_name else tuple(inputs.values())
-    model = to_onnx(as_loaded(module), told, dynamic=["batch", "2=height", "image:3=width", "mask:3=width"])
+    given = inputs if by_name else tuple(inputs.values())
+    model = to_onnx(as_loaded(module), given, dynamic=["batch", "2=height", "image:3=width", "mask:3=width"])
     for value in model.graph.inputs:
         assert [str(size) for size in value.shape][2:] == ["height", "width"]
     assert [value.name for value in model.graph.outputs] == ["logits", "aux_0", "aux_1", "image_out"]

@@ -74,7 +74,7 @@ def test_one_path_among_several_is_refused(capfd) -> None:
 
     with pytest.raises(TracerWarning, match="Python boolean"):
         torchscript_exporter.export(Branch(), (X,), {}, names=["x"], opset=None, sizes={})
-    # torch's own code asks for sizes, which is no such path
+    # torch's own code asks for sizes, which is not such a path
     torchscript_exporter.export(nn.GroupNorm(3, 3).eval(), (X,), {}, names=["x"], opset=None, sizes={})
     assert capfd.readouterr() == ("", "")
 

@@ -13,7 +13,8 @@ pytest.importorskip("onnxruntime")
 from torch import nn  # noqa: E402
 
 from bnfold.errors import ModelError  # noqa: E402
-from bnfold.torch.export.verify import Run, Verifier  # noqa: E402
+from bnfold.torch.export.outputs import outputs_of  # noqa: E402
+from bnfold.torch.export.verify import Run, Sample, Verifier  # noqa: E402
 
 X = torch.linspace(-1, 1, 6).reshape(2, 3)
 KINDS = {torch.float32: TensorProto.FLOAT, torch.int64: TensorProto.INT64}
@@ -23,12 +24,12 @@ def exported(
     operator: str, inputs: tuple[str, ...] = ("x",), out: int = TensorProto.FLOAT, **attributes
 ) -> ir.Model:
     """One operator."""
-    told = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in inputs]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in inputs]
     result = [helper.make_tensor_value_info("y", out, ["n", "m"])]
     node = helper.make_node(operator, list(inputs), ["y"], **attributes)
     return ir.from_proto(
         helper.make_model(
-            helper.make_graph([node], "g", told, result),
+            helper.make_graph([node], "g", ports, result),
             opset_imports=[helper.make_opsetid("", 18)],
             ir_version=8,
         )
@@ -56,8 +57,8 @@ class Apply(nn.Module):
 
 def check(model: ir.Model, function, x: torch.Tensor = X, expected: torch.Tensor | None = None) -> None:
     module = Apply(function)
-    told = module(x) if expected is None else expected
-    Verifier(model, module, call).check({"x": x}, (told,), " at batch 2")
+    outputs = outputs_of(module(x) if expected is None else expected)
+    Verifier(model, module, call).check(Sample({"x": x}, outputs, " at batch 2"))
 
 
 def test_what_agrees() -> None:
@@ -85,13 +86,13 @@ def test_what_does_not(model: ir.Model, function, words: str) -> None:
 
 def test_another_number_of_outputs() -> None:
     with pytest.raises(ModelError, match="1 outputs instead of 2"):
-        Verifier(exported("Relu"), nn.ReLU(), call).check({"x": X}, (X.relu(), X))
+        Verifier(exported("Relu"), nn.ReLU(), call).check(Sample({"x": X}, outputs_of((X.relu(), X))))
 
 
 def test_what_is_random_is_said_to_be() -> None:
     with pytest.raises(ModelError) as caught:
         check(exported("Relu"), lambda x: x.relu() + torch.rand_like(x))
-    assert "other numbers at every run" in caught.value.fix
+    assert "other numbers in every run" in caught.value.fix
 
 
 def test_rounding_that_the_module_itself_has_is_allowed() -> None:
@@ -108,8 +109,8 @@ def test_inputs_that_the_export_lacks_or_renames() -> None:
     module = Apply(lambda a, b: a - b)
     a, b = X, X * 2
     verifier = Verifier(exported("Sub", ("left", "right")), module, call)
-    verifier.check({"a": a, "b": b}, (a - b,))  # by order, where the names are others
+    verifier.check(Sample({"a": a, "b": b}, outputs_of(a - b)))  # by order, where the names are others
     unused = Verifier(exported("Relu", ("a",)), Apply(lambda a, _: a.relu()), call)
-    unused.check({"a": a, "b": b}, (a.relu(),))
+    unused.check(Sample({"a": a, "b": b}, outputs_of(a.relu())))
     with pytest.raises(ModelError, match="inputs left, right for a"):
-        verifier.check({"a": a}, (a,))
+        verifier.check(Sample({"a": a}, outputs_of(a)))

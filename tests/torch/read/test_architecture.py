@@ -1,4 +1,4 @@
-"""The user's factory: found, called, and its mistakes told as the user's."""
+"""The user's factory: found, called, and its mistakes reported as the user's."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def test_a_class_and_what_is_below_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arch", "arguments", "told"),
+    ("arch", "arguments", "words"),
     [
-        ("nets_of_a_user", None, "names no factory"),
-        ("nets_of_a_user:", None, "names no factory"),
-        ("a b:c", None, "names no factory"),
+        ("nets_of_a_user", None, "does not name a factory"),
+        ("nets_of_a_user:", None, "does not name a factory"),
+        ("a b:c", None, "does not name a factory"),
         ("absent_of_a_user:make", None, "absent_of_a_user could not be imported: ModuleNotFoundError"),
         ("broken_of_a_user:make", None, "No module named 'absent_package_of_a_user'"),
         ("nets_of_a_user:absent", None, "nets_of_a_user has no absent"),
@@ -74,10 +74,10 @@ def test_a_class_and_what_is_below_it() -> None:
         ("nets_of_a_user:make", {"height": 2}, "make(height=2) raised TypeError"),
     ],
 )
-def test_mistakes_are_told_as_the_users(arch, arguments, told) -> None:
+def test_mistakes_are_reported_as_the_users(arch, arguments, words) -> None:
     with pytest.raises(InputError) as caught:
         build(arch, arguments)
-    assert told in caught.value.problem
+    assert words in caught.value.problem
     assert "\n" not in caught.value.problem
     assert caught.value.fix
 

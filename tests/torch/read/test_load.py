@@ -107,7 +107,7 @@ def test_a_program_whatever_its_suffix(program_file, tmp_path, suffix, caplog):
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\x08\x08:\x10abc", "ONNX"),
         (b"\x89HDF\r\n\x1a\n" + bytes(90), "HDF5"),
-        (bytes(range(255, 0, -1)), "other kind of file"),
+        (bytes(range(255, 0, -1)), "unknown kind"),
         (b"PK\x03\x04" + bytes(100), "truncated"),
         (bytes(257) + b"ustar" + bytes(300), "tar"),
         ((12).to_bytes(8, "little") + b'{"a":[0, 0]}', "damaged"),  # safetensors
@@ -270,7 +270,7 @@ OWN = """
 
 @pytest.fixture
 def own_model(tmp_path, monkeypatch):
-    """A saved model of classes in a module of the user's own, which is no longer imported."""
+    """A saved model of classes in the user's own module, which is no longer imported."""
     marker = tmp_path / "imported"
     (tmp_path / "own_models.py").write_text(textwrap.dedent(OWN.format(marker=str(marker))))
     monkeypatch.syspath_prepend(tmp_path)

@@ -96,7 +96,7 @@ def test_a_part_that_fits_is_pointed_at() -> None:
     weights = {f"backbone.{name}": value for name, value in trained("repvgg").state_dict().items()}
     weights["head.bias"] = torch.zeros(1)
     for key, line in (("", "--key backbone"), ("state_dict", "--key state_dict.backbone")):
-        assert any(told.endswith(line) for told in refused(NETWORKS["repvgg"][0](), weights, key)[1])
+        assert any(hint.endswith(line) for hint in refused(NETWORKS["repvgg"][0](), weights, key)[1])
 
 
 def test_old_weights_lack_the_count_of_batches() -> None:
@@ -142,7 +142,7 @@ def test_lazy_layers_take_their_shape_from_the_weights() -> None:
 
 
 class Stateful(nn.Linear):
-    """A layer with state of its own, which it refuses."""
+    """A layer with extra state, which it refuses."""
 
     def get_extra_state(self) -> dict[str, int]:
         return {"x": 1}

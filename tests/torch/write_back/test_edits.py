@@ -1,4 +1,4 @@
-"""Changes to a copy: numbers in place, biases, modules that give way."""
+"""Changes to a copy: numbers in place, biases, modules that are replaced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from bnfold.torch.write_back.edits import Convolution, NewBias, Replace, SetTensor, apply  # noqa: E402
+from bnfold.torch.write_back.edits import Convolution, NewBias, Relu, Replace, SetTensor, apply  # noqa: E402
 from tests.torch.modules import image  # noqa: E402
 
 
@@ -46,7 +46,7 @@ def test_children_keep_their_names_and_new_parts_get_free_ones():
     module = nn.Sequential(old)
     array = np.ones((2, 2, 3, 3))
     kernel = Convolution(array, None, stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=1)
-    apply([Replace("0", (kernel, "act", True, "conv"))], module)
+    apply([Replace("0", (kernel, "act", Relu(), "conv"))], module)
     assert [name for name, _ in module[0].named_children()] == ["conv_", "act", "act_", "conv"]
     expected = nn.functional.conv2d(image(1, 2, 6, 6), torch.ones(2, 2, 3, 3), None, (2, 1), (1, 0), (1, 2))
     assert torch.equal(module[0].conv_(image(1, 2, 6, 6)), expected)

@@ -91,7 +91,7 @@ def goes():
         "called twice together": made(
             lambda m, x: m.bn(m.conv(x)) + m.bn(m.conv(x.flip(0))).relu(), conv=conv(), bn=norm()
         ),
-        "one BatchNorm behind two": made(
+        "one BatchNorm after two": made(
             lambda m, x: m.bn(m.a(x)).relu() + m.bn(m.b(x)).relu(), a=conv(), b=conv(bias=False), bn=norm()
         ),
         "two into one BatchNorm": made(
@@ -101,7 +101,7 @@ def goes():
         "a sum with a parameter": made(
             lambda m, x: m.bn(m.conv(x) + m.pos), conv=conv(), bn=norm(), pos=nn.Parameter(image(1, 4, 6, 6))
         ),
-        "a literal before, a layer behind": made(
+        "a literal before, a layer after": made(
             lambda m, x: m.out(m.bn(m.conv(x) + torch.arange(6.0).to(x))),
             conv=conv(),
             bn=norm(),
@@ -113,7 +113,7 @@ def goes():
             b=nn.Parameter(image(4)),
             bn=norm(),
         ),
-        "a functional BatchNorm behind a layer": made(
+        "a functional BatchNorm after a layer": made(
             lambda m, x: functional.batch_norm(m.conv(x), m.mean, m.var),
             conv=conv(),
             mean=nn.Buffer(image(4)),
@@ -123,7 +123,7 @@ def goes():
             lambda m, x: m.r(m.r(m.stem(x)).sigmoid()), stem=nn.Conv2d(3, 4, 1), r=Branches()
         ),
         "tied, one BatchNorm": tied(same_norm=True),
-        "no parameters of its own": made(
+        "no own parameters": made(
             lambda m, x: m.bn(m.conv(x)), conv=conv(bias=False), bn=nn.BatchNorm2d(4, affine=False)
         ),
     }
@@ -177,12 +177,12 @@ def test_what_has_no_place_stays_and_says_why(stays):
     found = [(site.reason.facts["node"].split(".")[1], site.reason.facts["why"]) for site in stays.kept]
     assert {name: why.partition(" ")[2] for name, why in found} == {
         "tied": "is used in several places that would need different numbers",
-        "functional BatchNorm": "forward of parts.functional BatchNorm does more than this, or takes or gives"
-        " more than one tensor",
-        "functional convolution": "constants are no parameter or buffer of their own",
-        "computed weight": "constants are no parameter or buffer of their own",
+        "functional BatchNorm": "forward of parts.functional BatchNorm does more than this,"
+        " or takes or returns more than one tensor",
+        "functional convolution": "constants are not a parameter or buffer by themselves",
+        "computed weight": "constants are not a parameter or buffer by themselves",
         "its own activation": "forward of parts.its own activation.bn does more than this,"
-        " or takes or gives more than one tensor",
+        " or takes or returns more than one tensor",
     }
 
 
@@ -361,7 +361,7 @@ def test_what_the_forward_depends_on_stays(module):
     module.append(made(lambda m, x: (m.bn(m.conv(module_input(x))), x), conv=nn.Conv2d(4, 4, 1), bn=norm()))
     result = folded(module, image())
     assert [site.name for site in result.kept] == ["0.bn"]
-    assert result.kept[0].reason.code in ("BN503", "BN207")  # itself, or the arithmetic behind it stays
+    assert result.kept[0].reason.code in ("BN503", "BN207")  # itself, or the arithmetic after it stays
     assert [site.name for site in result.folded] == ["2.bn"]
     for x in (image(3, 3, 8, 8), image(2, 3, 9, 9)):
         assert error_of(module, result.module, x) < 2e-6
@@ -435,7 +435,12 @@ def test_a_train_that_returns_nothing():
         (partial(nn.Linear, 3, 2), image(0, 3), InputError, "no elements"),
         (lambda: nn.Sequential(torch.jit.script(nn.ReLU()), norm()), image(), InputError, "TorchScript at 0"),
         (lambda: torch.compile(nn.ReLU()), image(), InputError, "its _orig_mod"),
-        (lambda: nn.Sequential(CopiesNothing(3, 4, 3), norm()), image(), ModelError, "gives 3 of its parts"),
+        (
+            lambda: nn.Sequential(CopiesNothing(3, 4, 3), norm()),
+            image(),
+            ModelError,
+            "returns 3 of its parts",
+        ),
     ],
     ids=[
         *("lazy", "no tensor", "a wrong size", "batch statistics", "none", "empty"),

@@ -1,4 +1,4 @@
-"""The way back, by names."""
+"""From the names of a folded copy to those of the original."""
 
 from __future__ import annotations
 

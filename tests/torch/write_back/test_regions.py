@@ -9,12 +9,12 @@ import pytest
 pytest.importorskip("torch")
 
 from bnfold.graph.nodes import path_of
-from bnfold.torch.write_back.edits import Convolution
+from bnfold.torch.write_back.edits import Convolution, Relu
 from bnfold.torch.write_back.regions import Region, ancestors, is_within, merged, without_affines
 
 
 class Draft:
-    """A row of nodes; each reads the last output unless told otherwise."""
+    """A sequence of nodes; each reads the last output unless specified otherwise."""
 
     def __init__(self):
         self.last, self.nodes = ir.Value(name="x"), []
@@ -79,7 +79,7 @@ def test_a_batchnorm_alone_leaves_nothing():
 
 def test_one_with_an_activation_leaves_that():
     assert left() == ("act",)
-    assert left(act="m.bn", functional="Relu") == (True,)
+    assert left(act="m.bn", functional="Relu") == (Relu(),)
 
 
 def test_what_is_no_module_and_no_relu_cannot_be_left():
@@ -120,7 +120,7 @@ def test_branches_that_are_one_convolution_now(change, is_one):
     assert (parts is not None) == is_one
     if parts is not None:
         assert isinstance(parts[0], Convolution)
-        assert (parts[0].padding, parts[0].stride, parts[0].bias, parts[1]) == ((1, 1), (1, 1), None, True)
+        assert (parts[0].padding, parts[0].stride, parts[0].bias, parts[1]) == ((1, 1), (1, 1), None, Relu())
 
 
 def test_a_part_of_the_branches_is_not_the_place():

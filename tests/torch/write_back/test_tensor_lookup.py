@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from bnfold.torch.write_back.tensor_lookup import (  # noqa: E402
-    Place,
-    Places,
+    TensorLookup,
+    TensorMatch,
     array_of,
     fits,
     has_bias,
@@ -34,34 +34,34 @@ def module():
 
 def test_by_name_also_where_it_is_tied(module):
     module.b.weight = module.a.weight
-    places = Places(module)
-    assert places.find(constant("b.weight", module.a.weight), "b") == Place("a.weight")
+    lookup = TensorLookup(module)
+    assert lookup.find(constant("b.weight", module.a.weight), "b") == TensorMatch("a.weight")
 
 
 def test_by_numbers_transposed_or_reshaped(module):
-    places = Places(module)
-    found = places.find(constant("val_3", module.b.weight.T), "b")
-    assert found == Place("b.weight", transposed=True)
+    lookup = TensorLookup(module)
+    found = lookup.find(constant("val_3", module.b.weight.T), "b")
+    assert found == TensorMatch("b.weight", transposed=True)
     assert np.array_equal(
-        places.laid_out(found, np.arange(12.0).reshape(3, 4)), np.arange(12.0).reshape(3, 4).T
+        lookup.laid_out(found, np.arange(12.0).reshape(3, 4)), np.arange(12.0).reshape(3, 4).T
     )
-    assert places.find(constant("view", module.pos.reshape(4)), "") == Place("pos")
-    assert places.laid_out(Place("pos"), np.zeros(4)).shape == (1, 4, 1)
+    assert lookup.find(constant("view", module.pos.reshape(4)), "") == TensorMatch("pos")
+    assert lookup.laid_out(TensorMatch("pos"), np.zeros(4)).shape == (1, 4, 1)
 
 
 def test_numbers_that_several_have_are_those_of_the_nearest(module):
     module.b.weight.data = module.a.weight.data.clone()
-    places = Places(module)
-    assert places.find(constant("val_3", module.a.weight.T), "b") == Place("b.weight", transposed=True)
-    assert places.find(constant("val_3", module.a.weight.T), "elsewhere") is None
+    lookup = TensorLookup(module)
+    assert lookup.find(constant("val_3", module.a.weight.T), "b") == TensorMatch("b.weight", transposed=True)
+    assert lookup.find(constant("val_3", module.a.weight.T), "elsewhere") is None
 
 
 def test_numbers_that_say_nothing_are_nobodys(module):
     module.a.bias.data.zero_()
-    places = Places(module)
-    assert places.find(constant("zeros", torch.zeros(4)), "a") is None
-    assert places.find(constant("integers", torch.arange(4)), "a") is None
-    assert places.find(ir.Value(name="computed"), "a") is None
+    lookup = TensorLookup(module)
+    assert lookup.find(constant("zeros", torch.zeros(4)), "a") is None
+    assert lookup.find(constant("integers", torch.arange(4)), "a") is None
+    assert lookup.find(ir.Value(name="computed"), "a") is None
 
 
 def test_layers_that_can_have_a_bias(module):
@@ -107,4 +107,4 @@ def test_tensors_that_numpy_does_not_know_are_no_weights():
     module.codes = nn.Buffer(torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
     module.sparse = nn.Buffer(torch.eye(3).to_sparse())
     value = ir.Value(name="sparse", const_value=ir.tensor(np.eye(3)))
-    assert Places(module).find(value, "") == Place("sparse")
+    assert TensorLookup(module).find(value, "") == TensorMatch("sparse")

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from bnfold.errors import InputError  # noqa: E402
-from bnfold.torch.write_back.trace_run import expose, hooks_of, rehearse, tensors  # noqa: E402
+from bnfold.torch.write_back.trace_run import expose, hooks_of, tensors, trace_run  # noqa: E402
 from tests.torch.modules import hook, image, made  # noqa: E402
 
 
@@ -21,7 +21,7 @@ def module():
 def test_it_tells_modules_of_one_tensor(module):
     module.unused = nn.ReLU()
     module.alias = module.act
-    found = rehearse(module, (image(),), {})
+    found = trace_run(module, (image(),), {})
     plain = {path for path, _ in module.named_modules(remove_duplicate=False) if found.is_plain(path)}
     assert plain == {"", "act", "alias", "again"}, "pool gives two, and unused was not called"
 
@@ -31,7 +31,7 @@ def test_only_hooks_that_change_something_stay(module):
     module.act.register_forward_hook(hook(seen.append))
     module.again.register_forward_hook(changing := hook(lambda y: y + 1))
     module.act.register_forward_pre_hook(writing := hook(lambda inputs: inputs[0].mul_(2) and None))
-    found = rehearse(module, (image(2, 3, 2, 2)[:1, :1],), {})
+    found = trace_run(module, (image(2, 3, 2, 2)[:1, :1],), {})
     assert found.hooked == {"act", "again"}
     assert len(seen) == 1
     assert list(module.act._forward_hooks.values()) == []
@@ -43,7 +43,7 @@ def test_only_hooks_that_change_something_stay(module):
 
 def test_what_hooks_see_comes_behind_the_output(module):
     owners = expose(module, frozenset({"act"}))
-    for seed in (0, 1):  # each run begins anew
+    for seed in (0, 1):  # each run starts again
         output, before, inward, outward = module(x := image(seed=seed))
         pooled = module.pool(x)[0]
         assert owners == ["act"] * 3
@@ -60,7 +60,7 @@ def test_without_hooks_the_output_is_as_it_was(module):
 
 def test_a_module_that_does_not_run_is_refused():
     with pytest.raises(InputError, match="does not run in float64"):
-        rehearse(nn.Linear(3, 2), (image(2, 4),), {})
+        trace_run(nn.Linear(3, 2), (image(2, 4),), {})
 
 
 def test_tensors_are_found_in_containers():

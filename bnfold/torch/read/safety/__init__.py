@@ -1,1 +1,1 @@
-"""What a file of PyTorch may contain before anything in it is read."""
+"""What a PyTorch file may contain, checked before it is read."""

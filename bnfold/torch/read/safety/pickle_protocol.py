@@ -1,8 +1,8 @@
-"""Pickle protocols 4 and 5, as `torch.save(..., pickle_protocol=4)` writes them, in the words of protocol 2.
+"""Pickle protocols 4 and 5, as `torch.save(..., pickle_protocol=4)` writes them, translated to protocol 2.
 
 PyTorch's weights-only unpickler reads protocol 2 alone, in which the names of classes are written out. Later
 ones put a name together from two strings on the stack. Where these stand right before, which is how every
-pickler writes them, the name is plain and can be written out; whatever else is newer is left to be refused.
+pickler writes them, the name is known and can be written out; anything else that is newer will be refused.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import BinaryIO
 _STRINGS = ("SHORT_BINUNICODE", "BINUNICODE")
 _GETS = ("BINGET", "LONG_BINGET")
 _NAME = re.compile(r"[\w.]+")
-_NEWEST = 2  # but for EMPTY_SET, which the weights-only unpickler knows
+_NEWEST = 2  # except EMPTY_SET, which the weights-only unpickler knows
 
 
 @contextlib.contextmanager
 def lowered(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """Give the zip archive in `stream` with its pickle in protocol 2; `stream` itself where it is.
+    """Yield the zip archive in `stream` with its pickle in protocol 2; `stream` itself if it already is.
 
     Args:
         stream: An archive by `torch.save`, which [`entries`][bnfold.torch.read.archive.entries] has passed.
 
     Raises:
-        pickle.UnpicklingError: The pickle holds what protocol 2 has no words for.
+        pickle.UnpicklingError: The pickle holds what protocol 2 cannot express.
     """
     with zipfile.ZipFile(stream) as archive:
         name = next(entry for entry in archive.namelist() if entry.endswith("data.pkl"))
@@ -56,7 +56,7 @@ class _Translation:
         self._data = data
         self._memoized = 0
         self._texts: dict[int, str] = {}  # strings in the memo, which may never be written there
-        self._held: list[tuple[str, bytes]] = []  # strings that a STACK_GLOBAL may turn out to want
+        self._held: list[tuple[str, bytes]] = []  # strings that a STACK_GLOBAL may need
 
     def __iter__(self) -> Iterator[bytes]:
         opcodes = list(pickletools.genops(self._data))
@@ -86,7 +86,7 @@ class _Translation:
         elif name == "STACK_GLOBAL":
             names = [text for text, _ in self._held]
             if len(names) != 2 or not all(map(_NAME.fullmatch, names)):
-                raise pickle.UnpicklingError("a class whose name is put together")
+                raise pickle.UnpicklingError("a class whose name is computed")
             self._held.clear()
             yield pickle.GLOBAL + "".join(f"{text}\n" for text in names).encode()
         elif opcode.proto > _NEWEST and name != "EMPTY_SET":

@@ -1,18 +1,17 @@
-"""Which classes a pickle may name, and what to tell the user about the others.
+"""Which classes a pickle may name, and what to say about the others.
 
 The guard itself is PyTorch's weights-only unpickler: it looks names up in a table, never by importing them,
 and calls nothing that is not in the table. This module fills the table, for one load at a time:
 
-- torch.nn's own layer classes, which do nothing when made but hold tensors and numbers;
-- the activation functions of torch.nn.functional that its layers keep as attributes, which compute and do
-  nothing else;
+- torch.nn's own layer classes, which only hold tensors and numbers when they are created;
+- the activation functions of torch.nn.functional that its layers keep as attributes, which only compute;
 - classes that the caller allowed by name. A class can be called with anything that the file says, so only
   these can be allowed: subclasses of nn.Module, enumerations, dataclasses, and other classes from outside
-  Python's standard library and torch's machinery. **Functions never can**, but for two of NumPy's, which
+  Python's standard library and torch's machinery. **Functions never can**, except two of NumPy's, which
   make numbers and arrays. Allowing a class imports its module, which runs that module's code: allow what you
   would import.
 
-The scan for names is for the message alone; nothing is safer or less safe by what it finds.
+The scan for names serves the message only; safety does not depend on what it finds.
 """
 
 from __future__ import annotations
@@ -39,36 +38,24 @@ _ACTIVATIONS = (
     "celu elu gelu glu hardsigmoid hardswish hardtanh leaky_relu log_softmax logsigmoid mish relu relu6 "
     "selu sigmoid silu softmax softplus softsign tanh tanhshrink"
 )
-# torch's machinery compiles or loads code for what it is told
+# torch's machinery compiles or loads code that its arguments describe
 _MACHINERY = (
-    "torch._",
-    "torch.fx",
-    "torch.jit",
-    "torch.export",
-    "torch.package",
-    "torch.utils.cpp_extension",
+    *("torch._", "torch.fx", "torch.jit", "torch.export", "torch.package", "torch.utils.cpp_extension"),
 )
-# parts of the standard library that hold data and no more
-_DATA_ONLY = {"argparse.Namespace", "types.SimpleNamespace", "collections.deque", "pathlib.PosixPath"}
-_DATA_ONLY |= {
-    "pathlib.PurePosixPath",
-    "datetime.date",
-    "datetime.datetime",
-    "fractions.Fraction",
-    "uuid.UUID",
+# parts of the standard library that only hold data
+_DATA_ONLY = {
+    *("argparse.Namespace", "types.SimpleNamespace", "collections.deque", "fractions.Fraction", "uuid.UUID"),
+    *("pathlib.PosixPath", "pathlib.PurePosixPath", "datetime.date", "datetime.datetime"),
 }
-# functions that make a number or an array of NumPy's and do nothing else; a checkpoint's best score is one
+# functions that only make a NumPy number or array; a checkpoint's best score is one
 _DATA_FUNCTIONS = {
-    "numpy._core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct",
+    f"numpy.{core}.multiarray.{name}" for core in ("_core", "core") for name in ("scalar", "_reconstruct")
 }
 _STANDARD = sys.stdlib_module_names | {"__builtin__", "posix", "nt"}
 
 
 def torch_globals() -> list[Global]:
-    """torch.nn's layer classes and activation functions, each with the name that a pickle knows it by."""
+    """torch.nn's layer classes and activation functions, each with its name in a pickle."""
     found: dict[str, Callable[..., Any]] = {}
     pending: list[type[nn.Module]] = [nn.Module]
     while pending:
@@ -95,27 +82,27 @@ def allowed_globals(names: Iterable[str]) -> list[Global]:
 def _allowed(name: str) -> Callable[..., Any]:
     module, _, attribute = name.rpartition(".")
     if refusal := _never(name):
-        raise UnsafePickleError(f"{name} cannot be allowed: {refusal}.", "Take that --allow away.")
+        raise UnsafePickleError(f"{name} cannot be allowed: {refusal}.", "Remove that --allow.")
     if not module or not attribute.isidentifier():
-        raise UnsafePickleError(f"--allow {name} is no full class name.", "Write --allow pkg.module.Class")
+        raise UnsafePickleError(f"--allow {name} is not a full class name.", "Write --allow pkg.module.Class")
     try:
         with from_here():
             found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # the import runs the user's code, which can raise anything
         raise UnsafePickleError(
             f"{name} could not be imported: {reason(error)}.",
-            "Stand in the folder that holds it, or install its package.",
+            "Run this in the folder that holds it, or install its package.",
         ) from error
     if name in _DATA_FUNCTIONS:
         return found
     if not isinstance(found, type):
         raise UnsafePickleError(
             f"{name} is a function, not a class; calling it from a file could do anything.",
-            "Take that --allow away. Only classes can be allowed.",
+            "Remove that --allow. Only classes can be allowed.",
         )
     home = f"{found.__module__}.{found.__qualname__}"
-    if refusal := _never(home):  # an alias must not be a way around
-        raise UnsafePickleError(f"{name} is {home}, and cannot be allowed: {refusal}.", "Take it away.")
+    if refusal := _never(home):  # an alias must not bypass the rule
+        raise UnsafePickleError(f"{name} is {home}, and cannot be allowed: {refusal}.", "Remove it.")
     return found
 
 
@@ -123,7 +110,7 @@ def _never(name: str) -> str:
     """Why `name` can never be allowed; `""` if a class of that name could be."""
     module = name.rpartition(".")[0]
     if module == "__main__":
-        return "it was defined in a script, and cannot be found from outside of it"
+        return "it was defined in a script, and cannot be found from outside it"
     if name not in _DATA_ONLY and (module.partition(".")[0] in _STANDARD or not module):
         return "no model needs it, and it can do more than hold data"
     if name.startswith(_MACHINERY):
@@ -138,12 +125,12 @@ def names_in(stream: BinaryIO, pickles: int = 1) -> list[str]:
         for _ in range(pickles):
             names |= dict.fromkeys(_names_in_one(stream))
     except (ValueError, EOFError, IndexError):
-        pass  # what was found so far is what the message can tell; whoever unpickles reports the damage
+        pass  # the message lists what was found so far; the unpickler reports the damage
     return list(names)
 
 
 def _names_in_one(stream: BinaryIO) -> Iterator[str]:
-    """Follow the strings of one pickle, on its stack and in its memo, as far as names are made of them."""
+    """The names in one pickle, from the strings on its stack and in its memo."""
     strings: list[str] = []
     memo: list[str | None] = []
     last: str | None = None
@@ -172,13 +159,13 @@ def names_in_archive(stream: BinaryIO) -> list[str]:
 
 
 def unknown(names: Iterable[str], allowed: Iterable[str]) -> list[str]:
-    """Those of `names` that neither torch's unpickler nor this module nor the caller allows."""
+    """The `names` that neither torch's unpickler nor this module nor the caller allows."""
     known = set(allowed) | _torch_defaults() | {name for _, name in torch_globals()}
     return [name for name in names if name not in known]
 
 
 def dangerous(names: Iterable[str]) -> list[str]:
-    """Those of `names`, none of them known, that could not be allowed either."""
+    """The unknown `names` that could not be allowed either."""
     return [name for name in names if _never(name)]
 
 
@@ -222,10 +209,11 @@ def refusal(path: str, names: Sequence[str], allowed: Iterable[str], detail: str
 
 def _torch_defaults() -> set[str]:
     """Names that torch's weights-only unpickler knows by itself, and those that this process registered."""
-    from torch import _weights_only_unpickler as unpickler  # no public list; used for messages alone
+    from torch import _weights_only_unpickler as unpickler
 
     registered = torch.serialization.get_safe_globals()
-    return set(unpickler._get_allowed_globals()) | {
+    own = unpickler._get_allowed_globals()  # noqa: SLF001  # no public list has them; for messages only
+    return set(own) | {
         entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
         for entry in registered
     }

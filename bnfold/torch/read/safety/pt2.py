@@ -3,8 +3,8 @@
 `torch.export.load` trusts its file: where a tensor is not weights-only loadable it unpickles it fully; it
 unpickles custom objects; it evaluates the text of symbolic sizes through sympy, which is Python's `eval`; it
 looks operators up by any dotted name below `torch` (`torch.os.system` is one) and generates Python source
-from the names of values; it loads compiled libraries. A file that a real export writes needs none of this, so
-here is what such a file looks like, and everything else is refused. While it is loaded, torch's own switch
+from the names of values; it loads compiled libraries. A file that a real export writes needs none of this:
+this module describes such a file and refuses everything else. While it is loaded, torch's own switch
 that forces weights-only unpickling is on as well.
 """
 
@@ -139,7 +139,7 @@ def _graph(key: str, value: Any) -> None:
 
 
 def _tree(key: str, value: Any) -> None:
-    """The structure of inputs and outputs; contexts are JSON within JSON, and two kinds of them import."""
+    """The structure of inputs and outputs; contexts are nested JSON, and two kinds import modules."""
     if key in ("__enum__", "fqn") or key.startswith("default_factory"):
         raise _UnexpectedError("a container that imports a module")
     if key == "context" and isinstance(value, str):
@@ -152,7 +152,7 @@ def _check_expression(text: str) -> None:
     try:
         nodes = list(ast.walk(ast.parse(text, mode="eval")))
     except SyntaxError:
-        raise _UnexpectedError(f"a size {text!r} that is no expression") from None
+        raise _UnexpectedError(f"a size {text!r} that is not an expression") from None
     for node in nodes:
         ok = isinstance(node, _EXPRESSION)
         if isinstance(node, ast.Call):
@@ -170,7 +170,7 @@ def _check_expression(text: str) -> None:
 
 @contextlib.contextmanager
 def weights_only() -> Iterator[None]:
-    """Make every `torch.load` in the block weights-only, also where its caller asks for the contrary."""
+    """Make every `torch.load` in the block weights-only, even if its caller asks for the opposite."""
     names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
     before = {name: os.environ.pop(name, None) for name in names}
     os.environ[names[0]] = "1"

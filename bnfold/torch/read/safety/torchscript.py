@@ -1,7 +1,7 @@
 """What an archive by `torch.jit.save` may hold, checked before `torch.jit.load` sees it.
 
-TorchScript is a language of its own, and its interpreter runs no Python. Two of its operators write files or
-map them into memory, though, others reach for the network, and a class's `__setstate__` runs while the file
+TorchScript is a separate language, and its interpreter runs no Python. Two of its operators write files or
+map them into memory, though, others access the network, and a class's `__setstate__` runs while the file
 is loaded. So the code is parsed (its syntax is Python's) and searched for them; operators and classes of
 extensions are refused. Its pickles are read by the same interpreter, which knows tensors and the archive's
 own classes; one that names anything else was put there for another reader, and the file is refused.
@@ -31,7 +31,7 @@ _EXTENSION = "__torch__.torch.classes"
 
 
 def check(stream: BinaryIO, path: str) -> None:
-    """Refuse the archive in `stream` unless its code computes and does nothing else.
+    """Refuse the archive in `stream` unless its code only computes.
 
     Args:
         stream: The archive, which [`entries`][bnfold.torch.read.archive.entries] has passed.

@@ -11,43 +11,42 @@ from typing import Any, BinaryIO
 import torch
 
 from bnfold.errors import ModelError, reason
-from bnfold.options import LoadRequest
+from bnfold.options import Reading
 from bnfold.torch.read.importing import from_here
 from bnfold.torch.read.safety import pickle_protocol, pickles
 
-# A file from before PyTorch 1.6 is a row of pickles: a magic number, a version, the system, the object, the
-# keys of its storages; then the storages themselves.
-_LEGACY_PICKLES = 5
-
+# A file from before PyTorch 1.6 is a sequence of pickles: a magic number, a version, the system, the object,
+# the keys of its storages; then the storages themselves.
+OLD_FORMAT_PICKLES = 5
 
 SAVE_WHOLE = (
     "Save the whole model: torch.save(model, path), or torch.export.save(torch.export.export(...), path)."
 )
 
 
-def unpickle(stream: BinaryIO, request: LoadRequest, rows: int = 0) -> Any:
-    """Load `stream`, a zip archive or a row of `rows` pickles, with torch.nn's and the allowed classes."""
-    path, allow = request.path, request.allow
-    if request.trust:
-        return _trusted(lambda: torch.load(stream, map_location="cpu", weights_only=False), stream, path)
+def unpickle(stream: BinaryIO, path: str, reading: Reading, count: int = 0) -> Any:
+    """Load `stream`, a zip archive or a sequence of `count` pickles, with torch.nn's and allowed classes."""
+    allow = reading.allow
+    if reading.trust:
+        return trusted(lambda: torch.load(stream, map_location="cpu", weights_only=False), stream, path)
     ours = pickles.torch_globals() + pickles.allowed_globals(allow)
     registered = torch.serialization.get_safe_globals()  # these must stay when the block ends
     extra: list[Callable[..., Any] | pickles.Global] = [one for one in ours if one not in registered]
     stream.seek(0)
-    names = pickles.names_in(stream, rows) if rows else pickles.names_in_archive(stream)
+    names = pickles.names_in(stream, count) if count else pickles.names_in_archive(stream)
     try:
         if pickles.dangerous(pickles.unknown(names, allow)):
-            raise pickle.UnpicklingError  # torch's own guard would say the same, and is not asked
+            raise pickle.UnpicklingError  # torch's own guard would refuse it too
         stream.seek(0)
         with (
-            contextlib.nullcontext(stream) if rows else pickle_protocol.lowered(stream) as plain,
+            contextlib.nullcontext(stream) if count else pickle_protocol.lowered(stream) as plain,
             torch.serialization.safe_globals(extra),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # about how old the file is
             return torch.load(plain, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if rows and not pickles.dangerous(pickles.unknown(names, allow)):
+        if count and not pickles.dangerous(pickles.unknown(names, allow)):
             raise ModelError(
                 f"{path} is in PyTorch's format before 1.6, which holds no module that can be loaded safely.",
                 "If you trust it: torch.save(torch.load(path, weights_only=False), other), and give other."
@@ -60,8 +59,8 @@ def unpickle(stream: BinaryIO, request: LoadRequest, rows: int = 0) -> Any:
         ) from error
 
 
-def _trusted(read: Callable[[], Any], stream: BinaryIO, path: str) -> Any:
-    """Whatever the file makes, with all that it runs on the way; the user has said that it may."""
+def trusted(read: Callable[[], Any], stream: BinaryIO, path: str) -> Any:
+    """Read a file that may run any code, as the user has allowed."""
     stream.seek(0)
     try:
         with from_here(), warnings.catch_warnings():
@@ -70,7 +69,7 @@ def _trusted(read: Callable[[], Any], stream: BinaryIO, path: str) -> Any:
     except Exception as error:  # the file's own code
         raise ModelError(
             f"{path} could not be read: {type(error).__name__}: {reason(error)}.",
-            "Stand in the folder that its modules are imported from, or save it again.",
+            "Run this in the folder that its modules are imported from, or save it again.",
         ) from error
 
 
@@ -80,11 +79,11 @@ def _detail(error: BaseException) -> str:
     return next((line.strip().rstrip(".") for line in text.splitlines() if line.strip()), "it is damaged")
 
 
-def plain_pickle(stream: BinaryIO, request: LoadRequest) -> Any:
-    """What `pickle.dump(...)` wrote: there is no safe way to load it, but its names can be told."""
-    if request.trust:
-        return _trusted(lambda: pickle.load(stream), stream, request.path)
+def plain_pickle(stream: BinaryIO, path: str, reading: Reading) -> Any:
+    """What `pickle.dump(...)` wrote: there is no safe way to load it, but its names can be listed."""
+    if reading.trust:
+        return trusted(lambda: pickle.load(stream), stream, path)
     names = pickles.names_in(stream)
-    if pickles.unknown(names, request.allow):
-        raise pickles.refusal(request.path, names, request.allow, "")
-    raise ModelError(f"{request.path} is a plain pickle, not written by torch.save.", SAVE_WHOLE)
+    if pickles.unknown(names, reading.allow):
+        raise pickles.refusal(path, names, reading.allow, "")
+    raise ModelError(f"{path} is a plain pickle, not written by torch.save.", SAVE_WHOLE)

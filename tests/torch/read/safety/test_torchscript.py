@@ -113,7 +113,7 @@ def test_a_pickle_inside(scripted: Path, tmp_path: Path, where: str) -> None:
 
 
 def test_code_that_is_none(scripted: Path, tmp_path: Path) -> None:
-    path = rewrite(scripted, tmp_path / "m.pt", in_code("this is no code"))
+    path = rewrite(scripted, tmp_path / "m.pt", in_code("this is not code"))
     with pytest.raises(ModelError, match="damaged"):
         bt.load(path)
 

@@ -2,7 +2,7 @@
 # make demo      export the trained ConvNet, then measure its accuracy before and after
 # make test      the test suite
 # make lint      ruff and mypy
-# make bench     time whole processes beside other tools, into docs/speed.md (needs 20 GB of disk)
+# make bench     time whole processes next to other tools, into docs/speed.md (needs 20 GB of disk)
 # make clean     remove what the others made
 
 PYTHON ?= python3
@@ -27,7 +27,7 @@ demo: $(STAMP)
 	$(BIN)/bnfold export models/convnet.pt -o out/convnet.onnx --input-shape 1x1x32x32 --json out/convnet.json
 	$(BIN)/python -m models.accuracy models/convnet.pt out/convnet.onnx
 
-# One thread a worker: two workers on two cores, and no test waits for another's threads.
+# One thread per worker: two workers on two cores, and no test waits for another's threads.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 

@@ -1,1 +1,1 @@
-"""Measurements of bnfold beside its neighbours; part of the sources, not of the installed package."""
+"""Measurements of bnfold next to similar tools; part of the sources, not of the installed package."""

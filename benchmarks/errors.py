@@ -2,7 +2,7 @@
 
     python -m benchmarks.errors [FILE ...] [--samples N] [--markdown FILE]
 
-Files are ONNX models or PyTorch files that need no further word; without any, the trained networks of models/
+Files are ONNX models or PyTorch files that need no options; without any, the trained networks of models/
 are taken. Exits with 1 if a fold is not right.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import bnfold
 from bnfold.files.atomic import replacing
+from bnfold.options import Reading
 from bnfold.pipeline.read import read_model
 from bnfold.system.environment import environment
 
@@ -48,12 +49,12 @@ NOTE = (
 
 
 def rows(path: Path, input_shape: str | None, samples: int) -> Iterator[tuple[str, ...]]:
-    """The lines of one model, one an optimizer setting.
+    """The lines of one model, one per optimizer setting.
 
     Raises:
         SystemExit: The fold is not right.
     """
-    source = read_model(path, input_shape=input_shape)
+    source = read_model(path, Reading(input_shape=input_shape))
     result = bnfold.validate(source.model, bnfold.fold(source.model).model, samples=samples, oracle="on")
     if not result.passed:
         raise SystemExit("\n".join(result.failures))

@@ -1,4 +1,4 @@
-"""How long `bnfold export` takes beside a bare `torch.onnx.export`, both as whole processes.
+"""How long `bnfold export` takes compared with a bare `torch.onnx.export`, both as whole processes.
 
     python -m benchmarks.export [--rounds N] [--limit RATIO]
 
@@ -48,7 +48,7 @@ def commands(source: Path, folder: Path) -> dict[str, list[str]]:
             *(sys.executable, "-c", _BARE.format(shape=", ".join(map(str, SHAPE))), str(source), str(bare))
         ],
         "bnfold export": [
-            *(sys.executable, "-m", "bnfold_cli", "export", str(source), "-o", str(ours), "--quiet"),
+            *(sys.executable, "-m", "bnfold", "export", str(source), "-o", str(ours), "--quiet"),
             *("--input-shape", "x".join(map(str, SHAPE)), "--no-validate", "--no-bench"),
             *(word for name in allowed for word in ("--allow", name)),
         ],

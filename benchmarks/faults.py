@@ -59,7 +59,7 @@ MODEL_NOTE = (
     "Two figures in a cell are those with the optimizer off and at its default. Errors are the largest of an "
     "output, relative to its scale, to the float64 oracle, in the run nearest to its bound; the ratio "
     "is that of the root-mean-square errors of all runs. The bound is infinite where the network itself "
-    "amplifies rounding a thousand times: there only the values on the way decide. The last two columns tell "
+    "amplifies rounding a thousand times: there only the values on the way decide. The last two columns give "
     "the largest error by bound among these, and where it is."
 )
 
@@ -164,7 +164,7 @@ def given(paths: Iterable[Path]) -> Iterator[tuple[Acquittal, Trial | None]]:
 
 
 def fault_rows(trials: Sequence[Trial]) -> Iterator[tuple[str, ...]]:
-    """One row a kind of fault, and one for all."""
+    """One row per kind of fault, and one for all."""
     for kind in (*FAULTS, "all"):
         these = [trial for trial in trials if kind in ("all", trial.kind)]
         margins = [trial.margin for trial in these if trial.margin is not None]
@@ -180,7 +180,7 @@ def fault_rows(trials: Sequence[Trial]) -> Iterator[tuple[str, ...]]:
 
 
 def fold_rows(acquittals: Sequence[Acquittal]) -> Iterator[tuple[str, ...]]:
-    """One row a group of right folds."""
+    """One row per group of right folds."""
     for group in dict.fromkeys(acquittal.group for acquittal in acquittals):
         these = [acquittal for acquittal in acquittals if acquittal.group == group]
         margins = sorted(figure for one in these for figure in one.margins) or [0.0]
@@ -196,7 +196,7 @@ def fold_rows(acquittals: Sequence[Acquittal]) -> Iterator[tuple[str, ...]]:
 
 
 def model_rows(acquittals: Sequence[Acquittal]) -> Iterator[tuple[str, ...]]:
-    """One row a given model and output: figures with the optimizer off, and at its default."""
+    """One row per given model and output: figures with the optimizer off, and at its default."""
     for one in acquittals:
         checks = [check for check in one.validation.checks if check.error is not None]
         for output in dict.fromkeys(check.output for check in checks):

@@ -1,9 +1,9 @@
-"""A program of its own: run a command, and say how long it took and how much memory it held at most.
+"""A separate program: run a command, and say how long it took and how much memory it held at most.
 
-It is started by its path, imports nothing but what starting a process takes, and stays small, which is its
-whole purpose: Linux hands the peak of a process on to what it executes, so that a large parent would be
-measured instead of a small child. What the command prints goes nowhere, its complaints come through. The
-answer is one line: seconds, kilobytes, exit code (negative for a signal).
+It is started by its path and imports only what starting a process needs, so that it stays small: Linux passes
+the peak memory of a process on to what it executes, and a large parent would be measured instead of a small
+child. What the command prints is discarded; its error messages pass through. The answer is one line: seconds,
+kilobytes, exit code (negative for a signal).
 """
 
 import os

@@ -1,9 +1,9 @@
-"""BatchNorms that bnfold and its neighbours leave, and whether what they write computes the same.
+"""BatchNorms that bnfold and similar tools leave, and whether what they write computes the same.
 
     python -m benchmarks.neighbours MODELS_DIR [NAME ...] [--markdown FILE]
 
-Needs the extra `benchmarks`; a tool that is not installed is left out and said so. Exits with 1 if bnfold's
-file fails or disagrees with the original; what others do is reported and judged by nobody.
+Needs the extra `benchmarks`; a tool that is not installed is left out and listed. Exits with 1 if bnfold's
+file fails or disagrees with the original; what the other tools do is only reported.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NOTE = (
     "Each tool's column is what it leaves, then the relative error max|a − b| / max|a| of its file against "
     "the original, both in ONNX Runtime with its optimizer off, on one seeded standard normal input with "
     "symbolic dimensions at 2; more than {tolerance:.0e} is called wrong. BatchNormalization nodes are "
-    "counted in all graphs and functions; behind a plus sign stand scales per channel that are written as "
+    "counted in all graphs and functions; after a plus sign stand scales per channel that are written as "
     "Mul or Div. The last column is the number of nodes before and after bnfold, Constant nodes left out."
 )
 
@@ -75,7 +75,7 @@ class Outcome:
     Attributes:
         count: What it left; None where it wrote nothing that can be read.
         error: Relative error against the original; None where nothing was compared.
-        problem: Why the file is no good, as a sentence; None where it is good.
+        problem: What is wrong with the file, as a sentence; None where it is good.
     """
 
     count: Count | None = None
@@ -116,7 +116,7 @@ class Row:
 
 
 def count(model: ir.Model) -> Count:
-    """Count the BatchNorms of a model, called so or not, and its nodes."""
+    """Count the nodes of a model, its BatchNorms, and those written as other operators."""
     facts = Facts(model)
     everywhere = tuple(scopes(model))
     found = (chain for scope in everywhere for chain in chains(scope, facts, ()))
@@ -128,7 +128,7 @@ def count(model: ir.Model) -> Count:
 
 
 def measure(path: Path, tools: Sequence[Tool], time_limit: float = TIME_LIMIT) -> Row:
-    """Run every tool on one file, each in a process of its own, and judge what it wrote.
+    """Run every tool on one file, each in its own process, and judge what it wrote.
 
     Raises:
         BnfoldError: ONNX Runtime cannot run the original.
@@ -211,7 +211,7 @@ def markdown(rows: Sequence[Row], tools: Sequence[Tool], command: str) -> str:
 
 
 def problems(rows: Sequence[Row]) -> list[str]:
-    """One line for every file that is no good."""
+    """One line for every file that is wrong."""
     return [
         f"{row.name}, {name}: {outcome.problem}"
         for row in rows

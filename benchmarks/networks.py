@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-_CHUNK = 2**22  # numbers that are drawn at once for a weight that goes to a file of its own
+_CHUNK = 2**22  # numbers that are drawn at once for a weight that goes to a separate file
 _LARGEST = 2**28  # bytes of a weight of `large`, at most
 
 
@@ -59,7 +59,7 @@ class Network:
         return value
 
     def constant(self, array: np.ndarray) -> str:
-        """An initializer; its name comes back."""
+        """Add an initializer and return its name."""
         name = f"c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(array, name))
         return name
@@ -76,7 +76,7 @@ class Network:
         return array
 
     def vector(self, channels: int) -> str:
-        """An initializer of small numbers, one a channel."""
+        """An initializer of small numbers, one per channel."""
         return self.constant(self.rng.normal(0, 0.1, channels).astype(np.float32))
 
     def conv(
@@ -206,7 +206,7 @@ def large(path: Path, gigabytes: float) -> list[tuple[int, ...]]:
     All have the same size, of 256 MiB at most, and there are at least eight.
 
     Args:
-        path: Of the model; the weights go to `NAME.data` beside it.
+        path: Of the model; the weights go to `NAME.data` next to it.
         gigabytes: 10⁹ bytes of weights, as nearly as sizes divisible by 16 allow.
 
     Returns:
@@ -236,14 +236,14 @@ def _written(net: Network, data: BinaryIO, *shape: int) -> str:
     total, offset = math.prod(shape), data.tell()
     for begin in range(0, total, _CHUNK):
         data.write(net.drawn(min(_CHUNK, total - begin), math.prod(shape[1:])).data)
-    told = {"location": Path(data.name).name, "offset": str(offset), "length": str(4 * total)}
+    entries = {"location": Path(data.name).name, "offset": str(offset), "length": str(4 * total)}
     tensor = TensorProto(
         name=f"c{len(net.constants)}",
         data_type=TensorProto.FLOAT,
         dims=shape,
         data_location=TensorProto.EXTERNAL,
     )
-    for key, value in told.items():
+    for key, value in entries.items():
         tensor.external_data.add(key=key, value=value)
     net.constants.append(tensor)
     return tensor.name
@@ -271,7 +271,7 @@ def nasnetalarge(size: int = 331) -> onnx.ModelProto:
         for _ in range(5):
             x, before = _cell(net, x, _projected(net, before, width), width), x
         if reduce:
-            # the first cell behind a reduction looks back past the last normal cell
+            # the first cell after a reduction looks back past the last normal cell
             x, before = _reduction(net, x, before, 2 * width), before
     x = net.relu(x)
     return net.model(net.gemm(net.average(x), 1000))
@@ -296,7 +296,7 @@ def _separable(
 
 
 def _same(net: Network, x: Value, kernel: int, stride: int, value: float = 0.0) -> Value:
-    """Pad as TensorFlow does: to as many windows as strides begin, the odd one behind."""
+    """Pad as TensorFlow does: to as many windows as strides begin, the odd one at the end."""
     side = x.size[0]
     missing = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
     return net.pad(x, missing // 2, missing - missing // 2, value)

@@ -24,7 +24,7 @@ def replaced(page: str, text: str) -> str:
     """The page with what stands between the marks replaced.
 
     Raises:
-        ValueError: It has not both marks.
+        ValueError: It does not have both marks.
     """
     begin, end = page.index(MARKS[0]) + len(MARKS[0]), page.index(MARKS[1])
     return f"{page[:begin]}\n\n{text}\n\n{page[end:]}"

@@ -56,7 +56,7 @@ def run(command: Sequence[str], time_limit: float = TIME_LIMIT) -> Usage:
     """Run a command in the project's root and measure it.
 
     Python may keep the modules that it compiles, as it does for users; where that is switched off, every
-    process would compile bnfold's again, and those of other tools, which came compiled, not.
+    process would compile bnfold's again, but not those of other tools, which were installed compiled.
 
     Raises:
         ProcessFailedError: It failed, or took too long and was ended.

@@ -1,8 +1,8 @@
-"""How fast, and how small in memory, `bnfold fold` is beside other tools and beside `cp`: whole processes.
+"""How fast, and how small in memory, `bnfold fold` is next to other tools and to `cp`: whole processes.
 
     python -m benchmarks.speed [NETWORK ...] [--python PATH] [--rounds N] [--large GB] [--page FILE]
 
-In every round each tool folds the same file once, in an order drawn anew, each as a process of its own: the
+In every round each tool folds the same file once, in a new random order, each as its own process: the
 start of the interpreter counts, and so does every byte that is resident. A large generated model with
 external data is compared with `cp`, and two long chains of nodes with each other. Exits with 1 if a limit is
 missed, or if bnfold's file does not compute what the original computes.
@@ -45,7 +45,7 @@ OURS, RIVAL, COPY, FLUSHED = "bnfold fold", "ONNX Runtime", "cp", "cp, then sync
 LIMITS = {"resnet50": (1.2, 0.5), "vgg11_bn": (0.4, 0.25), "nasnetalarge": (0.8, 0.35)}
 """Multiples of ONNX Runtime's seconds and peak memory that bnfold may take."""
 LARGE_LIMIT = 2.0  # times cp's seconds
-LARGE_MEMORY = 400.0  # MB beside the largest weight
+LARGE_MEMORY = 400.0  # MB in addition to the largest weight
 CHAIN_LIMIT = 2.3  # times the seconds, for twice the nodes
 HEADER = ("tool", "seconds", f"{RIVAL}'s ×", "peak memory, MB", f"{RIVAL}'s ×", "BatchNorms left")
 LARGE_HEADER = ("process", "source", "seconds", "cp's ×", "peak memory, MB")
@@ -53,16 +53,16 @@ CHAIN_HEADER = ("nodes", "seconds", "×", "peak memory, MB", "BatchNorms left")
 NOTE = (
     "Seconds are those of the whole process, from its start to its end; peak memory is the most that was "
     "resident, mapped files included. Figures are medians of {rounds} rounds, with the least and the most "
-    "behind them; ratios are taken within a round. In a round every tool runs once, in random order, when "
+    "after them; ratios are taken within a round. In a round every tool runs once, in random order, when "
     "what the one before wrote is removed and the disk is idle; the file to read is in the page cache, "
     "unless it says cold. bnfold flushes its file to the disk before it gives it its name, the others do "
     "not. ONNX Runtime is its offline optimizer at its basic level. The networks have their real layers "
     "and random numbers. BatchNorms left are BatchNormalization nodes. What bnfold wrote was run in ONNX "
-    "Runtime beside the original, with its optimizer off."
+    "Runtime along with the original, with its optimizer off."
 )
 LARGE_NOTE = (
     "{count} weights of {megabytes:.0f} MB each in one file, each in a Conv or a Gemm that a "
-    "BatchNormalization follows, so that every one of them is computed anew. Cold: the pages of what is read "
+    "BatchNormalization follows, so that every one of them is computed. Cold: the pages of what is read "
     "were dropped from the system's cache just before (`posix_fadvise`); what a virtual machine's host keeps "
     "is out of reach."
 )
@@ -85,7 +85,7 @@ class Section:
 
 def ours(source: Path, *, cold: bool = False) -> Contestant:
     """What a user types."""
-    words = [sys.executable, "-m", "bnfold_cli", "fold", str(source), "-o"]
+    words = [sys.executable, "-m", "bnfold", "fold", str(source), "-o"]
     return Contestant(OURS, source, lambda target: [*words, str(target)], cold)
 
 
@@ -139,7 +139,7 @@ def counted(contestant: Contestant, target: Path) -> tuple[int | None, str]:
 
 
 def apart(work: Callable[..., ResultT], *arguments: object) -> ResultT:
-    """Do some work in a process of its own, which gives its memory back."""
+    """Do some work in its own process, which gives its memory back."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
@@ -196,7 +196,7 @@ def network_section(name: str, python: Path, rounds: int, folder: Path) -> Secti
 
 
 def large_section(gigabytes: float, rounds: int, folder: Path) -> Section:
-    """Time bnfold on a large model beside `cp`, cold and warm."""
+    """Time bnfold and `cp` on a large model, cold and warm."""
     source = folder / "large.onnx"
     _say(f"Making a model of {gigabytes:g} GB …")
     sizes = [math.prod(dims) * 4e-6 for dims in apart(networks.large, source, gigabytes)]
@@ -207,12 +207,12 @@ def large_section(gigabytes: float, rounds: int, folder: Path) -> Section:
     rows, failures = [], problems(scores)
     for score in scores:
         state, baseline = ("cold", scores[0]) if score.contestant.cold else ("warm", scores[2])
-        beside = score.megabytes.median - max(sizes) if score.usages else math.nan
+        rest = score.megabytes.median - max(sizes) if score.usages else math.nan
         rows.append((score.contestant.name, state, *_seconds_and_memory(score, baseline)))
         if score.contestant.name == OURS:
             failures += missed(f"large, {state}: cp's seconds", score.of(baseline, _seconds), LARGE_LIMIT)
-            if beside > LARGE_MEMORY:
-                failures.append(f"large, {state}: {beside:.0f} MB beside the largest weight.")
+            if rest > LARGE_MEMORY:
+                failures.append(f"large, {state}: {rest:.0f} MB in addition to the largest weight.")
     note = LARGE_NOTE.format(count=len(sizes), megabytes=max(sizes))
     title = f"### {sum(sizes) / 1e3:.1f} GB with external data"
     return Section([title, "", note, "", *markdown_table(LARGE_HEADER, rows)], failures)

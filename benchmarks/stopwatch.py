@@ -63,7 +63,7 @@ class Pair:
 
 
 def blocks(count: int) -> onnx.ModelProto:
-    """A chain of `count` equal convolutions with a Relu behind each: work in exact proportion."""
+    """A chain of `count` equal convolutions with a Relu after each: work in exact proportion."""
     rng = np.random.default_rng(0)
     shape = [1, _CHANNELS, _SIZE, _SIZE]
     weight = rng.standard_normal((_CHANNELS, _CHANNELS, 3, 3)) / (3 * _CHANNELS**0.5)

@@ -1,9 +1,9 @@
-"""`bnfold.torch.fold` beside `torch.fx.experimental.optimization.fuse`: what is left, and is it right.
+"""`bnfold.torch.fold` compared with `torch.fx.experimental.optimization.fuse`: what is left, and is it right.
 
     python -m benchmarks.torch_fold [--page FILE]
 
 Six networks built as well-known libraries build them, and five small ones that need care. Everything is in
-float64, so that an error is a mistake and no rounding. The table replaces the one between the two marks in
+float64, so that an error is a mistake and not rounding. The table replaces the one between the two marks in
 the page, docs/torch.md. Exits with 1 if bnfold's copy of any is off by more than 1e-12.
 """
 

@@ -1,4 +1,4 @@
-"""Programs that take turns at making a file of a file, each in a process of its own."""
+"""Programs that take turns at making a file of a file, each in its own process."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Score:
 
     Attributes:
         contestant: Which one.
-        usages: One a round.
+        usages: One per round.
         left: BatchNormalization nodes in what it wrote.
-        problem: Why it has no further rounds: it failed, or its file is no good.
+        problem: Why it has no further rounds: it failed, or its file is wrong.
     """
 
     contestant: Contestant
@@ -67,7 +67,7 @@ Check = Callable[[Contestant, Path], "tuple[int | None, str]"]
 
 
 def contest(contestants: Sequence[Contestant], rounds: int, folder: Path, check: Check) -> list[Score]:
-    """Let all contestants run in every round, in an order drawn anew.
+    """Let all contestants run in every round, in a new random order.
 
     Args:
         contestants: Who runs.
@@ -84,7 +84,7 @@ def contest(contestants: Sequence[Contestant], rounds: int, folder: Path, check:
         for score in draw.sample(scores, len(scores)):
             if not score.problem:
                 _take_turn(score, folder / "written", check if number == 0 else None)
-                _tell(score, number + 1, rounds)
+                _report(score, number + 1, rounds)
     return scores
 
 
@@ -120,7 +120,7 @@ def _empty(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder)
 
 
-def _tell(score: Score, number: int, rounds: int) -> None:
+def _report(score: Score, number: int, rounds: int) -> None:
     last = score.usages[-1] if score.usages else None
     figures = f"{last.seconds:.2f} s, {last.bytes / 1e6:.0f} MB. " if last else ""
     state = ", cold" if score.contestant.cold else ""

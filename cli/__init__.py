@@ -1,4 +1,4 @@
-"""The `bnfold` command: one module a command, each loaded when it is asked for."""
+"""The `bnfold` command: one module per command, each loaded when it is used."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ import click
 
 from . import _lazy
 
-_MOMENT = 0.01  # seconds, after which a signal that came at a bad time is sent again
+_MOMENT = 0.01  # seconds, after which a signal that arrived at a bad time is sent again
 
 COMMANDS = ("export", "fold", "inspect", "validate", "bench", "explain", "doctor")
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is asked for, and words its errors."""
+    """A group that imports a command's module when the command is used, and reports its errors."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order in which a newcomer meets them."""
+        """List the commands in the order in which a new user needs them."""
         del ctx
         return list(COMMANDS)
 
@@ -40,7 +40,7 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, and give its errors their words and exit codes."""
+        """Run the command, and turn its errors into messages and exit codes."""
         try:
             with _ended_like_interrupts():
                 return super().invoke(ctx)
@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
             click.echo("\nbnfold: interrupted.", err=True)
             sent = interrupt.args[0] if interrupt.args else signal.SIGINT
             raise click.exceptions.Exit(128 + sent) from None
-        except BrokenPipeError:  # the reader has gone, as in `bnfold inspect MODEL | head`: end as it would
+        except BrokenPipeError:  # the reader has gone, as in `bnfold inspect MODEL | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(141) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -62,8 +62,8 @@ class LazyGroup(click.Group):
 class _Ended(KeyboardInterrupt):
     """A signal has asked the command to end.
 
-    A class of its own, since CPython ends itself with SIGINT where the very KeyboardInterrupt has passed
-    through code that was made of a string, as the methods of a dataclass are.
+    A subclass, since CPython kills itself with SIGINT if KeyboardInterrupt itself has passed through code
+    that was compiled from a string, such as the methods of a dataclass.
     """
 
 
@@ -71,7 +71,7 @@ class _Ended(KeyboardInterrupt):
 def _ended_like_interrupts() -> Iterator[None]:
     """Let `kill`, and a terminal that closes, end the command as Ctrl-C does: unfinished files are removed.
 
-    A signal that was to be ignored, as with nohup, still is.
+    A signal that is ignored, as with nohup, stays ignored.
     """
 
     def interrupt(sent: int, frame: FrameType | None) -> None:
@@ -83,7 +83,7 @@ def _ended_like_interrupts() -> Iterator[None]:
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows: no SIGHUP
     usual = (signal.SIG_DFL, signal.default_int_handler)
     before = {sent: signal.getsignal(sent) for sent in (getattr(signal, name) for name in names)}
-    if threading.current_thread() is not threading.main_thread():  # only there handlers may be set
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         before = {}
     taken = {sent: handler for sent, handler in before.items() if handler in usual}
     for sent in taken:
@@ -96,7 +96,7 @@ def _ended_like_interrupts() -> Iterator[None]:
 
 
 def _in_finalizer(frame: FrameType | None) -> bool:
-    """Whether an object is just being finalised: Python would print an exception there, and go on."""
+    """Whether an object is being finalised: Python would print an exception raised there, and go on."""
     while frame is not None:
         if frame.f_globals.get("__name__") == "weakref":
             return True
@@ -105,9 +105,9 @@ def _in_finalizer(frame: FrameType | None) -> bool:
 
 
 def _complain(error: Exception) -> int:
-    """Print what is wrong and how to mend it; the exit code comes back.
+    """Print what is wrong and how to fix it; return the exit code.
 
-    An error that bnfold did not raise on purpose is a defect, and says so.
+    An error that bnfold did not raise on purpose is reported as a bug.
     """
     from bnfold.errors import BnfoldError, MissingShapeError
 
@@ -117,7 +117,7 @@ def _complain(error: Exception) -> int:
             fix = f"Type: {shlex.join(['bnfold', *sys.argv[1:], *error.options])}"
     else:
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
-        fix, exit_code = "bnfold did not foresee this; please report it with what --traceback shows.", 2
+        fix, exit_code = "This is a bug in bnfold; please report it with the output of --traceback.", 2
     click.echo(f"bnfold: {problem}", err=True)
     for line in fix.splitlines():
         click.echo(f"  {line}", err=True)
@@ -142,7 +142,7 @@ def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) ->
     "show_traceback",
     is_flag=True,
     envvar="BNFOLD_TRACEBACK",
-    help="Show Python's traceback of an error, for a bug report; so does BNFOLD_TRACEBACK=1.",
+    help="Show Python's traceback of an error, for a bug report. BNFOLD_TRACEBACK=1 does the same.",
 )
 @click.option(
     "--version",
@@ -160,10 +160,10 @@ def main(show_traceback: bool) -> None:
         bnfold export model.pt --input-shape 1x3x224x224 -o model.onnx
     What would happen to each BatchNorm of an ONNX model, and why:
         bnfold inspect model.onnx
-    Why one stayed:
+    What a reason code means:
         bnfold explain BN301
 
-    Exit codes: 0, done and good; 1, the answer is no (the outputs disagree, a report does not hold any
-    more, or doctor found a problem); 2, it could not be done.
+    Exit codes: 0, success; 1, the answer is negative (the outputs disagree, a report no longer holds, or doctor
+    found a problem); 2, an error, such as a wrong option or a file that cannot be read.
     """
     del show_traceback  # LazyGroup.invoke reads it from the context

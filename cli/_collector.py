@@ -1,4 +1,4 @@
-"""Python's garbage collector, which a short process can do without."""
+"""Python's garbage collector, which a short process does not need."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 def resting() -> Iterator[None]:
     """Leave memory to reference counts.
 
-    Of what a fold lets go, next to nothing is in cycles. Looking for them again and again among all the
-    nodes, and once more when Python ends, would take a tenth of the time of a small fold.
+    A fold leaves almost no garbage in cycles. Searching all nodes for cycles again and again, and once more
+    when Python exits, would take a tenth of the time of a small fold.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""What is loaded only when it is used, so that a command starts at once."""
+"""Modules that are loaded only when they are used, so that a command starts quickly."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 
 class _Deferred(ModuleType):
-    """Stands in for a module while another imports it, and passes everything on to the real one later."""
+    """A placeholder for a module while another imports it; later it forwards to the real module."""
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is not self:
             return getattr(importlib.import_module(self.__name__), name)
         if name.startswith("__"):
-            raise AttributeError(name)  # the import system asks for some of these, and means the stand-in
+            raise AttributeError(name)  # the import system looks some of these up on the placeholder itself
 
-        # it is being imported: what is taken from it now is called later, if ever
+        # the import is still running: what it takes from here is called later, if ever
         def call(*args: Any, **options: Any) -> Any:
             return getattr(self, name)(*args, **options)
 
@@ -25,16 +25,16 @@ class _Deferred(ModuleType):
 
 
 def load_onnx_ir() -> None:
-    """Import onnx_ir without sympy, which takes longer than all the rest and which it seldom uses.
+    """Import onnx_ir without sympy, which takes longer to load than everything else and is seldom used.
 
-    It computes with symbolic sizes, and only then needs it: from then on it uses the real one. Nobody else
-    meets the stand-in, as it is gone when this returns: torch, say, imports sympy as ever.
+    onnx_ir needs sympy only to compute with symbolic sizes, and then loads the real module. The placeholder
+    is removed before this returns, so other packages, such as torch, import sympy as usual.
     """
     if "onnx_ir" in sys.modules or "sympy" in sys.modules:
         return
-    stand_in = sys.modules["sympy"] = _Deferred("sympy")
+    placeholder = sys.modules["sympy"] = _Deferred("sympy")
     try:
         importlib.import_module("onnx_ir")
     finally:
-        if sys.modules.get("sympy") is stand_in:
+        if sys.modules.get("sympy") is placeholder:
             del sys.modules["sympy"]

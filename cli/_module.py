@@ -1,9 +1,9 @@
-"""`bnfold export --to`: a PyTorch file at the end and not an ONNX file."""
+"""`bnfold export --to`: write a PyTorch file instead of an ONNX file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -14,44 +14,43 @@ if TYPE_CHECKING:
     from bnfold.torch.write_back.save import Form
 
 _SUFFIXES = {"pt2": ".folded.pt2", "module": ".folded.pt", "state_dict": ".folded.state_dict.pt"}
-_TAKEN = (
-    *("input_shape", "dtype", "arch", "arch_args", "key", "allow", "trust", "dynamic"),
-    *("merge", "keep"),
-)
-_ALLOWED = {*_TAKEN, "model", "output", "form", "json_path", "quiet", "no_bench"}
+_READING = ("input_shape", "dtype", "arch", "arch_args", "key", "allow", "trust", "dynamic")
+_ALLOWED = {*_READING, "merge", "keep", "model", "output", "form", "json_path", "quiet", "no_bench"}
 
 option = click.option(
     "--to",
     "form",
     type=click.Choice(list(_SUFFIXES)),
-    help="Write PyTorch and not ONNX: a program of torch.export, the pickled module, or its weights alone."
-    " The folded module is verified in eager mode and float64.",
+    help="Write a PyTorch file instead of ONNX: a program of torch.export, the pickled module, or only its"
+    " weights. The folded module is verified in eager mode and float64.",
 )
 
 
 def export(model: Path, output: Path | None, form: Form, json_path: Path | None, *, quiet: bool) -> None:
-    """Do the whole job and print its report; the options are those of the running command."""
+    """Do the whole job and print its report, with the options of the running command."""
     from bnfold.errors import InputError
-    from bnfold.files.file_kind import head_of
+    from bnfold.files.file_kind import kind_of
+    from bnfold.options import Reading
     from bnfold.pipeline.export_module import export_module
     from bnfold.report import module as report
 
     context = click.get_current_context()
-    told = [
+    refused = [
         f"--{name.removesuffix('_path').replace('_', '-')}"
         for name in context.params
         if name not in _ALLOWED and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     ]
-    if told:
+    if refused:
         raise InputError(
-            f"{', '.join(told)} means nothing with --to {form}.", "It is for ONNX. Leave it out."
+            f"{', '.join(refused)} has no meaning with --to {form}.", "Leave it out: it is for ONNX files."
         )
-    head_of(model)  # refuses what is no file in the usual words
+    kind_of(model)  # raises the usual error if it is not a file
     destination = output or model.with_suffix(_SUFFIXES[form])
     _terminal.check_report(json_path, model, destination)
-    options: dict[str, Any] = {name: context.params[name] for name in _TAKEN}
-    with _terminal.progress(quiet=quiet) as tell:
-        done = export_module(model, destination, form, progress=tell, **options)
+    reading = Reading(**{name: context.params[name] for name in _READING})
+    folding = {name: context.params[name] for name in ("merge", "keep")}
+    with _terminal.progress(quiet=quiet) as progress:
+        done = export_module(model, destination, form, reading, **folding, progress=progress)
     if json_path is not None:
         _terminal.write_json(report.module_document(done), json_path)
     _terminal.show(report.module_report(done), quiet=quiet, json_path=json_path)

@@ -14,11 +14,11 @@ from . import _terminal
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 FILE = click.Path(path_type=Path)
-"""A path that bnfold itself looks at, so that its message about a missing file is the same everywhere."""
+"""A path that bnfold checks itself, so that the message about a missing file is the same everywhere."""
 
 
 def _together(*options: Callable[[Any], Any]) -> Callable[[CommandT], CommandT]:
-    """Make one decorator of several; the help shows the options in this order."""
+    """Combine several decorators into one; the help shows the options in this order."""
 
     def decorate(command: CommandT) -> CommandT:
         for option in reversed(options):
@@ -34,9 +34,9 @@ output_options = _together(
         "json_path",
         type=FILE,
         metavar="FILE",
-        help="Write a report for programs, described by docs/report.schema.json; - for standard output.",
+        help="Write a JSON report for programs (schema: docs/report.schema.json); - means standard output.",
     ),
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only errors."),
 )
 
 fold_options = _together(
@@ -44,7 +44,7 @@ fold_options = _together(
         "--keep",
         multiple=True,
         metavar="NAME",
-        help="A BatchNorm, by the name that `bnfold inspect` shows, that shall stay as it is. Repeatable.",
+        help="Leave this BatchNorm as it is; NAME is what `bnfold inspect` shows. Repeatable.",
     ),
     click.option(
         "--no-merge",
@@ -52,13 +52,13 @@ fold_options = _together(
         is_flag=True,
         default=True,
         flag_value=False,
-        help="Leave parallel branches apart that could be one convolution.",
+        help="Do not merge parallel branches into one convolution.",
     ),
     click.option(
         "--inline",
         "inline_functions",
         is_flag=True,
-        help="Inline model-local functions first, so that weights that are passed to them can be folded.",
+        help="Inline model-local functions first, so that weights passed to them as arguments can be folded.",
     ),
 )
 
@@ -67,7 +67,7 @@ def _announce_trust(ctx: click.Context, option: click.Parameter, trust: bool) ->
     del option
     if trust and not ctx.resilient_parsing:
         click.echo(
-            "--trust: the file may run any code on this machine, with your rights, while it is read.",
+            "--trust: the file may run any code on this machine, with your permissions, while it is read.",
             err=True,
         )
     return trust
@@ -78,61 +78,64 @@ torch_options = _together(
         "--input-shape",
         multiple=True,
         metavar="[NAME=]SHAPE",
-        help="Shape of a PyTorch model's input, as 1x3x224x224; for several inputs once each, as x=1x3x8x8.",
+        help="Shape of a PyTorch model's input, such as 1x3x224x224. Repeat it with names for several inputs:"
+        " --input-shape image=1x3x64x64 --input-shape mask=1x64x64.",
     ),
     click.option(
         "--dtype",
         metavar="TYPE",
-        help="Type of a PyTorch model's inputs, as float16 or ids=int64,mask=bool.",
+        help="Type of a PyTorch model's inputs, such as float16, or by name: ids=int64,mask=bool.",
     ),
     click.option(
         "--arch",
         metavar="MODULE:FACTORY",
-        help="What makes the network for a file of weights (state_dict, checkpoint, safetensors), as"
-        " package.module:factory. It is imported, from this folder too, and runs: name only what you trust.",
+        help="The class or function that makes the network for a file of weights (state_dict, checkpoint,"
+        " safetensors), such as torchvision.models:resnet18. It is imported, from the current folder too, and"
+        " run: name only code that you trust.",
     ),
     click.option(
         "--arch-args",
         metavar="JSON",
-        help="""Keyword arguments of --arch, as '{"num_classes": 10}'.""",
+        help="""Keyword arguments of --arch, as a JSON object: '{"num_classes": 10}'.""",
     ),
     click.option(
         "--key",
         metavar="PATH",
-        help="Where in a checkpoint the model is, with dots, as ema.state_dict; needed if it holds several.",
+        help="Where the model is in a checkpoint, such as ema.state_dict; needed if there are several.",
     ),
     click.option(
         "--allow",
         multiple=True,
         metavar="CLASS",
-        help="A class that a .pt may use beyond torch.nn's own, as package.module.Class. Repeatable."
-        " Allow only what you trust: it is imported and runs.",
+        help="A class that a .pt file may use in addition to torch.nn's, such as package.module.Class."
+        " Repeatable. It is imported and run: allow only code that you trust.",
     ),
     click.option(
         "--trust",
         is_flag=True,
         callback=_announce_trust,
-        help="Let a .pt run ANY code on this machine, with your rights, while it is read (torch.load with"
-        " weights_only=False). Only for a file that you or somebody you trust wrote.",
+        help="Let a .pt file run ANY code on this machine, with your permissions, while it is read"
+        " (torch.load with weights_only=False). Use it only for a file that you or someone you trust wrote.",
     ),
     click.option(
         "--opset",
         type=click.IntRange(min=7),
         metavar="N",
-        help="ONNX opset that a PyTorch model is exported to.",
+        help="ONNX opset of a PyTorch model's export; the exporter chooses one otherwise.",
     ),
     click.option(
         "--ir-version",
         type=click.IntRange(min=4),
         metavar="N",
-        help="IR version of the ONNX file that a PyTorch model is exported to.",
+        help="ONNX IR version of a PyTorch model's export, for a runtime that accepts no later one.",
     ),
     click.option(
         "--dynamic",
         multiple=True,
         metavar="[[INPUT:]AXIS=]NAME",
-        help="A size of a PyTorch model to leave open: batch, the first of every input; 2=height, an axis of"
-        " every input that has it; x:2=height, of one input. One name stands for one size. Repeatable.",
+        help="Leave a size of a PyTorch model's inputs open: batch is the first size of every input, 2=height"
+        " is axis 2 of every input that has it, x:2=height is axis 2 of the input x. The same name means the"
+        " same size. Repeatable.",
     ),
 )
 
@@ -143,7 +146,7 @@ provider_option = click.option(
     multiple=True,
     default=("cpu",),
     show_default=True,
-    help="Where to run the models. Repeatable.",
+    help="Where ONNX Runtime runs the models. Repeatable.",
 )
 
 _given_options = _together(
@@ -152,18 +155,20 @@ _given_options = _together(
         "inputs_path",
         type=FILE,
         metavar="PATH",
-        help="Real data to run on: an .npz of arrays by input name, an .npy, or a folder of pictures;"
-        " seeded random data otherwise.",
+        help="Real data to run on: an .npz file with an array per input, an .npy file for a single input, or"
+        " a folder of images. Without it, seeded random data is used.",
     ),
     click.option(
         "--mean",
         metavar="NUMBERS",
-        help="What pictures are normalised by, one number or one a channel, as 0.485,0.456,0.406; pixels go"
-        " from 0 to 1. imagenet stands for both --mean and --std.",
+        help="Mean that is subtracted from the images of --inputs, whose pixels range from 0 to 1: a number,"
+        " or one per channel, such as 0.485,0.456,0.406. The word imagenet sets --mean and --std.",
     ),
-    click.option("--std", metavar="NUMBERS", help="Likewise; pixels are divided by it after --mean."),
     click.option(
-        "--size", metavar="HxW", help="Height and width of pictures, where the model leaves them open."
+        "--std", metavar="NUMBERS", help="Standard deviation that images are divided by, after --mean."
+    ),
+    click.option(
+        "--size", metavar="HxW", help="Height and width of the images, for a model that leaves them open."
     ),
     click.option(
         "--seed",
@@ -171,13 +176,13 @@ _given_options = _together(
         default=0,
         metavar="N",
         show_default=True,
-        help="Of the random data.",
+        help="Seed of the random data.",
     ),
 )
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What to run on: the command gets `inputs`, which is None for random data, and `seed`."""
+    """Options for the data to run on: a command gets `seed`, and `inputs`, which is None for random data."""
 
     @functools.wraps(command)
     def with_inputs(
@@ -195,25 +200,27 @@ validation_options = _together(
         default=6,
         metavar="N",
         show_default=True,
-        help="How many random inputs to compare on: normal, uniform, zeros, ones, large, tiny, and again.",
+        help="Number of random inputs to compare on; they are in turn normal, uniform, zeros, ones, large and"
+        " tiny.",
     ),
     click.option(
         "--tolerance",
         type=click.FloatRange(min=0),
         metavar="NUMBER",
-        help="Largest difference from the original, relative to an output's scale, that passes. Without it"
-        " the float64 oracle decides: hardly farther from the truth than the original is.",
+        help="Largest difference from the original that passes, relative to an output's scale, such as 1e-4."
+        " Without it, the folded model may be only slightly farther from float64 than the original is.",
     ),
     click.option(
         "--oracle",
         type=click.Choice(["auto", "on", "off"]),
         default="auto",
         show_default=True,
-        help="Evaluate the original in float64 as the reference: where it does not take too long, always, or"
-        " never.",
+        help="Use the original evaluated in float64 as the reference: auto does unless it takes too long.",
     ),
     click.option(
-        "--per-layer", is_flag=True, help="Measure ONNX Runtime's error at every value that both models have."
+        "--per-layer",
+        is_flag=True,
+        help="Measure ONNX Runtime's error at every intermediate value that both models have.",
     ),
 )
 
@@ -224,7 +231,7 @@ timing_options = _together(
         default=1,
         metavar="N",
         show_default=True,
-        help="ONNX Runtime's threads for the timing.",
+        help="Number of ONNX Runtime's threads for the timing.",
     ),
     click.option(
         "--seconds",
@@ -232,7 +239,7 @@ timing_options = _together(
         default=10,
         metavar="NUMBER",
         show_default=True,
-        help="How long to time, on each provider, in all.",
+        help="Total time to measure for on each provider.",
     ),
 )
 
@@ -242,5 +249,5 @@ batch_option = click.option(
     type=click.IntRange(min=1),
     multiple=True,
     metavar="N",
-    help="Batch size to time, of a model that leaves it open; repeatable, and they share the time.",
+    help="Batch size to time, for a model that leaves it open. Repeatable; the sizes share the time.",
 )

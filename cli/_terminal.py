@@ -1,4 +1,4 @@
-"""Where a command prints: tables to standard output, progress to a terminal's standard error."""
+"""What a command prints: tables to standard output, progress to standard error if that is a terminal."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bnfold.pipeline.progress import Stage, silent
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bnfold.inputs.given import Given
 
-STAGES = {
-    "load": "Loading",
-    "export": "Exporting to ONNX",
-    "fold": "Folding",
-    "validate": "Comparing outputs",
-    "time": "Timing",
-    "save": "Saving",
+_STAGES: Mapping[str, str] = {
+    Stage.LOAD: "Loading",
+    Stage.EXPORT: "Exporting to ONNX",
+    Stage.FOLD: "Folding",
+    Stage.VALIDATE: "Comparing outputs",
+    Stage.TIME: "Timing",
+    Stage.SAVE: "Saving",
 }
 
-_WIDTH_OF_A_FILE = 160  # it has none: wrap late, but keep tables readable
+_WIDTH_OF_A_FILE = 160  # a file has no width: wrap late, but keep tables readable
 
 
 def show(renderable: RenderableType, *, quiet: bool, json_path: Path | None) -> None:
-    """Print for a person, unless asked not to, or unless standard output is for the JSON."""
+    """Print for a person, unless the command is quiet or standard output is for the JSON."""
     if quiet or is_stdout(json_path) or sys.stdout is None:  # None: it was closed when Python started
         return
     from rich.console import Console
@@ -45,7 +47,7 @@ def show(renderable: RenderableType, *, quiet: bool, json_path: Path | None) -> 
 
 
 def write_json(report: Mapping[str, Any], json_path: Path | None) -> None:
-    """Write the report for programs where it was asked for."""
+    """Write the report for programs, if there is to be one."""
     if json_path is None:
         return
     from bnfold.report import json
@@ -59,7 +61,7 @@ def write_json(report: Mapping[str, Any], json_path: Path | None) -> None:
 
 @contextmanager
 def _stdout_errors() -> Iterator[None]:
-    """Turn what the system says of standard output into words; that its reader has gone has its own."""
+    """Turn an error of standard output into one of bnfold; a broken pipe is handled elsewhere."""
     try:
         yield
     except BrokenPipeError:
@@ -69,21 +71,21 @@ def _stdout_errors() -> Iterator[None]:
 
         raise SaveError(
             f"The report could not be printed: {reason(error)}.",
-            "What the command writes to files is written. Send the output somewhere else, or say --quiet.",
+            "The files are written. Send the output somewhere else, or add --quiet.",
         ) from error
 
 
 def check_report(path: Path | None, *others: Path) -> None:
-    """Refuse a place for a report before any work is spent; `others` are the command's other files."""
+    """Refuse a bad path for a report before any work is done; `others` are the command's other files."""
     if path is None or is_stdout(path):
         return
     _check_place(path, others)
 
 
 def check_page(path: Path, *others: Path) -> None:
-    """Refuse to make a page before any work is spent: a bad place, or what it takes is not installed.
+    """Refuse a page before any work is done: its path is bad, or a package for it is not installed.
 
-    It goes to a file only; `others` are the command's other files.
+    A page is always written to a file; `others` are the command's other files.
     """
     from importlib.util import find_spec
 
@@ -100,7 +102,7 @@ def _check_place(path: Path, others: Sequence[Path]) -> None:
     from bnfold.files.load import files_beside
 
     check_destination(path, *others)
-    if path.exists():  # it may hold weights of a model; looking for that takes longer than all else here
+    if path.exists():  # it may hold weights of a model; this check takes longer than all others
         for other in others:
             check_destination(path, *files_beside(other))
 
@@ -108,12 +110,14 @@ def _check_place(path: Path, others: Sequence[Path]) -> None:
 def read_inputs(
     path: Path | None, *, mean: str | None = None, std: str | None = None, size: str | None = None
 ) -> Given | None:
-    """Find the inputs that were given, if any were; they are read when the model is known."""
+    """The inputs that were given, if any; they are read later, when the model is known."""
     from bnfold.errors import InputError
 
     if path is None:
         if mean or std or size:
-            raise InputError("--mean, --std and --size are for pictures.", "Name their folder with --inputs.")
+            raise InputError(
+                "--mean, --std and --size are for images.", "Give the folder of images with --inputs."
+            )
         return None
     from bnfold.inputs.given import Given
 
@@ -122,10 +126,8 @@ def read_inputs(
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Show the stages as they pass, on a terminal; into a pipe, show nothing."""
+    """Show each stage on a terminal; show nothing in a pipe."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
-        from bnfold.pipeline.progress import silent
-
         yield silent
         return
     from rich.console import Console
@@ -135,12 +137,11 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("Starting", total=None)
 
-        def tell(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=STAGES[stage], completed=done, total=total or None)
-
-        yield tell
+        yield lambda stage, done, total: bar.update(
+            task, description=_STAGES[stage], completed=done, total=total or None
+        )
 
 
 def is_stdout(path: Path | None) -> bool:
-    """Whether the JSON was asked for on standard output."""
+    """Whether the JSON report goes to standard output."""
     return path is not None and str(path) == "-"

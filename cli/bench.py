@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,10 +36,10 @@ def command(
     """Measure the latency of two ONNX models against each other.
 
     Both run in turn in one process, in random order, after a warm-up, with ONNX Runtime's optimizer at its
-    default, basic and off. The default already folds a BatchNorm that follows a convolution, so the gain
-    there is smaller, and often none. The original runs a second time as a control. The verdict rests on a
-    95 % interval of the ratio and on the control; "no measurable difference" and "too noisy to say" are
-    verdicts too.
+    default, basic and off. The default already folds a BatchNorm that follows a convolution, so there the
+    gain is smaller, and often zero. The original also runs a second time, as a control. The verdict rests on
+    a 95 % interval of the ratio and on the control; it may be "no measurable difference" or "too noisy to
+    say".
 
     \b
     Examples:
@@ -49,27 +48,16 @@ def command(
         bnfold bench model.onnx folded.onnx --provider cuda --json report.json
     """
     _lazy.load_onnx_ir()
-    from bnfold.latency.benchmark import benchmark
+    from bnfold.options import Timing
+    from bnfold.pipeline.export import compare_latency
     from bnfold.pipeline.read import read_onnx
     from bnfold.report import json
     from bnfold.report.terminal import text
 
     _terminal.check_report(json_path, original, folded)
-    with _terminal.progress(quiet=quiet) as tell:
+    timing = Timing(threads, seconds, seed=seed, batches=batches)
+    with _terminal.progress(quiet=quiet) as progress:
         first, second = read_onnx(original), read_onnx(folded)
-        results = [
-            benchmark(
-                first.model,
-                second.model,
-                provider=provider,
-                inputs=inputs,
-                batches=batches,
-                threads=threads,
-                seconds=seconds,
-                seed=seed,
-                on_progress=partial(tell, "time"),
-            )
-            for provider in providers
-        ]
+        results = compare_latency(first.model, second.model, providers, timing, inputs, progress)
     _terminal.write_json(json.bench_document(first, second, results), json_path)
     _terminal.show(text.benchmarks(results), quiet=quiet, json_path=json_path)

@@ -12,11 +12,11 @@ from . import _lazy, _options, _terminal
 @click.command("doctor")
 @_options.output_options
 def command(json_path: Path | None, quiet: bool) -> None:
-    """Examine this installation and say what to mend.
+    """Examine this installation and say what to fix.
 
-    A small convolution runs on every provider that ONNX Runtime offers; packages that break each other, CUDA
-    libraries that are not found, limits of a container and a torch with known weaknesses are named. Nothing
-    is changed. Exit code 1 says that something is a problem.
+    It runs a small convolution on every provider that ONNX Runtime offers, and looks for packages that break
+    each other, missing CUDA libraries, limits of a container and a torch with known vulnerabilities. Nothing
+    is changed. Exit code 1 means that there is a problem.
 
     \b
     Examples:

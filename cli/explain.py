@@ -11,12 +11,12 @@ from . import _lazy, _options, _terminal
 
 @click.command("explain")
 @click.argument("code", required=False)
-@click.option("--markdown", is_flag=True, help="Print a page of Markdown, as docs/reasons.md is.")
+@click.option("--markdown", is_flag=True, help="Print a page of Markdown; docs/reasons.md is made with this.")
 @_options.output_options
 def command(code: str | None, markdown: bool, json_path: Path | None, quiet: bool) -> None:
-    """Explain a reason for which a BatchNorm stays.
+    """Explain why a BatchNorm stays.
 
-    CODE is what `bnfold inspect` shows, as BN301. Without a code, every reason is listed.
+    CODE is a reason code that `bnfold inspect` shows, such as BN301. Without CODE, all reasons are listed.
 
     \b
     Examples:
@@ -30,7 +30,7 @@ def command(code: str | None, markdown: bool, json_path: Path | None, quiet: boo
     from bnfold.report.terminal import text
 
     if markdown and _terminal.is_stdout(json_path):
-        raise click.UsageError("--markdown and --json - both take standard output: name a file for one.")
+        raise click.UsageError("--markdown and --json - both use standard output: give --json a file.")
     _terminal.check_report(json_path)
     rules = [find_rule(code)] if code else all_rules()
     _terminal.write_json(json.rules_document(rules), json_path)

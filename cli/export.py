@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--output",
     type=_options.FILE,
     metavar="OUT.onnx",
-    help="The file to write; replaced if it is there. MODEL.folded.onnx beside the model otherwise.",
+    help="The file to write; an existing one is replaced. Without it, MODEL.folded.onnx next to the model.",
 )
 @_module.option
 @_options.torch_options
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 @click.option(
     "--rollback",
     is_flag=True,
-    help="Undo a fold that turns out wrong, alone, and keep the rest; otherwise nothing is written.",
+    help="If a fold turns out wrong, undo it and keep the others, instead of writing nothing.",
 )
-@click.option("--no-validate", is_flag=True, help="Write the file without comparing the outputs.")
-@click.option("--no-bench", is_flag=True, help="Leave the latency out.")
+@click.option("--no-validate", is_flag=True, help="Write the file without comparing the outputs first.")
+@click.option("--no-bench", is_flag=True, help="Do not measure the latency.")
 @click.option(
     "--html",
     "html_path",
     type=_options.FILE,
     metavar="FILE",
-    help="Write a page to look at: every BatchNorm, the errors, the latency. It needs no network.",
+    help="Write an HTML page with figures: every BatchNorm, the errors, the latency. It works offline.",
 )
 @_options.output_options
 def command(
@@ -62,12 +62,12 @@ def command(
 ) -> None:
     """Turn a trained model into a checked ONNX file.
 
-    MODEL is a .pt2 of torch.export, a .pt or .pth that holds a whole module, TorchScript or weights, a
-    .safetensors, or an .onnx file. What it holds counts, not its name. Weights need --arch. Every BatchNorm
-    that can go exactly is folded into the weights beside it. Then the original and the folded model run on
-    the same data in ONNX Runtime, and their latency is measured. The file is written only when the outputs
-    agree; it appears whole or not at all. The report of --json is written after it; where that fails, the
-    file stays.
+    MODEL is a .pt2 file of torch.export, a .pt or .pth file with a whole module, TorchScript or weights, a
+    .safetensors file, or an .onnx file; its content counts, not its suffix. Weights need --arch. Every
+    BatchNorm that can be removed exactly is folded into the weights around it. Then the original and the
+    folded model run on the same data in ONNX Runtime, and their latency is measured. The file is written only
+    if the outputs agree, and then completely or not at all. The report of --json is written after it; if that
+    fails, the file stays.
 
     \b
     Examples:
@@ -84,25 +84,27 @@ def command(
         _module.export(model, output, form, json_path, quiet=quiet)
         return
     if no_validate and options["rollback"]:
-        raise click.UsageError("--rollback undoes what a comparison finds, and --no-validate makes none.")
+        raise click.UsageError(
+            "--rollback needs the comparison of the outputs, which --no-validate leaves out."
+        )
     _lazy.load_onnx_ir()
     from bnfold.pipeline.export import ExportDisagreementError, export
     from bnfold.report.terminal import text
 
-    destination = output or _beside(model)
+    destination = output or _next_to(model)
     _terminal.check_report(json_path, model, destination)
     if html_path is not None:
         _terminal.check_page(html_path, model, destination, *filter(None, [json_path]))
         options["per_layer"] = True
     try:
-        with _terminal.progress(quiet=quiet) as tell:
+        with _terminal.progress(quiet=quiet) as progress:
             done = export(
                 model,
                 destination,
                 inputs=inputs,
                 validate=not no_validate,
                 bench=not no_bench,
-                progress=tell,
+                progress=progress,
                 **options,
             )
     except ExportDisagreementError as error:
@@ -116,7 +118,7 @@ def command(
 
 
 def _write(export: Export, json_path: Path | None, html_path: Path | None) -> None:
-    """Write the reports that were asked for."""
+    """Write the reports that the options ask for."""
     if json_path is None and html_path is None:
         return
     from bnfold.report import json
@@ -130,9 +132,9 @@ def _write(export: Export, json_path: Path | None, html_path: Path | None) -> No
         html.write(html.page(export, command=command, record=record), html_path)
 
 
-def _beside(model: Path) -> Path:
-    """The file to write where none was named."""
-    from bnfold.files.file_kind import head_of
+def _next_to(model: Path) -> Path:
+    """The file to write if --output is not given."""
+    from bnfold.files.file_kind import kind_of
 
-    head_of(model)  # refuses what is no file in the usual words: a name such as "." has no suffix to replace
+    kind_of(model)  # raises the usual error if it is not a file: "." has no suffix to replace
     return model.with_suffix(".folded.onnx")

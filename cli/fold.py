@@ -17,7 +17,7 @@ from . import _collector, _lazy, _options, _terminal
     "--output",
     type=_options.FILE,
     metavar="OUT.onnx",
-    help="The file to write; replaced if it is there.",
+    help="The file to write; an existing one is replaced.",
 )
 @click.option("--in-place", is_flag=True, help="Replace IN.onnx itself.")
 @_options.fold_options
@@ -33,13 +33,13 @@ def command(
     json_path: Path | None,
     quiet: bool,
 ) -> None:
-    """Fold an ONNX model, the pass alone.
+    """Fold an ONNX model without running it.
 
-    Nothing is run, so this needs neither ONNX Runtime nor PyTorch. To compare the outputs as well, use
-    `bnfold export`, or `bnfold validate` afterwards. The same input gives the same bytes. The report of
-    --json is written after the model; where that fails, the model stays. With --in-place the original is gone
-    once all is written, and until then it is untouched. Of its external data, files that bnfold made go with
-    it unless another model beside it refers to them; others stay.
+    This needs neither ONNX Runtime nor PyTorch. To compare the outputs as well, use `bnfold export`, or
+    `bnfold validate` afterwards. The same input always gives the same bytes. The report of --json is written
+    after the model; if that fails, the model stays. With --in-place the original is not touched until the
+    folded model is completely written, and then replaced. Its files of external data are removed if bnfold
+    wrote them and no other model in their folder refers to them; others stay.
 
     \b
     Examples:
@@ -48,8 +48,8 @@ def command(
         bnfold fold model.onnx --in-place
     """
     if in_place == (output is not None):
-        raise click.UsageError("Name the file to write with -o OUT.onnx, or say --in-place.")
-    # numpy's linear algebra would start a thread for every core; a fold multiplies element by element
+        raise click.UsageError("Name the file to write with -o OUT.onnx, or use --in-place.")
+    # numpy's linear algebra would start a thread per core, but a fold multiplies element by element
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _lazy.load_onnx_ir()
     from bnfold.pipeline.export import fold_file
@@ -58,7 +58,7 @@ def command(
     target = output or model
     record = None  # of a source that is about to be replaced
     _terminal.check_report(json_path, model, target)
-    with _terminal.progress(quiet=quiet) as tell:
+    with _terminal.progress(quiet=quiet) as progress:
         source = read_onnx(model) if in_place else model
         if isinstance(source, Source) and json_path is not None:
             from bnfold.report import json
@@ -71,7 +71,7 @@ def command(
             keep=keep,
             merge=merge,
             inline_functions=inline_functions,
-            progress=tell,
+            progress=progress,
         )
     if json_path is not None:
         from bnfold.report import json

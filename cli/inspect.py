@@ -24,10 +24,11 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Show every BatchNorm: where it would go, or why it stays.
+    """Show where each BatchNorm would be folded, or why it stays.
 
-    Nothing is written. The fold is made in memory, so what is shown is what `bnfold fold` and `bnfold export`
-    do. A BatchNorm that stays comes with a code, the place that stops it, and what can be done about it.
+    Nothing is written. The fold is done in memory, so this shows exactly what `bnfold fold` and `bnfold
+    export` do. For a BatchNorm that stays it shows a reason code, the node that stops the fold, and what can
+    be done about it.
 
     \b
     Examples:
@@ -38,21 +39,23 @@ def command(
     _lazy.load_onnx_ir()
     from bnfold.files.load import blaming
     from bnfold.folding.fold import fold
+    from bnfold.options import Reading
+    from bnfold.pipeline.progress import Stage, within
     from bnfold.pipeline.read import read_model
     from bnfold.report import json
     from bnfold.report.terminal import text
 
     _terminal.check_report(json_path, model)
-    with _terminal.progress(quiet=quiet) as tell:
-        source = read_model(model, progress=tell, **options)
-        tell("fold", 0, 0)
+    with _terminal.progress(quiet=quiet) as progress:
+        source = read_model(model, Reading(**options), progress=progress)
+        progress(Stage.FOLD, 0, 0)
         with blaming(model):
             result = fold(
                 source.model,
                 keep=keep,
                 merge=merge,
                 inline_functions=inline_functions,
-                on_progress=lambda done, total: tell("fold", done, total),
+                on_progress=within(Stage.FOLD, progress),
             )
     _terminal.write_json(json.inspect_document(source, result), json_path)
     _terminal.show(text.inspect_report(source, result), quiet=quiet, json_path=json_path)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "replay_path",
     type=_options.FILE,
     metavar="REPORT.json",
-    help="Repeat the comparison that a report tells of, with its settings, and say whether it still holds.",
+    help="Repeat the comparison of an earlier report, with its settings, and say whether it still holds.",
 )
 @_options.provider_option
 @_options.data_options
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 @click.option(
     "--trust",
     is_flag=True,
-    help="With --replay: read the PyTorch file as it was read, where that may run code. Only if you trust"
-    " both the file and the report.",
+    help="With --replay: read the PyTorch file with the report's options even if they may run code. Use it"
+    " only if you trust both the file and the report.",
 )
 @_options.output_options
 def command(
@@ -45,22 +45,24 @@ def command(
 ) -> None:
     """Compare the outputs of two ONNX models on the same data.
 
-    The truth is ORIGINAL evaluated in float64. FOLDED runs in ONNX Runtime with its optimizer off and at its
-    default, and may be hardly farther from the truth than ORIGINAL is; besides, every value that both models
-    compute is compared in float64, and the first that differs is named with the fold that made it. Where
-    float64 takes too long, the reference is ORIGINAL with the optimizer off. Exit code 1 says that they
-    disagree, or with --replay that the report does not hold any more.
+    The reference is ORIGINAL evaluated in float64. FOLDED runs in ONNX Runtime with its optimizer off and at
+    its default, and may be only slightly farther from the reference than ORIGINAL is. In addition, every
+    value that both models compute is compared in float64; the first one that differs is named, with the fold
+    that made it. If float64 takes too long, the reference is ORIGINAL in ONNX Runtime with the optimizer off.
+    Exit code 1 means that the models disagree, or with --replay that the report no longer holds.
 
     \b
     Examples:
         bnfold validate model.onnx folded.onnx
         bnfold validate model.onnx folded.onnx --provider cuda --samples 20 --per-layer
-        bnfold validate model.onnx folded.onnx --inputs pictures/ --mean imagenet --json report.json
+        bnfold validate model.onnx folded.onnx --inputs images/ --mean imagenet --json report.json
         bnfold validate --replay report.json
     """
     if replay_path is not None:
         if original is not None:
-            raise click.UsageError("--replay takes the models from the report: name none beside it.")
+            raise click.UsageError(
+                "--replay takes the models from the report: leave ORIGINAL and FOLDED out."
+            )
         _replay(replay_path, json_path, quiet=quiet, trust=trust)
     elif trust:
         raise click.UsageError("--trust goes with --replay, for a report on a PyTorch file.")
@@ -75,19 +77,20 @@ def _validate(
 ) -> None:
     _lazy.load_onnx_ir()
     from bnfold.errors import DisagreementError
+    from bnfold.pipeline.progress import Stage, within
     from bnfold.pipeline.read import read_onnx
     from bnfold.report import json
     from bnfold.report.terminal import text
     from bnfold.validation.validate import validate
 
     _terminal.check_report(json_path, original, folded)
-    with _terminal.progress(quiet=quiet) as tell:
+    with _terminal.progress(quiet=quiet) as progress:
         first, second = read_onnx(original), read_onnx(folded)
         result = validate(
             first.model,
             second.model,
             inputs=inputs,
-            on_progress=lambda done, total: tell("validate", done, total),
+            on_progress=within(Stage.VALIDATE, progress),
             **options,
         )
     _terminal.write_json(json.validate_document(first, second, result), json_path)
@@ -103,8 +106,8 @@ def _replay(report: Path, json_path: Path | None, *, quiet: bool, trust: bool) -
     from bnfold.report.terminal import text
 
     _terminal.check_report(json_path, report)
-    with _terminal.progress(quiet=quiet) as tell:
-        result = replay(report, trust=trust, progress=tell)
+    with _terminal.progress(quiet=quiet) as progress:
+        result = replay(report, trust=trust, progress=progress)
     _terminal.write_json(json.replay_document(result), json_path)
     _terminal.show(text.replay(result), quiet=quiet, json_path=json_path)
     if not result.holds:

@@ -47,7 +47,7 @@ def torch_predictions(network: nn.Module, images: torch.Tensor) -> Labels:
 
 
 def compare(trained: Path, exported: Path) -> tuple[Digits, Labels, Labels]:
-    """Run both models on the held-out digits, in the shape that the ONNX model's input tells.
+    """Run both models on the held-out digits, in the shape that the ONNX model's input has.
 
     Returns:
         The digits, PyTorch's predictions `[N]` and ONNX Runtime's `[N]`.
@@ -59,7 +59,7 @@ def compare(trained: Path, exported: Path) -> tuple[Digits, Labels, Labels]:
     try:
         session = ort.InferenceSession(exported, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no narrower base
-        raise ValueError(f"{exported} is no ONNX model that ONNX Runtime can run.") from error
+        raise ValueError(f"{exported} is not an ONNX model that ONNX Runtime can run.") from error
     shape = tuple(session.get_inputs()[0].shape[1:])
     data = digits(shape)
     try:

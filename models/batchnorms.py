@@ -20,7 +20,7 @@ def seeded_statistics(module: ModuleT, seed: int = 0) -> ModuleT:
     """Give every BatchNorm in `module` random statistics and parameters, in place.
 
     A fresh BatchNorm is nearly the identity (mean 0, variance 1, γ 1, β 0): folding it wrongly would go
-    unnoticed. Here no channel is alike: means and β of either sign, variances between 0.25 and 2, and γ
+    unnoticed. Here no two channels are alike: means and β of either sign, variances between 0.25 and 2, and γ
     between 0.5 and 1.5 in size, a quarter of them negative.
 
     Args:

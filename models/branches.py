@@ -44,7 +44,7 @@ class Branches(nn.Module):
 
 
 class RepVGGNet(nn.Module):
-    """A RepVGG of six blocks for grey 32×32 images: 3×3 beside 1×1, beside the identity where it fits.
+    """A RepVGG of six blocks for grey 32×32 images: 3×3 next to 1×1, and the identity where it fits.
 
     Exercises what RepVGG's paper merges: a 1×1 kernel without padding is the middle of a padded 3×3 one, with
     stride 2 too, and an identity is a kernel with ones on its diagonal. All fifteen BatchNorms and six of
@@ -78,9 +78,9 @@ class MobileOneNet(nn.Module):
     """A MobileOne of four pairs of depthwise and pointwise blocks for grey 32×32 images.
 
     Exercises many branches of one shape (four 3×3 depthwise ones, four 1×1 dense ones), a depthwise 1×1
-    beside them, and identities that keep the groups of the convolutions that they join: a depthwise block has
-    to become one depthwise convolution, for a dense one would cost more. All 41 BatchNorms and 29 of the 38
-    convolutions go.
+    next to them, and identities that keep the groups of the convolutions that they join: a depthwise block
+    has to become one depthwise convolution, since a dense one would cost more. All 41 BatchNorms and 29 of
+    the 38 convolutions go.
 
     Shapes: `[N, 1, 32, 32]` to logits `[N, 10]`.
     """

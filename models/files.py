@@ -1,7 +1,7 @@
 """Saving and loading the trained files, which need none of our classes.
 
 A network that runs its layers one after the other is saved as torch.nn's own layers (`.pt`); one with a
-forward of its own as the program that `torch.export` makes of it (`.pt2`).
+forward that they define as the program that `torch.export` makes of it (`.pt2`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LAYERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 def save(network: nn.Sequential, path: Path) -> None:
     """Save `network` in eval mode as a plain `nn.Sequential` with the same children; whole or not at all.
 
-    The subclass stays behind: whoever loads the file needs its layers' classes, which are torch's, and none
+    The subclass is not stored: whoever loads the file needs its layers' classes, which are torch's, and none
     of ours.
     """
     plain = nn.Sequential(OrderedDict(copy.deepcopy(network).named_children())).eval()
@@ -53,7 +53,7 @@ def save_program(network: nn.Module, shape: tuple[int, ...], path: Path) -> None
         copy.deepcopy(network).eval(), (example,), dynamic_shapes=({0: Dim("batch", min=1)},)
     )
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it tells where our sources lay
+        node.meta.pop("stack_trace", None)  # it says where our sources were
     content = io.BytesIO()
     torch.export.save(program, content)
     _write(content, path)
@@ -83,7 +83,7 @@ def _load_layers(path: Path) -> nn.Module:
         with torch.serialization.safe_globals(LAYERS):
             network = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is no whole torch.save file of torch.nn's own layers.") from error
+        raise ValueError(f"{path} is not a whole torch.save file of torch.nn's own layers.") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"{path} holds a {type(network).__name__}, not a module.")
     return network.eval()
@@ -93,7 +93,7 @@ def _load_program(path: Path) -> nn.Module:
     try:
         program = load_checked(path).source
     except BnfoldError as error:
-        raise ValueError(f"{path} is no whole torch.export.save file.") from error
+        raise ValueError(f"{path} is not a whole torch.export.save file.") from error
     if not isinstance(program, ExportedProgram):
         raise ValueError(f"{path} holds a {type(program).__name__}, not a program.")
     return program.module()

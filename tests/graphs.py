@@ -1,6 +1,6 @@
 """Small models written as ONNX text, with random statistics, and the check that every fold has to pass.
 
-Identity statistics hide every mistake and an optimised session is no reference, so neither occurs here.
+Identity statistics hide every mistake, and an optimised session cannot be the reference: neither occurs here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def statistics(
     """Random scale, bias, mean and variance of a BatchNormalization, with at least one negative scale.
 
     Returns:
-        Arrays of shape `(channels,)` named `scale`, `bias`, `mean` and `var` behind the prefix.
+        Arrays of shape `(channels,)` named `scale`, `bias`, `mean` and `var` after the prefix.
     """
     rng = np.random.default_rng(seed)
     signs = np.where(rng.random(channels) < 0.4, -1, 1)

@@ -12,7 +12,7 @@ import bnfold
 from tests.planting import Array, Case, Fault, Graph, Planted, attribute
 
 Affine = tuple[Array, Array]
-ROUNDINGS = 8  # what changes no channel by more than so many roundings of it is no fault of its type
+ROUNDINGS = 8  # what changes no channel by more than so many roundings is not counted as a fault
 
 
 @dataclass(frozen=True)

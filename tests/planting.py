@@ -71,7 +71,7 @@ class Graph:
         return numpy_helper.to_array(self.stored[name]).copy() if name in self.stored else None
 
     def put(self, node: onnx.NodeProto, index: int, array: Array) -> None:
-        """Give a node a constant of its own, rounded to the type of what it replaces, or the weight's."""
+        """Give a node its own constant, rounded to the type of what it replaces, or the weight's."""
         present = [self.constant(node, place) for place in (index, 1)]
         like = next(array for array in present if array is not None)
         with np.errstate(over="ignore"):
@@ -82,7 +82,7 @@ class Graph:
         node.input[index] = tensor.name
 
     def bias_of(self, node: onnx.NodeProto) -> tuple[onnx.NodeProto, int] | None:
-        """Where a layer's bias stands: its third input, or the Add behind a MatMul."""
+        """Where a layer's bias stands: its third input, or the Add after a MatMul."""
         if node.op_type != "MatMul":
             return (node, 2) if self.constant(node, 2) is not None else None
         adds = [reader for reader in self.readers(node.output[0]) if reader.op_type == "Add"]

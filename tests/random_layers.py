@@ -1,4 +1,4 @@
-"""What a random graph may grow that has numbers of its own: affines and linear operators."""
+"""What a random graph may grow that has its own numbers: affines and linear operators."""
 
 from __future__ import annotations
 

@@ -298,7 +298,7 @@ def passthrough(g: Grower) -> None:
 
 
 def branch(g: Grower) -> None:
-    """An If whose branches capture a value, and now and then put a BatchNorm before or behind it."""
+    """An If whose branches capture a value, and now and then put a BatchNorm before or after it."""
     v = g.value(lambda v: v.rank >= 2)
     if v is None or g.parent is not None:
         return

@@ -1,7 +1,7 @@
 """Real inputs: arrays by name from an `.npz`, one array from an `.npy`, or a folder of pictures.
 
-Which of them a path is, its content tells, not its name. A model whose batch size is fixed may be given a
-longer array: every batch in it becomes a sample of its own. An input that is given once goes with all.
+The content of a path decides which of them it is, not its name. A model whose batch size is fixed may be
+given a longer array: every batch in it becomes one sample. An input with a single batch is used for all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from bnfold.errors import InputError, reason
-from bnfold.files.file_kind import describe, sha256
+from bnfold.files.file_kind import FileKind, sha256
 from bnfold.inputs import images
 from bnfold.inputs.samples import Samples, fit
 from bnfold.inputs.values import Array
@@ -31,16 +31,16 @@ from bnfold.runtime.sessions import Feeds
 Content = TypeVar("Content")
 
 NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
-"""Mean and standard deviation of RGB from 0 to 1, by the name of the data set that they are known by."""
+"""Mean and standard deviation of RGB from 0 to 1, by the name of their data set."""
 
 _HEAD = 4096
 _KINDS = "an .npz or .npy file that NumPy wrote, or a folder of pictures"
 _WRITE_NPZ = "Write it with numpy.savez(path, input_name=array, …)."
 _WRITE_NPY = "Write it with numpy.save(path, array)."
 
-# What a damaged file raises, by the place of the damage: NotImplementedError is for a compression that is
-# none, RuntimeError for a flag that says "encrypted", MemoryError for a size that no array has. The header of
-# an array is a line of Python, which brings Python's own errors.
+# What a damaged file raises, depending on where it is damaged: NotImplementedError for an unknown
+# compression, RuntimeError for a flag that says "encrypted", MemoryError for an impossible size. The header
+# of an array is a line of Python, so Python's own errors come too.
 _UNREADABLE = (
     OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError,
     MemoryError, OverflowError, SyntaxError, tokenize.TokenError,
@@ -49,16 +49,16 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class Given:
-    """Where real inputs are, and how pictures become numbers. Nothing but the kind is read until it is asked.
+    """Where real inputs are, and how pictures become numbers. At first only the kind is read.
 
     Attributes:
         path: An `.npz`, an `.npy`, or a folder of pictures.
-        mean: Of pictures with pixels from 0 to 1: one number, or one a channel.
-        std: Likewise.
+        mean: Mean of pictures with pixels from 0 to 1: one number, or one for each channel.
+        std: Their standard deviation, likewise.
         size: Height and width of pictures, where the model leaves them open.
 
     Raises:
-        InputError: The path is not there or is of no such kind, or a number makes no sense.
+        InputError: The path does not exist or holds something else, or a number is not valid.
         MissingExtraError: Pillow is needed and not installed.
     """
 
@@ -74,22 +74,22 @@ class Given:
         elif self._look != images.Look():
             raise InputError(f"{self.path} holds no pictures.", "Leave --mean, --std and --size out.")
         if not self.mean or not all(map(math.isfinite, self.mean)):
-            raise InputError(f"{_listed(self.mean)} is no mean.", "Give finite numbers.")
+            raise InputError(f"{_listed(self.mean)} is not a mean.", "Give finite numbers.")
         if not self.std or not all(0 < number < math.inf for number in self.std):
-            raise InputError(f"{_listed(self.std)} is no std.", "Give finite numbers above 0.")
+            raise InputError(f"{_listed(self.std)} is not a std.", "Give finite numbers above 0.")
         if self.size and min(self.size) < 1:
-            raise InputError(f"{self.size[0]}x{self.size[1]} is no size.", "Write it as 224x224.")
+            raise InputError(f"{self.size[0]}x{self.size[1]} is not a size.", "Write it as 224x224.")
 
     @classmethod
     def parse(
         cls, path: Path, *, mean: str | None = None, std: str | None = None, size: str | None = None
     ) -> Given:
-        """Read what the command line says.
+        """Read the options of the command line.
 
         Args:
             path: As above.
-            mean: `"0.5"`, `"0.485,0.456,0.406"`, or a name in `NORMALISATIONS`; a name stands for both where
-                the other is not told.
+            mean: `"0.5"`, `"0.485,0.456,0.406"`, or a name in `NORMALISATIONS`; a name sets both where the
+                other is not given.
             std: Likewise.
             size: Height and width as `"224x224"`.
         """
@@ -116,7 +116,7 @@ class Given:
         if head.startswith(b"\x93NUMPY"):
             return "npy"
         raise InputError(
-            f"{self.path} is {describe(head) or 'of no known kind' if head else 'empty'}.",
+            f"{self.path} is {FileKind.of(head)}.",
             f"Give {_KINDS}. {_WRITE_NPZ}",
         )
 
@@ -142,11 +142,11 @@ class Given:
         return Samples(tuple(fit(batch, ports) for batch in batches), labels=labels)
 
     def record(self) -> dict[str, Any]:
-        """What was given, as evidence in a report; the fields of a `Given` beside the hashes.
+        """The inputs as evidence in a report: the fields of this object, and hashes.
 
         Returns:
             `kind`, `path`, `count` (of files), `sha256` by the name of each file in the order of use; for
-            pictures `mean`, `std` and `size` too.
+            pictures also `mean`, `std` and `size`.
         """
         pictures = self.kind == "images"
         files = images.files(self.path) if pictures else (self.path,)
@@ -163,22 +163,20 @@ class Given:
 
 
 Inputs: TypeAlias = Feeds | Sequence[Feeds] | Given
-"""What a caller may give: arrays by name, several such mappings, or files."""
+"""Inputs that a caller gives: arrays by name, several such mappings, or files."""
 
 
 def as_samples(inputs: Inputs, ports: Sequence[Port]) -> Samples:
     """The inputs that a caller gives, each checked against the model and converted to its types.
 
     Raises:
-        InputError: There are none, or one does not fit.
+        InputError: There is not a single one, or one does not fit.
     """
     if isinstance(inputs, Given):
         return inputs.samples(ports)
     several = [inputs] if isinstance(inputs, Mapping) else list(inputs)
     if not several:
-        raise InputError(
-            "The inputs given are an empty list.", "Give one mapping of names to arrays, or more."
-        )
+        raise InputError("The list of inputs is empty.", "Give one mapping of names to arrays, or more.")
     return Samples(tuple(fit(one, ports) for one in several), labels=_numbered("given", len(several)))
 
 
@@ -186,7 +184,7 @@ def load_npz(path: str | os.PathLike[str]) -> Feeds:
     """Read arrays by input name from a file that `numpy.savez` wrote.
 
     Raises:
-        InputError: The file is not there or is no `.npz` of plain arrays.
+        InputError: The file does not exist or is not an `.npz` of plain arrays.
     """
 
     def load(stream: BinaryIO) -> Feeds:
@@ -196,7 +194,7 @@ def load_npz(path: str | os.PathLike[str]) -> Feeds:
         with content:
             arrays = {name: content[name] for name in content.files}
         if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-            raise ValueError(f"{', '.join(others)} is no array")  # a file of another kind that someone zipped
+            raise ValueError(f"{', '.join(others)} is not an array")  # another kind of file that was zipped
         return arrays
 
     return _read(Path(path), load, ".npz", _WRITE_NPZ)
@@ -206,7 +204,7 @@ def load_npy(path: str | os.PathLike[str]) -> Array:
     """Read the array that `numpy.save` wrote.
 
     Raises:
-        InputError: The file is not there or is no `.npy` of a plain array.
+        InputError: The file does not exist or is not an `.npy` of a plain array.
     """
 
     def load(stream: BinaryIO) -> Array:
@@ -219,12 +217,12 @@ def load_npy(path: str | os.PathLike[str]) -> Array:
 
 
 def _batches(arrays: Feeds, ports: Sequence[Port]) -> list[Feeds]:
-    """Cut arrays into the batches that the model takes; as they are where nothing is to be cut."""
+    """Cut arrays into batches of the size that the model takes; without need, nothing is cut."""
     fixed = {port.name: batch for port in ports if (batch := _fixed_batch(port, arrays.get(port.name)))}
     counts = {name: len(arrays[name]) // batch for name, batch in fixed.items()}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{count} for {name}" for name, count in counts.items())
-        raise InputError(f"The inputs hold different numbers of batches: {told}.", "Give as many for each.")
+        listed = ", ".join(f"{count} for {name}" for name, count in counts.items())
+        raise InputError(f"The inputs have different numbers of batches: {listed}.", "Give equal numbers.")
     return [
         {
             name: array[number * fixed[name] : (number + 1) * fixed[name]] if name in fixed else array
@@ -235,7 +233,7 @@ def _batches(arrays: Feeds, ports: Sequence[Port]) -> list[Feeds]:
 
 
 def _fixed_batch(port: Port, array: Array | None) -> int:
-    """The model's batch size where the array is longer than that; 0 where it is not to be cut."""
+    """The model's batch size where the array is longer; 0 where it is not to be cut."""
     if array is None or not port.shape or array.ndim != len(port.shape):
         return 0
     batch = port.shape[0]
@@ -284,7 +282,7 @@ def _sha256(path: Path) -> str:
 
 
 def _numbers(option: str, text: str | None, place: int) -> tuple[float, ...] | None:
-    """The numbers of `--mean` or `--std`, which are place 0 and 1 of a normalisation; None if not told."""
+    """The numbers of `--mean` (`place` 0) or `--std` (1); None where the option is not given."""
     if text is None:
         return None
     if text in NORMALISATIONS:
@@ -293,7 +291,7 @@ def _numbers(option: str, text: str | None, place: int) -> tuple[float, ...] | N
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(
-            f"{text!r} is no {option}.",
+            f"{text!r} is not a value of {option}.",
             f"Write it as 0.5, as 0.485,0.456,0.406, or by a name: {', '.join(NORMALISATIONS)}.",
         ) from None
 
@@ -305,5 +303,5 @@ def _listed(numbers: Sequence[float]) -> str:
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text.strip())
     if match is None:
-        raise InputError(f"{text!r} is no --size.", "Write height and width as 224x224.")
+        raise InputError(f"{text!r} is not a value of --size.", "Write height and width as 224x224.")
     return int(match[1]), int(match[2])

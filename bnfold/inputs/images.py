@@ -1,8 +1,8 @@
 """A folder of pictures as inputs of a model: one float or byte tensor, resized and normalised.
 
-Each picture is resized as a whole, bicubic and without a crop, made RGB or grey as the model has three
-channels or one, divided by 255, and normalised: `(x − mean) / std`. An input of uint8 gets the bytes as they
-are. Pillow does the reading; what it warns of as a decompression bomb is refused.
+Each picture is resized as a whole, bicubic and without a crop, converted to RGB or grey depending on whether
+the model has three channels or one, divided by 255, and normalised: `(x − mean) / std`. An input of uint8
+gets the bytes as they are. Pillow reads the files; what it takes for a decompression bomb is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from bnfold.errors import InputError, MissingExtraError, reason
 from bnfold.inputs.samples import Samples, fit
-from bnfold.inputs.values import FLOATS, Array
+from bnfold.inputs.values import NUMPY_FLOATS, Array
 from bnfold.runtime.interface import Port
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -32,8 +32,8 @@ class Look:
     """How pictures become numbers.
 
     Attributes:
-        mean: Taken off every pixel from 0 to 1; one for all channels, or one a channel.
-        std: What the rest is divided by; likewise.
+        mean: Subtracted from every pixel from 0 to 1; one for all channels, or one for each.
+        std: What the difference is divided by; likewise.
         size: Height and width, where the model leaves them open.
     """
 
@@ -56,10 +56,10 @@ def pillow() -> ModuleType:
 
 
 def files(folder: Path) -> tuple[Path, ...]:
-    """The pictures that lie in a folder, sorted by name; hidden files and folders within it are passed over.
+    """The pictures in a folder, sorted by name; hidden files and folders in it are ignored.
 
     Raises:
-        InputError: It cannot be read, or holds no picture.
+        InputError: It cannot be read, or has no picture in it.
     """
     try:
         found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
@@ -68,8 +68,8 @@ def files(folder: Path) -> tuple[Path, ...]:
     pictures = tuple(path for path in found if not path.name.startswith(".") and path.is_file())
     if not pictures:
         raise InputError(
-            f"{folder} holds no picture.",
-            f"Put some there that end in {', '.join(SUFFIXES)}; not in folders.",
+            f"{folder} has no pictures in it.",
+            f"Put files that end in {', '.join(SUFFIXES)} directly into it.",
         )
     return pictures
 
@@ -77,8 +77,8 @@ def files(folder: Path) -> tuple[Path, ...]:
 def read(folder: Path, ports: Sequence[Port], look: Look) -> Samples:
     """Read the pictures of a folder as inputs of a model.
 
-    One sample holds as many pictures as the model takes at a time: one, where its batch is open. Pictures
-    that do not fill a last batch are left out with a note.
+    One sample holds as many pictures as the model takes at a time: one, where its batch size is open.
+    Pictures that do not fill a last batch are left out with a note.
 
     Raises:
         InputError: A picture cannot be read, or the model has no input that pictures fit.
@@ -107,7 +107,7 @@ def read(folder: Path, ports: Sequence[Port], look: Look) -> Samples:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the model's input asks of a picture; the batch is 1 where it is open."""
+    """What the model's input requires of a picture; an open batch size is 1."""
 
     name: str
     type: str
@@ -120,15 +120,15 @@ class _Frame:
 
 def _frame(ports: Sequence[Port], look: Look) -> _Frame:
     if len(ports) != 1:
-        raise InputError(f"Pictures are one input, and the model has {len(ports)}.", _USE_NPZ)
+        raise InputError(f"Pictures are a single input, and the model has {len(ports)}.", _USE_NPZ)
     (port,) = ports
-    if port.shape is None or len(port.shape) != 4 or port.type not in FLOATS | {"uint8"}:
-        raise InputError(f"The input is no picture: {port}.", _USE_NPZ)
+    if port.shape is None or len(port.shape) != 4 or port.type not in NUMPY_FLOATS | {"uint8"}:
+        raise InputError(f"The input is not a picture: {port}.", _USE_NPZ)
     batch, *_ = port.shape
     axes = [axis for axis in (1, 3) if port.shape[axis] in (1, 3)]
     if len(axes) != 1:
         raise InputError(
-            f"Which dimension of the input holds the channels, 1 of grey or 3 of RGB, is not clear: {port}.",
+            f"It is not clear which dimension holds the channels (1 for grey, 3 for RGB): {port}.",
             _USE_NPZ,
         )
     channels: Literal[1, 3] = 3 if port.shape[axes[0]] == 3 else 1
@@ -139,22 +139,22 @@ def _frame(ports: Sequence[Port], look: Look) -> _Frame:
     return _Frame(port.name, port.type, max(1, fixed), channels, channels_last, height, width)
 
 
-def _size(port: Port, declared: Sequence[int | str | None], told: tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width: as the model declares them, else as they were told."""
+def _size(port: Port, declared: Sequence[int | str | None], given: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width as the model declares them, otherwise as they are given."""
     sizes = []
     for place, size in enumerate(declared):
         if isinstance(size, int):
-            if told and told[place] != size:
+            if given and given[place] != size:
                 raise InputError(
-                    f"--size is {told[0]}x{told[1]}, and the model's input is {port}.", "Leave --size out."
+                    f"--size is {given[0]}x{given[1]}, and the model's input is {port}.", "Leave --size out."
                 )
             sizes.append(size)
-        elif told is None:
+        elif given is None:
             raise InputError(
-                f"The model leaves the size of pictures open: {port}.", "Tell it: --size 224x224, for one."
+                f"The model leaves the size of pictures open: {port}.", "Give it, for example --size 224x224."
             )
         else:
-            sizes.append(told[place])
+            sizes.append(given[place])
     height, width = sizes
     return height, width
 
@@ -167,9 +167,9 @@ def _check_look(port: Port, channels: int, look: Look) -> None:
     for option, numbers in (("--mean", look.mean), ("--std", look.std)):
         if len(numbers) not in (1, channels):
             raise InputError(
-                f"{option} has {len(numbers)} numbers, and the pictures have {channels} channel"
-                f"{'s' * (channels > 1)}.",
-                f"Give one{', or one a channel' * (channels > 1)}.",
+                f"{option} has {len(numbers)} numbers, and the pictures have "
+                f"{'1 channel' if channels == 1 else '3 channels'}.",
+                "Give one." if channels == 1 else "Give one, or one for each channel.",
             )
 
 
@@ -177,7 +177,7 @@ def _tensor(path: Path, frame: _Frame, look: Look) -> Array:
     """One picture as `[C, H, W]` or `[H, W, C]`, of the input's type."""
     pixels = _pixels(path, frame)
     if frame.type != "uint8":
-        # In float64 and rounded once, as with everything that comes near a comparison.
+        # In float64 and rounded once, like everything that is compared later.
         pixels = ((pixels / 255.0 - np.array(look.mean)) / np.array(look.std)).astype(frame.type)
     return pixels if frame.channels_last else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -187,15 +187,15 @@ def _pixels(path: Path, frame: _Frame) -> Array:
     image = pillow()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a damaged comment in a file is no matter here
+            warnings.simplefilter("ignore")  # a damaged comment in a file does not matter here
             warnings.simplefilter("error", image.DecompressionBombWarning)
             with image.open(path) as picture:
                 if picture.mode not in _EIGHT_BITS:
                     raise InputError(
-                        f"{path} has pixels of the mode {picture.mode}, and not of 8 bits a channel.",
+                        f"{path} has pixels of the mode {picture.mode} instead of 8 bits per channel.",
                         "Save it as an ordinary RGB or grey picture.",
                     )
-                # by way of RGBA, because a palette may have transparent colours
+                # through RGBA, because a palette may have transparent colours
                 plain = picture.convert("RGBA") if picture.mode in ("P", "PA") else picture
                 coloured = plain.convert("RGB" if frame.channels == 3 else "L")
                 resized = coloured.resize((frame.width, frame.height), image.Resampling.BICUBIC)
@@ -204,11 +204,11 @@ def _pixels(path: Path, frame: _Frame) -> Array:
     except (image.DecompressionBombWarning, image.DecompressionBombError) as error:
         raise InputError(
             f"{path} is so large that it may be a decompression bomb: {reason(error)}.",
-            "Scale it down, or take it out of the folder.",
+            "Scale it down, or remove it from the folder.",
         ) from error
     except Exception as error:  # each of Pillow's decoders fails in its own way on a damaged file
         raise InputError(
             f"{path} cannot be read as a picture: {reason(error)}.",
-            "Replace it, or take it out of the folder.",
+            "Replace it, or remove it from the folder.",
         ) from error
     return np.asarray(resized).reshape(frame.height, frame.width, frame.channels)

@@ -1,8 +1,8 @@
-"""Inputs for a model: seeded random ones that it accepts, and the test whether given ones fit it.
+"""Inputs for a model: random ones that it accepts, and the check whether given ones fit it.
 
 The samples go through kinds of values, from ordinary to extreme ([`bnfold.inputs.values`]
-[bnfold.inputs.values]), and through the sizes of what is dynamic ([`bnfold.inputs.sizes`]
-[bnfold.inputs.sizes]). What could not be varied, and what had to be left out, is said in notes.
+[bnfold.inputs.values]), and through sizes of the dynamic dimensions ([`bnfold.inputs.sizes`]
+[bnfold.inputs.sizes]). Notes say what could not be varied and what was left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bnfold.runtime.sessions import Feeds
 
 Outputs = TypeVar("Outputs")
 
-_KEPT_BYTES = 2**28  # of outputs; a classifier's are small, a hundred segmented pictures are not
+_KEPT_BYTES = 2**28  # of outputs: those of a classifier are small, a hundred segmented pictures are not
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Samples:
     """Inputs to run a model on.
 
     Attributes:
-        feeds: One mapping of input names to arrays a sample.
+        feeds: One mapping of input names to arrays for each sample.
         notes: One sentence for every dynamic dimension that could be tried at one size only, and for every
             sample that was left out.
-        labels: What to call each sample: `"normal 1×3×64×64"`, or the file that it comes from.
-        outputs: What the model gave for each, where it was run to choose them; None where that was not kept.
+        labels: A name for each sample: `"normal 1×3×64×64"`, or the file that it comes from.
+        outputs: The model's outputs for each, if it was run to choose them; None where they were not kept.
     """
 
     feeds: tuple[Feeds, ...]
@@ -43,10 +43,10 @@ class Samples:
     outputs: tuple[Any, ...] = ()
 
     def each(self, run: Callable[[Feeds], Outputs]) -> Iterator[tuple[str, Feeds, Outputs]]:
-        """Label, inputs and outputs of every sample, in order; `run` is called where outputs are not known.
+        """Label, inputs and outputs of every sample, in order; `run` computes outputs that were not kept.
 
         Args:
-            run: The runner that the samples were chosen with, so that what is known is what it would give.
+            run: The function that the samples were chosen with, so that it would return the kept outputs.
         """
         known = self.outputs or (None,) * len(self.feeds)
         for label, feeds, outputs in zip(self.labels, self.feeds, known, strict=True):
@@ -58,18 +58,18 @@ def choose(
 ) -> Samples:
     """Draw `count` samples that the model accepts, or more where there are more sizes to go through.
 
-    Every sample is run once. One that the model rejects, or whose outputs (any of them) hold no finite value,
-    could prove nothing: it is left out with a note as long as another remains.
+    Every sample is run once. One that the model rejects, or that has an output without a finite value, proves
+    nothing: it is left out with a note as long as another one remains.
 
     Args:
         ports: The inputs that the model needs.
         run: Runs the model; raises ModelError where it rejects the inputs.
         count: Number of samples, at least 1. The first is normal, the second uniform; from the seventh on the
-            kinds come again with new values, each at another size.
-        seed: Same seed, same samples.
+            kinds repeat with new values, each at another size.
+        seed: The same seed gives the same samples.
 
     Returns:
-        The samples with what `run` gave for them, as far as that fits into 256 MiB.
+        The samples with their outputs, as far as those fit into 256 MiB.
 
     Raises:
         InputError: The model accepts no size that was tried, rejects every sample, or has an input that
@@ -88,7 +88,7 @@ def choose(
     ran = [trial for trial in trials if trial.rejection is None]
     if not ran:
         raise _rejected(next(trial.rejection for trial in trials if trial.rejection))
-    # Where nothing is finite for any sample, no kind is to blame: all stay, and the comparison says so.
+    # If no sample has finite outputs, the kinds are not the cause: all are kept, and the comparison says so.
     kept = [trial for trial in ran if trial.finite] or ran
     left_out = (trial.note for trial in trials if trial not in kept)
     return Samples(
@@ -100,10 +100,10 @@ def choose(
 
 
 def run_drawn(run: Callable[[Feeds], Outputs], feeds: Feeds) -> Outputs:
-    """Run the model on a sample that was drawn for it, and give what `run` gives.
+    """Run the model on a sample that was drawn for it, and return what `run` returns.
 
     Raises:
-        InputError: The model rejects it, so that random inputs are none for this model.
+        InputError: The model rejects it, so that random inputs do not suit this model.
     """
     try:
         return run(feeds)
@@ -112,7 +112,7 @@ def run_drawn(run: Callable[[Feeds], Outputs], feeds: Feeds) -> Outputs:
 
 
 def shapes_text(feeds: Feeds) -> str:
-    """The sizes of a sample as people write them: `1×3×64×64`, or `x 1×3×64×64, k scalar` for several."""
+    """The sizes of a sample as text: `1×3×64×64`, or `x 1×3×64×64, k scalar` for several inputs."""
     texts = {name: "×".join(map(str, np.shape(array))) or "scalar" for name, array in feeds.items()}
     if len(texts) == 1:
         return next(iter(texts.values()))
@@ -149,9 +149,9 @@ def fit(arrays: Feeds, ports: Sequence[Port]) -> Feeds:
 # --- trials -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)  # one is another only if it is the same: arrays have no simple equality
+@dataclass(frozen=True, eq=False)  # compared by identity, since arrays have no simple equality
 class _Trial:
-    """A sample that was drawn, and what the model gave for it or said against it.
+    """A sample that was drawn, and the model's outputs for it or its rejection.
 
     `finite` says whether every float output has a finite value; `size` is that of the outputs, in bytes.
     """

@@ -1,9 +1,10 @@
-"""The sizes that the dynamic dimensions of a model's inputs are tried at.
+"""The sizes at which the dynamic dimensions of a model's inputs are tried.
 
 A dynamic dimension is tried at more than one size. Dimension 0 is taken for the batch, dimension 1 of an
-input of rank three or more for the channels, every other for a length. An image whose last dimension alone is
-fixed has its channels there. Where an input has two lengths or more, the last is the width, and one of the
-sizes is not square. One symbol has one size in all inputs. Sizes that the model rejects are passed over.
+input of rank three or more for the channels, and every other one for a length. An image whose last dimension
+is its only fixed one has its channels there. If an input has two lengths or more, the last is the width, and
+one of the sizes is not square. A symbol has the same size in all inputs. Sizes that the model rejects are
+skipped.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ INTEGER_CEILINGS = (100, 2)  # a vocabulary has at least a hundred entries, a to
 
 @dataclass(frozen=True)
 class Sizing:
-    """What the dynamic dimensions are, by their role, and the bound below which wide integers are drawn.
+    """The sizes of dynamic dimensions by their role, and the bound below which wide integers are drawn.
 
-    A `width` of None is that of a square: as large as `length`.
+    A `width` of None makes a square: it is as large as `length`.
     """
 
     batch: int = BATCHES[0]
@@ -44,9 +45,10 @@ class Sizing:
     width: int | None = None
 
     def of(self, role: str) -> int:
-        """The size of the dimensions that have a role: `"batch"`, `"channels"`, `"length"` or `"width"`."""
+        """The size of the dimensions in a role: `"batch"`, `"channels"`, `"length"` or `"width"`."""
         sizes = {"batch": self.batch, "channels": self.channels, "length": self.length}
-        return sizes[role] if role != "width" else self.length if self.width is None else self.width
+        sizes["width"] = self.length if self.width is None else self.width
+        return sizes[role]
 
 
 def draw(ports: Sequence[Port], sizing: Sizing, *, seed: int | Sequence[int], kind: str = "normal") -> Feeds:
@@ -68,18 +70,18 @@ def draw(ports: Sequence[Port], sizing: Sizing, *, seed: int | Sequence[int], ki
 
 
 def sizings(ports: Sequence[Port], run: Runner, seed: int) -> list[Sizing]:
-    """The sizings to go through: other batches and another size are found apart, then tried together.
+    """The sizings to go through: other batches and another size are found separately, then tried together.
 
     Args:
         ports: The inputs that the model needs.
         run: Runs the model; raises ModelError where it rejects the inputs.
-        seed: Of the values that it is tried with.
+        seed: Seed of the values that it is tried with.
 
     Returns:
-        At least one. Nothing is run where no dimension is dynamic and no input is of wider integers.
+        At least one. Nothing is run unless a dimension is dynamic or an input has wide integers.
 
     Raises:
-        InputError: The model accepts none of the sizes tried.
+        InputError: The model rejects all sizes that were tried.
     """
 
     def accepted(sizing: Sizing) -> bool:
@@ -98,7 +100,7 @@ def sizings(ports: Sequence[Port], run: Runner, seed: int) -> list[Sizing]:
 
 
 def notes(ports: Sequence[Port], tried: Sequence[Sizing]) -> Iterator[str]:
-    """One sentence for every dynamic dimension that was tried at one size only."""
+    """One sentence for every dynamic dimension that was tried at a single size."""
     for symbol, role in _roles(ports).items():
         sizes = {sizing.of(role) for sizing in tried}
         if len(sizes) == 1:
@@ -106,14 +108,14 @@ def notes(ports: Sequence[Port], tried: Sequence[Sizing]) -> Iterator[str]:
 
 
 def dynamic(port: Port) -> Iterator[tuple[int, str]]:
-    """Axis and symbol of every dynamic dimension; an unnamed one is named after its place."""
+    """Axis and symbol of every dynamic dimension; an unnamed one is named after its input and axis."""
     for axis, size in enumerate(port.shape or ()):
         if not isinstance(size, int):
             yield axis, size or f"{port.name}.{axis}"
 
 
 def _roles(ports: Sequence[Port]) -> dict[str, str]:
-    """The role of every symbol, as `Sizing.of` takes it; a symbol's first place decides."""
+    """The role of every symbol, as `Sizing.of` takes it; the first dimension that has it decides."""
     roles: dict[str, str] = {}
     for port in ports:
         shape = port.shape or ()
@@ -139,7 +141,7 @@ def _first(ports: Sequence[Port], run: Runner, seed: int) -> Sizing:
     roles = set(_roles(ports).values())
     wide = any(port.type in WIDE_INTEGERS for port in ports)
     if not roles and not wide:
-        return Sizing()  # nothing to choose: if the model rejects its own sizes, the real run says so
+        return Sizing()  # nothing to choose: if the model rejects its own sizes, the real run will fail
     rejection: ModelError | None = None
     for channels, length, ceiling in itertools.product(
         CHANNELS if "channels" in roles else CHANNELS[:1],
@@ -158,10 +160,10 @@ def _first(ports: Sequence[Port], run: Runner, seed: int) -> Sizing:
 
 
 def _resized(first: Sizing, roles: set[str]) -> Iterator[Sizing]:
-    """Other sizes to try, first those that are not square: of a longer one, the double, and a shorter one.
+    """Other sizes to try, first those that are not square: a longer one, twice the first, and a shorter one.
 
-    What stands before the first size in `LENGTHS` was rejected already. The double suits networks that halve
-    their maps many times; the shorter one those with a longest sequence.
+    Those before the first size in `LENGTHS` have already been rejected. Twice the size suits networks that
+    halve their maps many times, the shorter one those with a longest sequence.
     """
     if "length" not in roles:
         return

@@ -1,11 +1,11 @@
-"""Values for a model's inputs, of six kinds: ordinary ones, and ones at which a fault shows that they hide.
+"""Values for a model's inputs, of six kinds: ordinary ones, and others that reveal faults that those hide.
 
 | kind | floats | 8-bit integers | wider integers | bools |
 |---|---|---|---|---|
 | normal | standard normal | the whole range, as image bytes | from 0 up to a ceiling | coin tosses |
 | uniform | from 0 to 1, as pixels | the same | the same | the same |
-| zeros | 0: only biases and shifts are left | 0 | 0 | all False |
-| ones | 1: the same at every place | 1 | 1 | all True |
+| zeros | 0: only biases and shifts remain | 0 | 0 | all False |
+| ones | 1: the same everywhere | 1 | 1 | all True |
 | large | normal · 1000, as data that nobody normalised | the largest | the ceiling | coin tosses |
 | tiny | of either sign, about 0.001 | 0 and 1 | 0 and 1 | coin tosses |
 
@@ -13,8 +13,8 @@ float16 ends at 65504, so its large values are normal · 16: the largest of them
 may amplify it 800 times before anything overflows.
 
 Tiny values are `sign(z) · (0.1 + |z|) / 1000` with `z` standard normal: at least 0.0001, because below
-0.00006 float16 has only subnormal numbers, and whether a provider takes those for zero is no matter of a
-fold. What still smaller values would show in the wider types, the zeros show.
+0.00006 float16 has only subnormal numbers, and whether a provider treats those as zero does not depend on the
+fold. What still smaller values would reveal in wider types, zeros reveal.
 
 Wider integers are small and not negative, as token and class numbers are. Strings are letters in every kind.
 """
@@ -29,10 +29,10 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 KINDS = ("normal", "uniform", "zeros", "ones", "large", "tiny")
 
-FLOATS = frozenset({"float16", "float32", "float64"})
+NUMPY_FLOATS = frozenset({"float16", "float32", "float64"})  # NumPy itself has no bfloat16
 BYTES = frozenset({"int8", "uint8"})
 WIDE_INTEGERS = frozenset({"int16", "int32", "int64", "uint16", "uint32", "uint64"})
-DRAWN = FLOATS | BYTES | WIDE_INTEGERS | {"bool", "string"}
+DRAWN = NUMPY_FLOATS | BYTES | WIDE_INTEGERS | {"bool", "string"}
 
 _LARGE = {"float16": 16.0, "float32": 1e3, "float64": 1e3}
 _TINY = 1e-3
@@ -44,11 +44,11 @@ def draw_values(
     """Draw one input.
 
     Args:
-        rng: Where the numbers come from.
+        rng: The source of the numbers.
         type_name: One of `DRAWN`.
         shape: The array's sizes; `()` gives a scalar.
         kind: One of `KINDS`.
-        ceiling: Wide integers are drawn below it; at least 2, so that 0 and 1 are.
+        ceiling: Wide integers are drawn below it; at least 2, so that both 0 and 1 can be drawn.
     """
     if type_name == "string":
         return rng.choice(np.array(["a", "b", "c"], dtype=object), size=shape)
@@ -57,7 +57,7 @@ def draw_values(
         return np.full(shape, kind == "ones", dtype)
     if type_name == "bool":
         return np.asarray(rng.integers(0, 2, size=shape), dtype)
-    if type_name in FLOATS:
+    if type_name in NUMPY_FLOATS:
         return np.asarray(_floats(rng, shape, kind, _LARGE[type_name]), dtype)
     bounds = np.iinfo(dtype)
     low, high = (bounds.min, bounds.max) if type_name in BYTES else (0, ceiling - 1)
@@ -69,9 +69,9 @@ def draw_values(
 
 
 def converted(array: Array, type_name: str) -> Array | None:
-    """The array as the type that a model takes; None where it would lose more than a float's last bits.
+    """The array in the type that a model takes; None where it would lose more than a float's last bits.
 
-    Floats convert to any float type that has room for them, integers to any type that holds their values.
+    Floats convert to any float type with a large enough range, integers to any type that holds their values.
     """
     if type_name == "string":
         return array.astype(object) if array.dtype.kind in "OSU" else None
@@ -86,7 +86,7 @@ def converted(array: Array, type_name: str) -> Array | None:
         or (array.dtype.kind == "f" and dtype.kind != "f")
     ):
         return None
-    with np.errstate(over="ignore"):  # the next lines look
+    with np.errstate(over="ignore"):  # the next lines check
         other = array.astype(dtype)
     if array.dtype.kind == "f":
         return other if np.array_equal(np.isfinite(other), np.isfinite(array)) else None
@@ -94,7 +94,7 @@ def converted(array: Array, type_name: str) -> Array | None:
 
 
 def _floats(rng: np.random.Generator, shape: tuple[int, ...], kind: str, large: float) -> Array | float:
-    """Floats of a kind that is drawn, in float64; a plain number for a scalar."""
+    """Random floats of a kind, in float64; a plain number for a scalar."""
     if kind == "uniform":
         return rng.random(shape)
     normal = rng.standard_normal(shape)

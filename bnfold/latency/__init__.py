@@ -1,1 +1,1 @@
-"""Two models timed against each other: rounds, intervals, pinned threads, and what a model weighs."""
+"""Two models timed against each other: rounds, intervals, pinned threads, and the size of a model."""

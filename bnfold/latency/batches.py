@@ -1,4 +1,4 @@
-"""What to time on: one sample, at every batch size that was asked for."""
+"""The inputs for timing: one sample, at every requested batch size."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def by_batch(
     batches: Sequence[int],
     seed: int,
 ) -> dict[int | None, Feeds]:
-    """The first sample given, or a random one that the model takes, repeated to each batch size.
+    """The first given sample, or a random one that the model accepts, repeated to each batch size.
 
     Args:
         ports: The model's inputs.
         run: Runs the model; raises ModelError where it rejects the inputs.
-        inputs: What was given; None draws a sample.
-        batches: Batch sizes; none takes the sample as it is.
-        seed: Of a random sample.
+        inputs: The given inputs; None draws a sample.
+        batches: Batch sizes; empty uses the sample as it is.
+        seed: Seed of a random sample.
 
     Returns:
-        Inputs by batch size; under None alone where no size was asked for.
+        Inputs by batch size; only under None if no size was requested.
 
     Raises:
-        InputError: The inputs do not fit, none can be drawn that the model takes, or its batch size is fixed.
+        InputError: The inputs do not fit, no accepted inputs can be drawn, or the batch size is fixed.
     """
     known = samples.choose(ports, run, count=1, seed=seed) if inputs is None else as_samples(inputs, ports)
     first = known.feeds[0]
@@ -42,7 +42,7 @@ def by_batch(
     free = {port.name for port in ports if port.shape and not isinstance(port.shape[0], int)}
     if not free:
         raise InputError(
-            f"The model's batch size is fixed, so that {batches[0]} cannot be asked for.",
+            f"The model's batch size is fixed, so it cannot be {batches[0]}.",
             "Leave --batch out, or export the model with --dynamic batch.",
         )
     made: dict[int | None, Feeds] = {batch: _repeated(first, free, batch) for batch in batches}
@@ -52,7 +52,7 @@ def by_batch(
 
 
 def _repeated(feeds: Feeds, free: set[str], batch: int) -> Feeds:
-    """The rows of every input in `free`, over and over until there are `batch` of them."""
+    """The rows of every input in `free`, repeated until there are `batch` of them."""
     return {
         name: np.take(array, np.arange(batch) % len(array), axis=0) if name in free else array
         for name, array in feeds.items()

@@ -1,22 +1,21 @@
 """Whether folding made a model faster, measured so that the answer can be believed.
 
-Original and folded run in one process, turn by turn, and so does the original a second time, in a session of
-its own: a control that shows how far the original differs from itself
-([`interleave`][bnfold.latency.interleave]). The figure is the ratio of the medians, original by folded, with
-a 95 % bootstrap interval; the control has a ratio and an interval like it
-([`bootstrap`][bnfold.latency.bootstrap]).
+Original and folded run in turn in one process. The original also runs a second time, in its own session: this
+control shows how far the original differs from itself ([`interleave`][bnfold.latency.interleave]). The figure
+is the ratio of the medians, original by folded, with a 95 % bootstrap interval; the control has such a ratio
+and interval too ([`bootstrap`][bnfold.latency.bootstrap]).
 
 The verdict, with `THRESHOLD` at 3 % and `RESOLUTION` at 10 %:
 
-- **faster** where the interval lies above 1, and the folded model beats both sessions of the original by the
+- **faster** if the interval lies above 1, the folded model beats both sessions of the original by the
   threshold, and the ratio lies above the control's interval; **slower** likewise.
-- **too noisy to say** where a difference was seen that does not stand out against the control in this way, or
-  where one interval of the two reaches beyond the resolution, so that a difference of 10 % could hide in it.
+- **too noisy to say** if there is a difference that does not stand out against the control in this way, or if
+  one of the two intervals reaches beyond the resolution, so that it could hide a difference of 10 %.
 - **no measurable difference** otherwise: a difference of 10 % can be ruled out.
 
 Everything is timed at three settings of ONNX Runtime's optimizer: at its default, which is what users run and
-which folds Conv → BatchNormalization by itself; at basic; and off, which shows what the fold is worth to a
-runtime that does not.
+which folds Conv → BatchNormalization by itself; at basic; and off, which shows what the fold gains in a
+runtime that does not fold.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ from bnfold.latency.footprint import footprint, on_disk
 from bnfold.latency.interleave import MAX_LOADS, Contest, Measures, Setting, contest
 from bnfold.latency.results import Benchmark, Row
 from bnfold.latency.timing import MIN_ROUNDS
+from bnfold.options import Timing
 from bnfold.runtime import sessions
 from bnfold.runtime.interface import Port, as_ir, differences, interface
 from bnfold.runtime.sessions import Feeds, ModelLike, Optimizer
@@ -61,35 +61,36 @@ def benchmark(
 ) -> Benchmark:
     """Time a folded model against its original.
 
-    On `"cuda"` everything is timed twice: from NumPy arrays to NumPy arrays, where the copies to the GPU and
-    back count; and on inputs and outputs that stay on the GPU, where they are numbers.
+    On `"cuda"` everything is timed twice: from NumPy arrays to NumPy arrays, which includes the copies to the
+    GPU and back; and, unless an input holds strings, with inputs and outputs that stay on the GPU.
 
     Args:
         original: A path, a `ModelProto` or an `onnx_ir.Model`.
         folded: The same, after folding.
         provider: `"cpu"` or `"cuda"`.
         rounds: Rounds for each setting, rounded up to a multiple of the loads; None fills the time.
-        seconds: Time to measure for, all in all, where `rounds` is None. A slow model takes longer, because
-            fewer than 16 rounds say nothing.
+        seconds: Total time to measure for, where `rounds` is None. A slow model takes longer, because fewer
+            than 16 rounds say nothing.
         threads: Threads within an operator.
         seed: Seed of the inputs, the order and the bootstrap.
-        inputs: Arrays by input name, or files, to be used instead of random ones (with batch size 1, where it
-            is free); the first sample of several.
-        batches: Batch sizes to time, of a model that leaves it open; none takes the inputs as they are.
-        on_progress: Called with the number of loads timed and the most that there can be.
+        inputs: Arrays by input name, or files; of several samples the first. None draws random inputs, with
+            batch size 1 where the model leaves it open.
+        batches: Batch sizes to time, for a model that leaves it open; empty uses the inputs as they are.
+        on_progress: Called with the number of loads timed and the largest number possible.
 
     Raises:
-        InputError: The inputs given do not fit the model, or none can be drawn that it takes; or a batch size
-            is asked for that the model does not leave open.
-        ModelError: A model cannot be read, the two have other inputs or outputs, or ONNX Runtime does not run
+        InputError: The given inputs do not fit the model, or it accepts none of the random ones; or there are
+            `batches`, and the model's batch size is fixed.
+        ModelError: A model cannot be read, the two differ in inputs or outputs, or ONNX Runtime does not run
             one.
-        ProviderError: The provider is unknown, absent, or would be silently replaced.
+        ProviderError: The provider is unknown or absent, or another one would silently run the model.
         MissingExtraError: ONNX Runtime is not installed.
     """
-    _check(rounds, seconds, batches)
+    timing = Timing(threads, seconds, rounds, seed, batches)
+    _check(timing)
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
-    feeds = _feeds(original, folded, provider, threads, inputs, batches, seed)
+    feeds = _feeds(original, folded, provider, inputs, timing)
     first = next(iter(feeds.values()))
     settings = [
         Setting(optimizer, measures, provider, threads, batch)
@@ -101,11 +102,11 @@ def benchmark(
         weights = [footprint(file, first, provider, threads) for file in files]
         left = max(seconds - (time.perf_counter() - start), seconds / 2)
         for place, setting in enumerate(settings):
-            tell = on_progress and _within(on_progress, place, len(settings))
+            on_load = on_progress and _within(on_progress, place, len(settings))
             share = left / len(settings)
             given = feeds[setting.batch]
             held = contest(
-                files[0], files[1], setting, given, rounds=rounds, seconds=share, rng=rng, on_load=tell
+                files[0], files[1], setting, given, rounds=rounds, seconds=share, rng=rng, on_load=on_load
             )
             rows.append(_row(held, setting, rng))
     shapes = {name: np.shape(array) for name, array in first.items()}
@@ -113,13 +114,13 @@ def benchmark(
     return Benchmark(provider, threads, seed, shapes, tuple(rows), weights[0], weights[1], cpus, quota)
 
 
-def _check(rounds: int | None, seconds: float, batches: Sequence[int]) -> None:
-    if rounds is not None and rounds < 2:
-        raise InputError(f"{rounds} rounds give no interval.", f"Ask for {MIN_ROUNDS} or more.")
-    if not 0 < seconds < math.inf:
-        raise InputError(f"{seconds} seconds cannot be measured for.", "Give a finite, positive number.")
-    if any(batch < 1 for batch in batches):
-        raise InputError(f"{min(batches)} is no batch size.", "Give 1 or more.")
+def _check(timing: Timing) -> None:
+    if timing.rounds is not None and timing.rounds < 2:
+        raise InputError(f"{timing.rounds} rounds give no interval.", f"Ask for {MIN_ROUNDS} or more.")
+    if not 0 < timing.seconds < math.inf:
+        raise InputError(f"Timing cannot take {timing.seconds} seconds.", "Give a finite, positive number.")
+    if any(batch < 1 for batch in timing.batches):
+        raise InputError(f"{min(timing.batches)} is not a batch size.", "Give 1 or more.")
 
 
 def _common_inputs(original: ModelLike, folded: ModelLike) -> tuple[Port, ...]:
@@ -127,40 +128,32 @@ def _common_inputs(original: ModelLike, folded: ModelLike) -> tuple[Port, ...]:
     ports = interface(as_ir(original))
     if found := differences(ports, interface(as_ir(folded))):
         raise ModelError(
-            f"The second model does not stand for the first. {' '.join(found)}",
-            "Give a model and what was folded from it.",
+            f"The second model cannot replace the first. {' '.join(found)}",
+            "Give a model and the model that was folded from it.",
         )
     return ports.inputs
 
 
 def _feeds(
-    original: ModelLike,
-    folded: ModelLike,
-    provider: str,
-    threads: int,
-    inputs: Inputs | None,
-    batches: Sequence[int],
-    seed: int,
+    original: ModelLike, folded: ModelLike, provider: str, inputs: Inputs | None, timing: Timing
 ) -> dict[int | None, Feeds]:
     """Inputs by batch size that the original accepts."""
-    made = sessions.session(original, provider=provider, optimized="off", threads=threads)
+    made = sessions.session(original, provider=provider, optimized="off", threads=timing.threads)
     ports = _common_inputs(original, folded)
-    return by_batch(ports, partial(sessions.run, made), inputs, batches, seed)
+    return by_batch(ports, partial(sessions.run, made), inputs, timing.batches, timing.seed)
 
 
 def _kinds(provider: str, feeds: Feeds) -> tuple[Measures, ...]:
-    """What can be measured: strings cannot lie on a device, and a CPU has no memory apart from the host's."""
+    """What can be measured: strings cannot be on a GPU, and a CPU has no memory other than the host's."""
     strings = any(np.asarray(array).dtype.kind in "OSU" for array in feeds.values())
     return ("end to end",) if provider == "cpu" or strings else ("end to end", "on the device")
 
 
 def _within(on_progress: Callable[[int, int], None], place: int, settings: int) -> Callable[[int, int], None]:
     """Progress within one setting of several, each of which has at most `MAX_LOADS` loads."""
-
-    def tell(done: int, total: int) -> None:
-        on_progress(place * MAX_LOADS + done * MAX_LOADS // total, settings * MAX_LOADS)
-
-    return tell
+    return lambda done, total: on_progress(
+        place * MAX_LOADS + done * MAX_LOADS // total, settings * MAX_LOADS
+    )
 
 
 def _row(held: Contest, setting: Setting, rng: np.random.Generator) -> Row:

@@ -1,7 +1,7 @@
-"""How far a ratio of two medians can be trusted: a bootstrap that knows where timings vary.
+"""How far a ratio of two medians can be trusted: a bootstrap over the two levels on which timings vary.
 
 Timings vary on two levels. Within one load of the sessions they scatter from round to round; and every
-session has a speed of its own for as long as it lives, through where its weights happen to lie in memory. So
+session has its own speed for as long as it exists, because of where its weights happen to be in memory. So
 the bootstrap draws loads first and whole rounds within them (Davison and Hinkley, Bootstrap Methods and Their
 Application, 1997, section 3.8), and all timings of a round stay together.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 RESAMPLES = 2000
-_AT_ONCE = 100  # of the resamples, which together would be tens of megabytes
+_AT_ONCE = 100  # resamples; all of them together would take tens of megabytes
 CONFIDENCE = 0.95
 
 Times = npt.NDArray[np.float64]
@@ -30,14 +30,14 @@ class Ratio:
 
 
 def ratios(times: Times, rng: np.random.Generator) -> tuple[Ratio, ...]:
-    """The median of the first contestant by the median of each other one.
+    """The median of the first contestant divided by the median of each other one.
 
     Args:
-        times: Of the shape `[loads, rounds, contestants]`, in any unit.
+        times: Timings of the shape `[loads, rounds, contestants]`, in any unit.
         rng: Draws the resamples.
 
     Returns:
-        One ratio for every contestant but the first.
+        One ratio for every contestant except the first.
     """
     drawn = _resampled_medians(times, rng)
     medians = np.median(times.reshape(-1, times.shape[-1]), axis=0)

@@ -1,4 +1,4 @@
-"""What a model weighs beside its time: file, nodes, parameters, multiply-adds, memory."""
+"""The size of a model in addition to its time: file, nodes, parameters, multiply-adds, memory."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _CONFIG = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one model weighs.
+    """The size of one model.
 
     Attributes:
-        bytes: Of its file, and of the files that its weights are in; of what would be written for a model in
-            memory.
-        nodes: In all scopes, without `Constant`.
-        parameters: Numbers in all its constants: weights, and also shapes and the like.
-        multiply_adds: Of its convolutions and matrix products on the inputs that were timed first; None where
-            they cannot be counted.
-        peak_memory: Bytes by which a fresh process grows at most while it loads the model and runs it once,
-            over what it holds with ONNX Runtime imported. None where the platform does not tell.
+        bytes: Size of its file and of the files with its weights; for a model in memory, of the file that
+            would be written.
+        nodes: Number of nodes in all scopes, without `Constant`.
+        parameters: Number of elements in all its constants: weights, and also shapes and the like.
+        multiply_adds: Multiply-adds of its convolutions and matrix products on the inputs that were timed
+            first; None where they cannot be counted.
+        peak_memory: Largest growth in bytes of a new process while it loads the model and runs it once, after
+            ONNX Runtime was imported. None where the platform does not say.
     """
 
     bytes: int
@@ -51,7 +51,7 @@ class Footprint:
 
 
 def footprint(file: Path, feeds: Feeds, provider: str, threads: int) -> Footprint:
-    """Weigh a model at ONNX Runtime's default.
+    """Measure the size of a model at ONNX Runtime's default.
 
     Args:
         file: The model.
@@ -72,12 +72,12 @@ def footprint(file: Path, feeds: Feeds, provider: str, threads: int) -> Footprin
 
 @contextlib.contextmanager
 def on_disk(model: ModelLike) -> Iterator[Path]:
-    """A file with the model, so that every session begins with the same: reading it.
+    """A file with the model, so that every session begins by reading the same kind of file.
 
     Raises:
         ModelError: It could not be written.
     """
-    with sessions._loadable(model) as source:
+    with sessions.loadable(model) as source:
         if isinstance(source, str):
             yield Path(source)
             return
@@ -88,7 +88,7 @@ def on_disk(model: ModelLike) -> Iterator[Path]:
             except OSError as error:
                 raise ModelError(
                     f"The model could not be written to a temporary file: {error}",
-                    "See that the temporary folder has room.",
+                    "Check that the temporary folder has room.",
                 ) from error
             yield path
 
@@ -103,7 +103,7 @@ def _multiply_adds(model: ir.Model, feeds: Feeds) -> int | None:
 
 
 def _peak_memory(file: Path, feeds: Feeds, provider: str, threads: int) -> int | None:
-    """Start the other program on the model; None where it did not come to an answer."""
+    """Run `memory_probe` on the model; None where it gives no answer."""
     with tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True) as folder:
         arrays = [
             array.astype(str) if array.dtype.kind == "O" else array
@@ -111,13 +111,13 @@ def _peak_memory(file: Path, feeds: Feeds, provider: str, threads: int) -> int |
         ]
         stored = Path(folder) / "feeds.npz"
         np.savez(stored, *arrays)
-        asked = json.dumps(
+        request = json.dumps(
             {"model": str(file), "feeds": str(stored), "names": list(feeds)} | _conditions(provider, threads)
         )
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
             done = subprocess.run(
-                [sys.executable, memory_probe.__file__, asked],
+                [sys.executable, memory_probe.__file__, request],
                 capture_output=True,
                 check=True,
                 timeout=_SECONDS,
@@ -129,12 +129,11 @@ def _peak_memory(file: Path, feeds: Feeds, provider: str, threads: int) -> int |
 
 
 def _conditions(provider: str, threads: int) -> dict[str, Any]:
-    """What `sessions` sets, in words that another process understands."""
-    runtime = sessions._runtime()
-    options = sessions._options(runtime, "default", threads)
-    providers = [
-        one if isinstance(one, tuple) else (one, {}) for one in sessions._provider(runtime, provider)
-    ]
+    """The settings of `sessions` in a form that can be passed to another process."""
+    runtime = sessions.import_runtime()
+    options = sessions.session_options(runtime, "default", threads)
+    listed = sessions.provider_list(runtime, provider)
+    providers = [one if isinstance(one, tuple) else (one, {}) for one in listed]
     return {
         "level": options.graph_optimization_level.name,
         "threads": options.intra_op_num_threads,

@@ -1,10 +1,10 @@
-"""Original, folded, and the original once more, against each other under one setting.
+"""Original, folded, and the original once more, timed against each other at one setting.
 
-The third contestant is the control: a session of its own that runs the very same file as the first. What the
-original differs from itself by is nothing that a fold did, and what a difference has to stand out against.
+The third contestant is the control: a second session of the same file as the first. The fold did not cause
+the difference between these two, so a difference counts only if it is clearly larger.
 
-Two sessions of the same model differ by a percent or so through where their weights happen to lie in memory,
-for as long as they live. So all three are loaded afresh several times, in an order drawn anew.
+Two sessions of the same model differ by about a percent for as long as they exist, because of where their
+weights happen to be in memory. So all three are loaded several times, each time in a new random order.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Measures = Literal["end to end", "on the device"]
 
 MIN_LOADS = 4
 MAX_LOADS = 8
-_LOADING = 0.4  # of the time may go into loading before there are fewer loads
-_WARMING = 0.04  # of the time may go into warming one session up
+_LOADING = 0.4  # share of the time for loading; if it takes more, there are fewer loads
+_WARMING = 0.04  # share of the time for warming up one session
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a contest is held under.
+    """The conditions of a contest.
 
     Attributes:
         optimizer: ONNX Runtime's optimizer.
@@ -41,7 +41,7 @@ class Setting:
             stay in the GPU's memory.
         provider: `"cpu"` or `"cuda"`.
         threads: Threads within an operator.
-        batch: The batch size that was asked for; None where none was.
+        batch: The requested batch size; None without one.
     """
 
     optimizer: Optimizer
@@ -53,13 +53,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Contest:
-    """What came of it; contestants are in the order original, folded, control.
+    """The timings of a contest; contestants are in the order original, folded, control.
 
     Attributes:
-        times: Milliseconds a run, of the shape `[loads, rounds, 3]`.
-        repeats: Runs within one timing, of each.
-        load_ms: Median time to make a session, of each.
-        pinned: Loads in which the threads were kept on CPUs of their own.
+        times: Milliseconds per run, of the shape `[loads, rounds, 3]`.
+        repeats: Runs of each within one timing.
+        load_ms: Median time to make a session of each.
+        pinned: Number of loads in which the threads were pinned to free CPUs.
         settled: Whether every session had stopped becoming faster before it was timed.
     """
 
@@ -72,7 +72,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class _Load:
-    """Three sessions, warm: how to run each, how long it took to make, and its fastest run."""
+    """Three warm sessions: how to run each, how long it took to make, and its fastest run."""
 
     runs: tuple[Run, ...]
     load_ms: tuple[float, ...]
@@ -91,16 +91,16 @@ def contest(
     rng: np.random.Generator,
     on_load: Callable[[int, int], None] | None = None,
 ) -> Contest:
-    """Hold a contest.
+    """Time the original, the folded model and the control.
 
     Args:
-        original: A file.
-        folded: A file.
-        setting: What both are run under.
+        original: The original's file.
+        folded: The folded model's file.
+        setting: The conditions.
         feeds: Inputs by name.
-        rounds: Rounds over all loads, at least; None fills the time.
-        seconds: The time for everything. A slow model takes longer: fewer than 16 rounds on four loads say
-            nothing.
+        rounds: Least number of rounds over all loads; None fills the time.
+        seconds: The time for everything. A slow model takes longer, since fewer than 16 rounds on four loads
+            are too few.
         rng: Draws the order.
         on_load: Called with the number of loads timed and their total.
 
@@ -122,7 +122,7 @@ def contest(
             times.append(measure(load.runs, planned, rng))
         load_ms.append(load.load_ms)
         settled, pins = settled and load.settled, pins + pin
-        del load  # its sessions go before the next ones come
+        del load  # frees its sessions before the next ones are made
         if on_load:
             on_load(len(times), total)
     medians = np.median(load_ms, axis=0).tolist()
@@ -130,7 +130,7 @@ def contest(
 
 
 def _share(taken: float, seconds: float, rounds: int | None) -> tuple[int, float]:
-    """Loads, and the seconds left for their rounds, where one load took `taken` seconds."""
+    """The number of loads, and the seconds left for rounds, if one load took `taken` seconds."""
     loads = min(MAX_LOADS, max(MIN_LOADS, int(_LOADING * seconds / taken)))
     if rounds is not None:
         return min(MAX_LOADS, rounds), seconds
@@ -140,7 +140,7 @@ def _share(taken: float, seconds: float, rounds: int | None) -> tuple[int, float
 def _load(
     files: tuple[Path, ...], setting: Setting, feeds: Feeds, limit_ms: float, rng: np.random.Generator
 ) -> _Load:
-    """Make a session of every file, in an order drawn anew, which shows; then warm each up."""
+    """Make a session of every file, in random order since the order has an effect; then warm up each."""
     runs: dict[int, Run] = {}
     load_ms: dict[int, float] = {}
     for which in rng.permutation(len(files)).tolist():

@@ -1,12 +1,12 @@
-"""Keeping threads where they are, on CPUs that nothing else is using.
+"""Pinning threads to CPUs that nothing else is using.
 
-A thread that moves to another CPU finds its caches empty. So the calling thread, and with it the threads of
-the sessions that are made meanwhile (they inherit its mask), is kept on as many CPUs as there are threads,
-each on a core of its own. Other loads of the sessions get other CPUs, so that no figure rests on one of them.
+A thread that moves to another CPU finds empty caches. So the calling thread, and with it the threads of the
+sessions that are made meanwhile (they inherit its mask), is kept on as many CPUs as there are threads, each
+on a different core. Later loads of the sessions get other CPUs, so that no figure depends on a single one.
 
-A thread that is pinned beside a busy one waits for it, where the scheduler would have moved it away. So only
-a CPU that is free is taken: one that gives a short loop all of its time. Where too few are, the
-threads are left to the scheduler.
+A thread that is pinned to a busy CPU has to wait, where the scheduler would have moved it elsewhere. So only
+free CPUs are used: those that give a short loop all of their time. If too few are free, the scheduler places
+the threads.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _TOPOLOGY = Path("/sys/devices/system/cpu")
 
 @contextmanager
 def pinned(threads: int, turn: int = 0) -> Iterator[bool]:
-    """Keep the calling thread on `threads` free CPUs, and give it back what it had in the end.
+    """Keep the calling thread on `threads` free CPUs, and restore its previous CPUs at the end.
 
     Args:
-        threads: As many CPUs are taken.
+        threads: The number of CPUs to use.
         turn: Where to begin looking, so that every turn gets other CPUs.
 
     Yields:
-        Whether the thread is pinned: False where the platform cannot, or not enough CPUs are free.
+        Whether the thread is pinned: False if the platform cannot do it, or too few CPUs are free.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield False
@@ -40,27 +40,27 @@ def pinned(threads: int, turn: int = 0) -> Iterator[bool]:
     before = os.sched_getaffinity(0)
     try:
         chosen = choose(sorted(before), threads, turn)
-        with suppress(OSError):  # where changing it is forbidden, no CPU was found free either
+        with suppress(OSError):  # if changing it is forbidden, no CPU was found free either
             os.sched_setaffinity(0, chosen or before)
         yield bool(chosen)
     finally:
-        with suppress(OSError):  # a CPU that was taken away meanwhile is none to go back to
+        with suppress(OSError):  # the previous CPUs may have been taken away meanwhile
             os.sched_setaffinity(0, before)
 
 
 def choose(
     cpus: list[int], threads: int, turn: int, free: Callable[[int], bool] | None = None
 ) -> set[int] | None:
-    """The first `threads` CPUs, from a place that `turn` moves on, that are free and on cores of their own.
+    """The first `threads` CPUs that are free and on different cores, from a place that depends on `turn`.
 
     Args:
-        cpus: Those that may be taken.
-        threads: How many are wanted.
-        turn: Begins at another CPU each time.
+        cpus: The CPUs that may be used.
+        threads: How many are needed.
+        turn: Every turn begins at another CPU.
         free: Whether a CPU is free; by default a short loop on it finds out.
 
     Returns:
-        None where too few are free, among sixteen and as many as there are threads.
+        None if too few are free; at most sixteen more than `threads` are tried.
     """
     free = free or _is_free
     start = turn * threads % len(cpus)
@@ -75,7 +75,7 @@ def choose(
 
 
 def _is_free(cpu: int) -> bool:
-    """Whether a loop of five milliseconds gets all the time of a CPU; leaves the thread on that CPU."""
+    """Whether a loop of five milliseconds gets all the time of a CPU; the thread stays on that CPU."""
     try:
         os.sched_setaffinity(0, {cpu})
     except OSError:
@@ -87,7 +87,7 @@ def _is_free(cpu: int) -> bool:
 
 
 def _core(cpu: int) -> str:
-    """What two CPUs have in common that are threads of one core."""
+    """An identifier that is the same for all CPUs on one core."""
     try:
         return (_TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a benchmark found: one row a setting, its verdict, and the sentence that says it."""
+"""What a benchmark found: one row for each setting, its verdict, and a sentence for people."""
 
 from __future__ import annotations
 
@@ -15,44 +15,42 @@ Verdict = Literal["faster", "slower", "no measurable difference", "too noisy to 
 
 
 THRESHOLD = 0.03
-
-
 RESOLUTION = 0.10
 
 
 @dataclass(frozen=True)
 class Row:
-    """Latency of both models under one setting; times are milliseconds a run.
+    """Latency of both models at one setting; times are milliseconds per run.
 
     Attributes:
         optimizer: ONNX Runtime's optimizer: `"default"`, `"basic"` or `"off"`.
-        rounds: Number of rounds over all loads; each timed original, folded and control once.
+        rounds: Number of rounds over all loads; each times original, folded and control once.
         repeats: Runs of the original within one timing.
         original_ms: Median of the original.
-        original_p90_ms: What 90 % of the original's timings stay below.
+        original_p90_ms: 90 % of the original's timings are below this.
         folded_ms: Median of the folded model.
-        folded_p90_ms: What 90 % of the folded model's timings stay below.
-        ratio: `original_ms / folded_ms`; above 1 the folded model is faster.
+        folded_p90_ms: 90 % of the folded model's timings are below this.
+        ratio: `original_ms / folded_ms`; above 1 if the folded model is faster.
         low: Lower end of the ratio's 95 % interval.
         high: Upper end.
         folded_repeats: Runs of the folded model within one timing.
         measures: `"end to end"`, from NumPy arrays to NumPy arrays; or `"on the device"`, where inputs and
             outputs stay in the GPU's memory.
-        batch: The batch size that was asked for; None where none was.
-        original_p99_ms: What 99 % of the original's timings stay below.
-        folded_p99_ms: What 99 % of the folded model's timings stay below.
+        batch: The requested batch size; None without one.
+        original_p99_ms: 99 % of the original's timings are below this.
+        folded_p99_ms: 99 % of the folded model's timings are below this.
         control_ms: Median of the original's second session.
-        control_ratio: `original_ms / control_ms`: what the original differs from itself by.
+        control_ratio: `original_ms / control_ms`: how much the original differs from itself.
         control_low: Lower end of its 95 % interval.
         control_high: Upper end.
         original_load_ms: Median time to make a session of the original.
         folded_load_ms: Median time to make a session of the folded model.
-        loads: How often all sessions were made afresh.
-        pinned: Loads in which the threads were kept on free CPUs of their own.
+        loads: How often all sessions were made.
+        pinned: Number of loads in which the threads were pinned to free CPUs.
         settled: Whether every session had stopped becoming faster before it was timed.
         original_times_ms: Every timing of the original, load by load.
-        folded_times_ms: Likewise of the folded model.
-        control_times_ms: Likewise of the original's second session.
+        folded_times_ms: Those of the folded model.
+        control_times_ms: Those of the original's second session.
     """
 
     optimizer: Optimizer
@@ -85,7 +83,7 @@ class Row:
 
     @property
     def verdict(self) -> Verdict:
-        """What the ratio, its interval and the control allow to say; the rule stands above."""
+        """The verdict by the rules of [`bnfold.latency.benchmark`][bnfold.latency.benchmark]."""
         least = 1 + THRESHOLD
         if self.low > 1 and self.ratio >= least:
             clear = self.ratio / self.control_ratio >= least and self.ratio > self.control_high
@@ -99,7 +97,7 @@ class Row:
 
     @property
     def sentence(self) -> str:
-        """The verdict with its figures, to be put after the conditions that it holds under."""
+        """The verdict with its figures, to follow the conditions under which it holds."""
         interval = f"{self.low:.2f} to {self.high:.2f}"
         match self.verdict:
             case "faster":
@@ -122,12 +120,12 @@ class Benchmark:
         provider: Where both models ran.
         threads: Threads within an operator.
         seed: Seed of the inputs, the order and the bootstrap.
-        shapes: Shape of every input; at the first batch size where several were asked for.
-        rows: One a batch size, kind of measurement and optimizer setting, the default first.
-        original: What the original weighs.
-        folded: What the folded model weighs.
-        cpus: CPUs that this process may be scheduled on.
-        cpu_quota: CPUs' worth of time that a cgroup allows it; None without a limit.
+        shapes: Shape of every input, at the first of several batch sizes.
+        rows: One for each batch size, kind of measurement and optimizer setting, the default first.
+        original: The size of the original.
+        folded: The size of the folded model.
+        cpus: CPUs that this process may use.
+        cpu_quota: CPUs' worth of time that a cgroup allows it, as 1.5; None without a limit.
     """
 
     provider: str
@@ -142,7 +140,7 @@ class Benchmark:
 
     @property
     def sentence(self) -> str:
-        """What to tell somebody who asks whether the fold made the model faster."""
+        """Whether the fold made the model faster, as a sentence."""
         groups: dict[str, dict[str, Row]] = {}
         for row in self.rows:
             batch = f"batch {row.batch}, " if row.batch else ""
@@ -154,37 +152,35 @@ class Benchmark:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to know about the conditions, as sentences."""
+        """Remarks on the conditions, as sentences."""
         return tuple(self._notes())
 
     def _notes(self) -> Iterator[str]:
         if self.cpu_quota is not None:
-            stopped = self.cpu_quota < self.threads
-            rest = (
-                f", too little for {self.threads} threads: they are stopped now and then" if stopped else ""
-            )
+            too_little = f", too little for {self.threads} threads, so they are stopped at times"
+            rest = too_little if self.cpu_quota < self.threads else ""
             yield f"A cgroup allows this process {self.cpu_quota:g} CPUs' worth of time{rest}."
         if self.cpus is not None and self.cpus < self.threads:
             yield f"There are more threads than the {self.cpus} CPUs that this process may use."
         loads, pinned = (sum(getattr(row, name) for row in self.rows) for name in ("loads", "pinned"))
         if pinned < loads:
             yield (
-                f"The threads had CPUs of their own in {pinned} of {loads} loads; else none was free, and the"
-                " system placed them."
+                f"The threads were pinned to free CPUs in {pinned} of {loads} loads; in the"
+                " others too few were free."
             )
         if early := sorted({row.optimizer for row in self.rows if not row.settled}):
             yield (
                 f"Some sessions (optimizer {', '.join(early)}) were still becoming faster when the time to"
-                " warm up was over. More --seconds give them longer."
+                " warm up was over. Higher --seconds give them more time."
             )
 
 
 def _gain(default: Row, off: Row) -> str:
     if default.verdict != "no measurable difference":
-        return f"With ONNX Runtime as it comes, {default.sentence}; with its optimizer off, {off.sentence}."
+        return f"At ONNX Runtime's default, {default.sentence}; with its optimizer off, {off.sentence}."
     if off.verdict == "faster":
         return (
-            f"No measurable gain with ONNX Runtime as it comes; with its optimizer off, {off.sentence}. "
-            "Its default session folds a BatchNorm behind a convolution by itself, which may be why."
+            f"No measurable gain at ONNX Runtime's default; with its optimizer off, {off.sentence}. "
+            "The reason may be that its default session folds a BatchNorm after a convolution by itself."
         )
-    return f"No measurable gain with ONNX Runtime as it comes. With its optimizer off, {off.sentence}."
+    return f"No measurable gain at ONNX Runtime's default. With its optimizer off, {off.sentence}."

@@ -1,14 +1,14 @@
-"""Timing several contestants turn by turn.
+"""Timing several contestants in turn.
 
-Every round times each contestant once, in an order drawn anew, so that whatever else the machine does meets
-all of them alike. A timing repeats a fast contestant until a millisecond has passed. That is far above what a
-clock blurs, and below what a busy system lets a thread run without a break: most timings have none, and a
-median does not see the others. The faster one is repeated more often, so that all timings last about equally
-long and are interrupted about equally often.
+Every round times each contestant once, in a new random order, so that whatever else the machine does affects
+all of them equally. A timing repeats a fast contestant until a millisecond has passed. That is far above the
+resolution of a clock, and shorter than a busy system lets a thread run without interruption: most timings
+have no interruption, and the others do not affect a median. The faster contestant is repeated more often, so
+that all timings last about equally long and are interrupted about equally often.
 
-Before that, a contestant runs until it is warm: until it has not become faster for a while. Caches fill,
-memory is set aside and algorithms are chosen in the first runs, and all of that shows as runs that become
-faster. How fast the fastest run was says so even where interruptions make other runs slow.
+Before that, a contestant runs until it is warm: until it has not become faster for a while. In the first runs
+caches fill, memory is allocated and algorithms are chosen, so the runs become faster. The fastest run shows
+this even if interruptions slow down other runs.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ MAX_ROUNDS = 1000
 
 @dataclass(frozen=True)
 class Warm:
-    """How a contestant ran while it became warm.
+    """How a contestant ran while it warmed up.
 
     Attributes:
         fastest_ms: Its fastest run.
-        settled: Whether it had stopped becoming faster; False where the time was over first.
+        settled: Whether it stopped becoming faster before the time was over.
     """
 
     fastest_ms: float
@@ -64,8 +64,8 @@ def warm_up(run: Run, limit_ms: float) -> Warm:
     """Run until three runs and five milliseconds have brought no run that is 2 % faster than the fastest.
 
     Args:
-        run: What is to be warmed.
-        limit_ms: When to give up, though not before the third run.
+        run: The contestant.
+        limit_ms: When to give up, but not before the third run.
     """
     fastest = last_gain = math.inf
     spent, runs_since, ms_since = 0.0, 0, 0.0
@@ -84,10 +84,10 @@ def warm_up(run: Run, limit_ms: float) -> Warm:
 
 
 def repeats(fastest_ms: Sequence[float]) -> tuple[int, ...]:
-    """Runs of each contestant within one timing, so that all timings last long enough, and alike.
+    """Runs of each contestant within one timing, so that all timings last long enough and equally long.
 
-    A longer timing is interrupted more often: a slow model timed for longer would seem slower than it is. The
-    fastest runs decide, because an interruption could make any other one of them too slow to go by.
+    A longer timing is interrupted more often, so a slow model that is timed for longer would seem slower than
+    it is. The fastest runs decide, because any other run may have been interrupted.
     """
     longest = max(fastest_ms) * max(1, math.ceil(SHORTEST_TIMING_MS / max(fastest_ms)))
     return tuple(max(1, round(longest / one)) for one in fastest_ms)
@@ -96,12 +96,12 @@ def repeats(fastest_ms: Sequence[float]) -> tuple[int, ...]:
 def plan(
     runs: Sequence[Run], fastest_ms: Sequence[float], loads: int, rounds: int | None, milliseconds: float
 ) -> Plan:
-    """The repeats of each contestant, and rounds a load with which all loads fill the time.
+    """The repeats of each contestant, and the rounds of each load with which all loads fill the time.
 
     Args:
         runs: The contestants, warm.
         fastest_ms: Their fastest runs.
-        loads: How often they will be loaded.
+        loads: How often all of them will be loaded.
         rounds: Rounds over all loads; None fills the time.
         milliseconds: The time for the rounds on all loads.
     """
@@ -116,14 +116,14 @@ def plan(
 
 
 def measure(runs: Sequence[Run], planned: Plan, rng: np.random.Generator) -> Times:
-    """Time all contestants turn by turn.
+    """Time all contestants in turn.
 
     Returns:
-        Milliseconds a run, of the shape `[rounds, contestants]`.
+        Milliseconds per run, of the shape `[rounds, contestants]`.
     """
     times = np.empty((planned.rounds, len(runs)))
     collected = gc.isenabled()
-    gc.disable()  # a collection would fall on whichever contestant happens to run
+    gc.disable()  # a collection would slow down whichever contestant happens to run
     try:
         for turn in times:
             for which in rng.permutation(len(runs)):
@@ -135,7 +135,7 @@ def measure(runs: Sequence[Run], planned: Plan, rng: np.random.Generator) -> Tim
 
 
 def time_once(run: Run, repeats: int) -> float:
-    """Milliseconds a run, over `repeats` runs."""
+    """Milliseconds per run, over `repeats` runs."""
     start = time.perf_counter_ns()
     for _ in range(repeats):
         run()

@@ -1,4 +1,4 @@
-"""Evaluating a graph node by node, keeping a value no longer than until its last reader has had it."""
+"""Evaluating a graph node by node; a value is dropped after its last reader."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Evaluator:
     """One graph, or the body of a control-flow node, prepared for evaluation.
 
     Args:
-        graph: With its floats in any type; they are lifted when they are read.
+        graph: The graph, with floats of any type; they are widened when they are read.
         opsets: Version of each domain's operator set.
-        weights: Functions that give the inputs that are weights; an input that is fed comes first.
-        choose: Gives the function that evaluates a node.
+        weights: Functions that read the inputs that are weights, unless such an input is fed.
+        choose: Finds the function that evaluates a node.
 
     Raises:
         NotEvaluableError: A node has no implementation in float64.
@@ -78,10 +78,10 @@ class Evaluator:
         """The outputs of the graph in order.
 
         Args:
-            feeds: Values by name, lifted already.
+            feeds: Values by name, already widened.
             around: Values of the graph that this one is part of.
-            see: Shown every value that a node computes; what it gives back, unless None, takes the value's
-                place for all readers.
+            see: Called with the name and value of everything that a node computes; what it returns, unless
+                None, replaces the value for all readers.
         """
         values: dict[str, Any] = {**self._constants, **feeds}
         for step in self._steps:
@@ -95,12 +95,12 @@ class Evaluator:
         return [values[name] for name in self.outputs]
 
     def _fetch(self, names: Iterable[str], values: dict[str, Any], around: Mapping[str, Any]) -> None:
-        """Bring in what is read here and neither fed nor computed here."""
+        """Get the values that are read here but neither fed nor computed here."""
         for name in names:
             if name not in values:
                 stored = self._weights.get(name)
                 if stored is None and name not in around:
-                    raise NotEvaluableError(f"The model reads {name}, which nothing computes.")
+                    raise NotEvaluableError(f"The model reads {name}, which is not computed anywhere.")
                 values[name] = around[name] if stored is None else stored()
 
 
@@ -133,7 +133,7 @@ def _results(step: _Step, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]
         raise
     except Refusal as refusal:
         raise _refused(node, str(refusal)) from refusal
-    except Exception as error:  # whatever NumPy or the reference implementation stumbles over
+    except Exception as error:  # whatever NumPy or the reference implementation raises
         raise _refused(node, reason(error)) from error
 
 
@@ -142,7 +142,7 @@ def _run_body(body: Evaluator, values: Mapping[str, Any], inputs: Sequence[Any])
 
 
 def _checked(result: Any) -> Any:
-    """A result as an array or a list of them, none of which has been computed in fewer bits than double."""
+    """A result as an array or a list of them, after checking that it was computed in double."""
     if isinstance(result, list):
         return [_checked(element) for element in result]
     if isinstance(result, np.generic):

@@ -1,8 +1,8 @@
-"""How many multiply-adds one evaluation takes: a measure of time that is known before the time is spent.
+"""How many multiply-adds one evaluation takes, which estimates its time in advance.
 
-They are counted from inferred shapes. Where inference does not reach (operators that ONNX does not know,
-shapes or steps that the data decide) the model is evaluated with zeros in the place of every product, which
-costs what is left when the expensive operators are taken out.
+They are counted from inferred shapes. Where these are not known (after operators that ONNX does not know, or
+where the data decide shapes or numbers of steps), the model is evaluated with zeros for every product, which
+is fast without the expensive operators.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def multiply_adds(model: ModelLike, feeds: Feeds) -> int:
     Raises:
         ModelError: The model cannot be read.
         InputError: An input is missing.
-        NotEvaluableError: Shapes could neither be inferred nor found by evaluating the rest.
+        NotEvaluableError: Shapes could neither be inferred nor found by evaluation.
     """
     proto, _ = take_apart(model)
-    counted = _of_graph(_inferred(proto, feeds).graph, {})
+    counted = of_graph(_inferred(proto, feeds).graph, {})
     if counted is not None:
         return counted
     counter = _Counter()
@@ -58,7 +58,7 @@ def _of_call(call: Call, shapes: Sequence[_Shape], output: _Shape) -> int:
     kind = call.node.op_type
     first, second = shapes[0], shapes[_SECOND.get(kind, 1)]
     if kind in _CONVOLUTIONS:
-        # Every output element sums over a filter; transposed, every input element is spread over one.
+        # Every output element sums over a filter; if transposed, every input element is spread over one.
         return math.prod(first if kind == "ConvTranspose" else output) * math.prod(second[1:])
     return math.prod(output) * first[contracted(call, len(first), len(second))[0]]
 
@@ -68,7 +68,7 @@ def _counts(node: onnx.NodeProto) -> bool:
 
 
 def _inferred(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
-    """The model with shapes inferred anew from those of the feeds."""
+    """The model with shapes inferred again from those of the feeds."""
     fresh = onnx.ModelProto()
     fresh.CopyFrom(model)
     _forget(fresh.graph)
@@ -78,12 +78,12 @@ def _inferred(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
             value.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto(dim=dims))
     try:
         return onnx.shape_inference.infer_shapes(fresh, data_prop=True)
-    except Exception:  # the shapes that it would have found are then found by evaluation
+    except Exception:  # evaluation then finds the shapes
         return fresh
 
 
 def _forget(graph: onnx.GraphProto) -> None:
-    """Drop the recorded shapes of all that a graph computes: they can be those of another batch or size."""
+    """Drop the recorded shapes of everything that a graph computes: they may be of another batch or size."""
     del graph.value_info[:]
     for value in graph.output:
         value.ClearField("type")
@@ -93,8 +93,8 @@ def _forget(graph: onnx.GraphProto) -> None:
                 _forget(attribute.g)
 
 
-def _of_graph(graph: onnx.GraphProto, around: Mapping[str, _Shape]) -> int | None:
-    """The multiply-adds of a graph once through; None where shapes or the number of steps are not known."""
+def of_graph(graph: onnx.GraphProto, around: Mapping[str, _Shape]) -> int | None:
+    """The multiply-adds of one run of a graph; None where shapes or the number of steps are not known."""
     shapes = {**around, **{tensor.name: tuple(tensor.dims) for tensor in graph.initializer}}
     for value in (*graph.input, *graph.output, *graph.value_info):
         dims = value.type.tensor_type.shape.dim
@@ -112,7 +112,7 @@ def _of_graph(graph: onnx.GraphProto, around: Mapping[str, _Shape]) -> int | Non
 def _of_node(node: onnx.NodeProto, shapes: Mapping[str, _Shape]) -> int | None:
     bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
     if bodies:
-        counted = {_of_graph(body, shapes) for body in bodies}
+        counted = {of_graph(body, shapes) for body in bodies}
         # Branches that cost the same; a body that is repeated counts only if it costs nothing.
         same = len(counted) == 1 and (node.op_type == "If" or counted == {0})
         return counted.pop() if same else None
@@ -126,14 +126,14 @@ def _of_node(node: onnx.NodeProto, shapes: Mapping[str, _Shape]) -> int | None:
 
 
 class _Counter:
-    """Counts multiply-adds while a model is evaluated, and spares most of them."""
+    """Counts multiply-adds while a model is evaluated, and skips most of them."""
 
     def __init__(self) -> None:
         self.total = 0
 
     def choose(self, call: Call) -> Operator:
-        """What evaluates a node: for products a function that counts."""
-        function = _SPARED.get(call.node.op_type, operator(call))
+        """The function that evaluates a node: for products one that counts."""
+        function = _CHEAP.get(call.node.op_type, operator(call))
         return partial(self._count, function) if _counts(call.node) else function
 
     def _count(self, function: Operator, call: Call, *inputs: Any) -> Any:
@@ -158,7 +158,7 @@ def _thin_product(call: Call, a: Array, b: Array, *rest: Array | None) -> Any:
     return operator(call)(call, a.take([0], a_axis), b.take([0], b_axis), *rest)
 
 
-_SPARED: dict[str, Operator] = {
+_CHEAP: dict[str, Operator] = {
     **dict.fromkeys(("Conv", "FusedConv"), _conv_zeros),
     "ConvTranspose": _transposed_zeros,
     **dict.fromkeys(("FusedGemm", "FusedMatMul", "Gemm", "MatMul"), _thin_product),

@@ -1,8 +1,8 @@
-"""The truth that two models are measured against: a model's value over the reals, as float64 approximates it.
+"""The truth that two models are compared with: a model's value over the reals, approximated in float64.
 
-Every float tensor is widened: weights are taken at the values that the model stores, and everything computed
+Every float tensor is widened: weights have exactly the values that the model stores, and everything computed
 from them is rounded to 53 bits instead of 24 or fewer. A cast from one float type to another is the identity,
-since what it rounds away is an error like any other.
+since its rounding is an error like any other.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Oracle:
     Args:
         model: A path, a `ModelProto` or an `onnx_ir.Model` that ONNX Runtime runs. It is not modified.
         perturbed: A seed; every weight is then multiplied by `1 + d`, with `d` uniform within the unit
-            roundoff of the type that the weight is stored in. How far the outputs move tells how far one
-            rounding of every weight moves the truth.
-        choose: Gives the function that evaluates a node.
+            roundoff of the type that the weight is stored in. So the outputs show how far one rounding of
+            every weight moves the truth.
+        choose: Finds the function that evaluates a node.
 
     Raises:
         ModelError: The model cannot be read.
@@ -58,7 +58,7 @@ class Oracle:
         self._required = [name for name in self._evaluator.inputs if name not in given]
 
     def run(self, feeds: Feeds) -> list[Any]:
-        """The graph's outputs in order, floats in float64; no value outlives its last reader.
+        """The graph's outputs in order, floats in float64; a value is dropped after its last reader.
 
         Args:
             feeds: Inputs by name, of the types that the model itself takes.
@@ -67,25 +67,25 @@ class Oracle:
             InputError: An input is missing.
             NotEvaluableError: A node cannot be evaluated for these inputs.
         """
-        lifted = self._lifted(feeds)
+        widened = self._widened(feeds)
         with np.errstate(all="ignore"):  # an infinity is a result like any other
-            return self._evaluator.run(lifted)
+            return self._evaluator.run(widened)
 
     def walk(self, feeds: Feeds, see: See) -> None:
         """Show every value of the main graph, insides of functions included, as it is computed.
 
         Args:
             feeds: As for `run`.
-            see: Called with the name and the value; what it gives back, unless None, is what later nodes read
-                in the value's place.
+            see: Called with the name and the value; what it returns, unless None, replaces the value for
+                later nodes.
 
         Raises:
             InputError: An input is missing.
             NotEvaluableError: A node cannot be evaluated for these inputs.
         """
-        lifted = self._lifted(feeds)
+        widened = self._widened(feeds)
         with np.errstate(all="ignore"):
-            self._evaluator.run(lifted, see=see)
+            self._evaluator.run(widened, see=see)
 
     def values(self, feeds: Feeds) -> dict[str, Any]:
         """Every value of the main graph by name, inputs and the insides of functions included; no weights.
@@ -97,7 +97,7 @@ class Oracle:
             InputError: An input is missing.
             NotEvaluableError: A node cannot be evaluated for these inputs.
         """
-        found = self._lifted(feeds)
+        found = self._widened(feeds)
 
         def see(name: str, value: object) -> None:
             found[name] = value
@@ -105,7 +105,7 @@ class Oracle:
         self.walk(feeds, see)
         return found
 
-    def _lifted(self, feeds: Feeds) -> dict[str, Any]:
+    def _widened(self, feeds: Feeds) -> dict[str, Any]:
         if missing := [name for name in self._required if name not in feeds]:
             raise InputError(
                 f"The oracle has no value for the input {missing[0]}.", "Feed every input of the model."

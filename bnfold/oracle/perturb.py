@@ -1,8 +1,8 @@
 """Moving every weight by at most one rounding, to see how far that moves the outputs.
 
 A weight is a constant that only arithmetic on data reads: factors, terms and statistics, also through
-operators that merely lay it out anew. Scales of Resize, bounds of Clip, exponents, shapes and whatever else
-steers a computation are no weights, nor is a constant whose reader computes from shapes alone.
+operators that only change its layout. Scales of Resize, bounds of Clip, exponents, shapes and whatever else
+controls a computation are not weights, and neither is a constant whose reader computes from shapes alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ARITHMETIC: dict[str, tuple[int, ...]] = {
     "PRelu": (1,),
     "RMSNormalization": (1,),
 }
-# The inputs that such operators hand on.
+# The inputs that such operators pass on.
 _LAYOUT: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("Cast", "CastLike", "Expand", "Flatten", "Identity", "Reshape", "Squeeze"), (0,)),
     **dict.fromkeys(("Transpose", "Unsqueeze"), (0,)),
@@ -44,7 +44,7 @@ def read(tensor: ir.TensorProtocol, seed: int | None = None) -> Array:
     """The elements of a tensor in float64, each multiplied by `1 + d` where there is a seed.
 
     Args:
-        tensor: Of any type; what is no float is left as it is.
+        tensor: A tensor of any type; values other than floats are left as they are.
         seed: Together with the tensor's name it decides `d`, which is uniform within ± the unit roundoff of
             the tensor's type. Zero stays zero.
     """
@@ -60,12 +60,12 @@ def perturb(model: onnx.ModelProto, stored: Stored, seed: int) -> Readers:
     """Perturb the weights of a model that has been taken apart.
 
     Args:
-        model: Its constants that are weights are replaced, in double.
+        model: The model; those of its constants that are weights are replaced, in double.
         stored: Its larger weights.
-        seed: Decides every perturbation.
+        seed: Seed of all perturbations.
 
     Returns:
-        What reads those of the larger weights that are perturbed.
+        Functions that read the larger weights, perturbed.
     """
     survey = _Survey(set(stored))
     survey.walk(model.graph, {})
@@ -88,7 +88,7 @@ def _replace(tensor: onnx.TensorProto, value: str, seed: int) -> None:
 
 @dataclass(eq=False)
 class _Value:
-    """A value, what it is if it is a constant, and where it goes."""
+    """A value, its content if it is constant, and its readers."""
 
     name: str
     constant: onnx.TensorProto | bool = False
@@ -112,7 +112,7 @@ class _Survey:
         self._stored = stored
 
     def walk(self, graph: onnx.GraphProto, around: Mapping[str, _Value]) -> None:
-        """Enter the values of a graph, with what is around it in sight."""
+        """Enter the values of a graph, which can see the values around it."""
         names: _Names = dict(around)
         for tensor in graph.initializer:
             self._enter(names, tensor.name, constant=tensor)
@@ -150,7 +150,7 @@ class _Survey:
         return names[name]
 
     def is_weight(self, value: _Value) -> bool:
-        """Whether a value is a constant that nothing but arithmetic on data reads."""
+        """Whether a value is a constant that only arithmetic on data reads."""
         if isinstance(value.constant, onnx.TensorProto) and not is_float(value.constant.data_type):
             return False
         return bool(value.constant) and self._only_counts(value)

@@ -1,7 +1,7 @@
-"""Taking a model apart for the oracle: its graph with functions inlined, and its larger weights beside it.
+"""Taking a model apart for the oracle: its graph with functions inlined, and its larger weights.
 
-Weights are widened when they are read and forgotten after their last reader, so the oracle needs little more
-memory than the model's own weights and the values that are alive. What stays in the graph (subgraphs,
+Weights are widened when they are read and dropped after their last reader, so the oracle needs little more
+memory than the model's weights and the values in use. What stays in the graph (subgraphs,
 `Constant` nodes, and small initializers, which shape inference reads) is widened when it is evaluated.
 """
 
@@ -21,12 +21,12 @@ from bnfold.files.load import from_proto, load_onnx
 from bnfold.oracle.ops.call import Array
 from bnfold.runtime.sessions import ModelLike
 
-_SMALLEST = 1024  # bytes; as small as the shapes, axes and scales that decide sizes
+_SMALLEST = 1024  # bytes; shapes, axes and scales, which decide sizes, are smaller
 
 
 Stored: TypeAlias = dict[str, ir.TensorProtocol]
 Readers: TypeAlias = Mapping[str, Callable[[], Array]]
-"""Gives a weight in float64, by the name of its value."""
+"""Functions that read a weight in float64, by the name of its value."""
 
 
 def take_apart(model: ModelLike) -> tuple[onnx.ModelProto, Stored]:
@@ -57,7 +57,7 @@ def take_apart(model: ModelLike) -> tuple[onnx.ModelProto, Stored]:
 
 
 def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without its functions, those excepted that are written for another version of an opset."""
+    """The model without its functions, except those that are written for another version of an opset."""
     try:
         return onnx.inliner.inline_local_functions(proto)
     except (RuntimeError, onnx.checker.ValidationError) as error:

@@ -1,20 +1,20 @@
-"""The whole job with a PyTorch module at the end: load, fold, verify, and only then save."""
+"""The whole job with a PyTorch module as its result: load, fold, verify, and save as the last step."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import InputError
 from bnfold.files.atomic import check_destination
-from bnfold.files.file_kind import describe, head_of
-from bnfold.pipeline.progress import Progress, silent
+from bnfold.files.file_kind import FileKind, ModelKind, kind_of
+from bnfold.options import PLAIN, Reading
+from bnfold.pipeline.progress import Progress, Stage, silent
 
 if TYPE_CHECKING:
-    from bnfold.torch.read.load import Kind
     from bnfold.torch.write_back.fold_module import Folded
     from bnfold.torch.write_back.save import Form
 
@@ -26,16 +26,16 @@ class ModuleExport:
     Attributes:
         path: The file that was read.
         kind: What it held.
-        was_training: Whether that was a module in train mode; the copy is in the same.
+        was_training: Whether that was a module in train mode; the folded copy is in the same mode.
         destination: The file that was written.
         form: What is in it.
-        folded: The copy and the fate of every BatchNorm.
-        options: What was said about how to read the file.
-        notes: What should be known about how it was read.
+        folded: The folded copy and the outcome for every BatchNorm.
+        options: The options that the file was read with, as the given fields of a `Reading`.
+        notes: What a user should know about how it was read, as sentences.
     """
 
     path: Path
-    kind: Kind
+    kind: ModelKind
     was_training: bool
     destination: Path
     form: Form
@@ -48,15 +48,8 @@ def export_module(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],
     form: Form,
+    reading: Reading = PLAIN,
     *,
-    input_shape: Sequence[str] = (),
-    dtype: str | None = None,
-    arch: str | None = None,
-    arch_args: Mapping[str, Any] | str | None = None,
-    key: str | None = None,
-    allow: Sequence[str] = (),
-    trust: bool = False,
-    dynamic: Sequence[str] = (),
     merge: bool = True,
     keep: Collection[str] = (),
     progress: Progress = silent,
@@ -65,40 +58,33 @@ def export_module(
 
     Args:
         source: A PyTorch file that holds a module, or weights for `arch`.
-        destination: The file to write; it appears whole or not at all.
+        destination: The file to write; it is written completely or not at all.
         form: What to write: `"pt2"`, `"module"` or `"state_dict"`, as in
             [`save`][bnfold.torch.write_back.save.save].
-        input_shape: One text an input, as `"1x3x224x224"` or `"mask=1x8"`.
-        dtype: As in [`read_model`][bnfold.pipeline.read.read_model], like the six that follow.
-        arch: What makes the network for weights.
-        arch_args: Its keyword arguments.
-        key: Where in a checkpoint the model is.
-        allow: Classes that a pickle may use.
-        trust: Whether a pickle may run any code while it is read.
-        dynamic: Sizes of a program to leave open.
-        merge: As in [`fold`][bnfold.torch.write_back.fold_module.fold], like the next.
-        keep: Names of BatchNorms that shall stay.
-        progress: Told the stages `"load"`, `"fold"` and `"save"`.
+        reading: How to read the file.
+        merge: As in [`fold`][bnfold.torch.write_back.fold_module.fold].
+        keep: Names of BatchNorms that must stay.
+        progress: Called with the stages `"load"`, `"fold"` and `"save"`.
 
     Raises:
-        BnfoldError: It could not be done; says how to mend it. Nothing was written.
+        BnfoldError: Something went wrong; it says what to do. Nothing was written.
     """
     path, target = Path(source), Path(destination)
     check_destination(target, path)
-    if describe(head_of(path)) == "an ONNX model":
+    if kind_of(path) is FileKind.ONNX:
         raise InputError(
-            f"{path} is an ONNX model: there is no module in it.",
+            f"{path} is an ONNX model, which contains no module.",
             "Leave --to out, or give the file of the PyTorch model that it was made from.",
         )
     from torch import jit, nn
 
     from bnfold.torch.export.example_inputs import example_inputs, parse_shapes
-    from bnfold.torch.read.load import load
+    from bnfold.torch.read.load import load_as
     from bnfold.torch.write_back.fold_module import fold
     from bnfold.torch.write_back.save import save
 
-    progress("load", 0, 0)
-    loaded = load(path, arch=arch, arch_args=arch_args, key=key, trust=trust, allow=allow)
+    progress(Stage.LOAD, 0, 0)
+    loaded = load_as(path, reading)
     module = loaded.source
     if not isinstance(module, nn.Module) or isinstance(module, jit.ScriptModule):
         raise InputError(
@@ -106,20 +92,11 @@ def export_module(
             "Leave --to out for an ONNX file, or give a file that holds the module itself.",
         )
     notes = list(loaded.notes)
-    inputs = example_inputs(loaded, parse_shapes(input_shape, dtype=dtype), note=notes.append)
-    progress("fold", 0, 0)
+    inputs = example_inputs(loaded, parse_shapes(reading.shapes, dtype=reading.dtype), note=notes.append)
+    progress(Stage.FOLD, 0, 0)
     folded = fold(module, inputs, merge=merge, keep=keep)
-    progress("save", 0, 0)
-    save(folded.module, target, form, inputs, list(dynamic))
-    options = {
-        "input_shape": list(input_shape),
-        "dtype": dtype,
-        "arch": arch,
-        "arch_args": arch_args,
-        "key": key,
-        "allow": list(allow),
-        "trust": trust,
-        "dynamic": list(dynamic),
-    }
-    given = {name: value for name, value in options.items() if value}
-    return ModuleExport(path, loaded.kind, loaded.was_training, target, form, folded, given, tuple(notes))
+    progress(Stage.SAVE, 0, 0)
+    save(folded.module, target, form, inputs, reading.open_sizes)
+    return ModuleExport(
+        path, loaded.kind, loaded.was_training, target, form, folded, reading.given, tuple(notes)
+    )

@@ -1,18 +1,33 @@
-"""How far a long job is, told to whoever called it."""
+"""Progress of a long job, reported to the caller stage by stage."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
+
+
+class Stage(str, enum.Enum):  # enum.StrEnum needs Python 3.11
+    """A stage of the whole job, in their order; each is also its string, as `"load"`."""
+
+    LOAD = "load"
+    EXPORT = "export"
+    FOLD = "fold"
+    VALIDATE = "validate"
+    TIME = "time"
+    SAVE = "save"
+
+    __str__ = str.__str__
+
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(stage, done, total)`; a stage of unknown length has the total 0."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Report progress to nobody."""
+    """Report no progress."""
     del stage, done, total
 
 
-def within(stage: str, progress: Progress) -> Callable[[int, int], None]:
-    """Give one stage a progress callback of its own."""
+def within(stage: Stage, progress: Progress) -> Callable[[int, int], None]:
+    """The progress callback for one stage."""
     return lambda done, total: progress(stage, done, total)

@@ -1,10 +1,10 @@
-"""Repeating the validation of an earlier report, to say whether it still holds."""
+"""Repeating the validation of an earlier report, to find out whether it still holds."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from bnfold.errors import InputError, reason
 from bnfold.files.file_kind import sha256
 from bnfold.inputs.given import Given
-from bnfold.pipeline.progress import Progress, silent
+from bnfold.options import Reading
+from bnfold.pipeline.progress import Progress, Stage, silent, within
 from bnfold.pipeline.read import read_model
 from bnfold.system.environment import versions
 from bnfold.validation.validate import Validation, validate
@@ -22,13 +23,13 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Replay:
-    """What became of an earlier validation.
+    """An earlier validation and its repetition.
 
     Attributes:
         report: The report's file.
-        validation: The comparison, made again; None where the files are not those of the report.
-        changes: What is not as it was, as sentences: files first, then versions, then the outcome.
-        holds: Whether the files are the same and the comparison comes out as it did.
+        validation: The repeated validation; None if the files are not those of the report.
+        changes: What has changed, as sentences: files first, then versions, then the outcome.
+        holds: Whether the files are the same and the validation has the same outcome.
     """
 
     report: Path
@@ -38,17 +39,17 @@ class Replay:
 
 
 def replay(path: str | os.PathLike[str], *, trust: bool = False, progress: Progress = silent) -> Replay:
-    """Repeat the validation that a JSON report tells of, on the same files and with the same settings.
+    """Repeat the validation of a JSON report, on the same files and with the same settings.
 
     Args:
-        path: Of `bnfold validate --json` or `bnfold export --json`.
-        trust: Whether what was said about reading the model may run code again, where it did. A report may
-            come from anywhere, so its word alone lets no code run.
-        progress: Told each stage and how far it is.
+        path: The report, written by `bnfold validate --json` or `bnfold export --json`.
+        trust: Whether the report's options for reading the model may run code. A report may come from
+            anywhere, so without this none of them does.
+        progress: Called with each stage and how far it is.
 
     Raises:
-        InputError: The file is no such report, or tells of a comparison that cannot be repeated, or that
-            would run code without `trust`.
+        InputError: The file is not such a report, or its validation cannot be repeated, or would run code
+            without `trust`.
         BnfoldError: A model cannot be read or run.
     """
     report = Path(path)
@@ -57,20 +58,20 @@ def replay(path: str | os.PathLike[str], *, trust: bool = False, progress: Progr
     request = (record.get("validation") or {}).get("request")
     if not original or not folded or not request:
         raise InputError(
-            f"{report} tells of no validation that was written down with its settings.",
-            "Write it anew: bnfold validate ORIGINAL FOLDED --json FILE",
+            f"{report} contains no validation with its settings.",
+            "Write the report again: bnfold validate ORIGINAL FOLDED --json FILE",
         )
     moved = (*_changed_files(original), *_changed_files(folded), *_changed_inputs(request["inputs"]))
     if moved:
         return Replay(report, None, (*moved, *_changed_versions(record)), False)
-    before = read_model(original["path"], **_options(original, trust, report), progress=progress)
+    before = read_model(original["path"], _reading(original, trust, report), progress=progress)
     after = read_model(folded["path"], progress=progress)
     validation = validate(
         before.model,
         after.model,
         **{name: value for name, value in request.items() if name != "inputs"},
         inputs=_inputs(request["inputs"], report),
-        on_progress=_within(progress),
+        on_progress=within(Stage.VALIDATE, progress),
     )
     passed = record["validation"]["passed"]
     changed = (*_changed_versions(record), *_changed_outcome(passed, validation))
@@ -88,10 +89,10 @@ def _read(path: Path) -> Record:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a report: {reason(error)}.", fix) from error
     if not isinstance(record, dict) or record.get("schema") != "bnfold.report/1":
-        raise InputError(f"{path} is no report of bnfold.", fix)
+        raise InputError(f"{path} is not a report of bnfold.", fix)
     if record.get("command") not in _KEYS:
         raise InputError(
-            f"{path} is a report of bnfold {record.get('command')}, which compares nothing.", fix
+            f"{path} is a report of bnfold {record.get('command')}, which contains no validation.", fix
         )
     return record
 
@@ -100,7 +101,7 @@ def _changed_files(model: Record) -> Iterator[str]:
     for file in (model, *model.get("external_data", ())):
         path = Path(file["path"])
         if not path.is_file():
-            yield f"{path} is not there any more."
+            yield f"{path} does not exist any more."
         elif sha256(path) != file["sha256"]:
             yield f"{path} is not the file that was validated: its SHA-256 has changed."
 
@@ -134,16 +135,16 @@ def _changed_outcome(passed: bool, validation: Validation) -> Iterator[str]:
         yield f"The folded model {then} then, and {now} now."
 
 
-def _options(model: Record, trust: bool, report: Path) -> Record:
+def _reading(model: Record, trust: bool, report: Path) -> Reading:
     """How the model was read."""
     options: Record = model.get("options", {})
     runs = [f"--{name}" for name in _RUN_CODE if options.get(name)]
     if runs and not trust:
         raise InputError(
-            f"{report} wants {model['path']} to be read with {' and '.join(runs)}, which may run code.",
+            f"{report} asks to read {model['path']} with {' and '.join(runs)}, which may run code.",
             "If you trust both files, add --trust.",
         )
-    return options
+    return Reading(**options)
 
 
 def _inputs(inputs: Record | None, report: Path) -> Given | None:
@@ -151,16 +152,12 @@ def _inputs(inputs: Record | None, report: Path) -> Given | None:
         return None
     if not inputs:
         raise InputError(
-            f"{report} tells of inputs that were given from Python, which it does not hold.",
+            f"The inputs of {report} were arrays given in Python, which the report does not contain.",
             "Save them with numpy.savez, and validate with --inputs FILE.npz.",
         )
     return _given(inputs)
 
 
 def _given(inputs: Record) -> Given:
-    look = {name: tuple(inputs[name]) for name in ("mean", "std", "size") if inputs.get(name)}
-    return Given(Path(inputs["path"]), **look)
-
-
-def _within(progress: Progress) -> Callable[[int, int], None]:
-    return lambda done, total: progress("validate", done, total)
+    images = {name: tuple(inputs[name]) for name in ("mean", "std", "size") if inputs.get(name)}
+    return Given(Path(inputs["path"]), **images)

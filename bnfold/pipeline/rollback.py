@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,55 +10,63 @@ import onnx_ir as ir
 
 from bnfold.files.load import blaming
 from bnfold.folding.fold import fold
-from bnfold.pipeline.progress import Progress, within
+from bnfold.options import Checking
+from bnfold.pipeline.progress import Progress, Stage, within
 from bnfold.pipeline.read import Source
 from bnfold.result import FoldResult
 
 if TYPE_CHECKING:
+    from bnfold.inputs.given import Inputs
     from bnfold.validation.validate import Validation
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a model is folded, for one fold or several."""
+    """How a model is folded and validated, once or several times."""
 
     source: Source
+    keep: Collection[str]
     merge: bool
     inline_functions: bool
+    checking: Checking
+    inputs: Inputs | None
     progress: Progress
 
-    def fold(self, keep: Collection[str]) -> FoldResult[ir.Model]:
-        """Fold all but what shall be kept."""
-        self.progress("fold", 0, 0)
+    def fold(self, undone: Collection[str] = ()) -> FoldResult[ir.Model]:
+        """Fold everything except `keep` and what was undone."""
+        self.progress(Stage.FOLD, 0, 0)
         with blaming(self.source.path):
             return fold(
                 self.source.model,
                 merge=self.merge,
                 inline_functions=self.inline_functions,
-                keep=keep,
-                on_progress=within("fold", self.progress),
+                keep=(*self.keep, *undone),
+                on_progress=within(Stage.FOLD, self.progress),
             )
 
-    def without_bad_folds(
-        self,
-        result: FoldResult[ir.Model],
-        validation: Validation,
-        keep: Collection[str],
-        check: Callable[[FoldResult[ir.Model]], Validation],
-    ) -> tuple[FoldResult[ir.Model], Validation, tuple[str, ...]]:
-        """Leave alone what is folded wrongly, and fold and check again, until all is right or none is blamed.
+    def validate(self, result: FoldResult[ir.Model]) -> Validation:
+        """Compare a folded model with the original."""
+        from bnfold.validation.compare import compare
 
-        What is blamed is left alone from then on, so there are no more rounds than nodes. Nodes of functions
-        that are inlined before the fold have no name in the original, and so cannot be blamed.
+        on_progress = within(Stage.VALIDATE, self.progress)
+        return compare(self.source.model, result.model, self.checking, self.inputs, on_progress)
+
+    def without_bad_folds(
+        self, result: FoldResult[ir.Model], validation: Validation
+    ) -> tuple[FoldResult[ir.Model], Validation, tuple[str, ...]]:
+        """Undo the wrong folds, then fold and validate again, until all is right or no fold can be blamed.
+
+        Every round undoes at least one more node for good, so there are no more rounds than nodes. Nodes of
+        functions that are inlined before the fold have no name in the original and so cannot be blamed.
         """
         undone: dict[str, None] = {}
         inlined = self.inline_functions and self.source.model.functions
         while not validation.passed and validation.blame and not inlined:
             wrong = [layer for layer in validation.layers if not layer.agrees] or [validation.blame.layer]
-            blamed = {name for layer in wrong for name in layer.originals} - undone.keys() - set(keep)
+            blamed = {name for layer in wrong for name in layer.originals} - undone.keys() - set(self.keep)
             if not blamed:
                 break
             undone |= dict.fromkeys(sorted(blamed))
-            result = self.fold({*keep, *undone})
-            validation = check(result)
+            result = self.fold(undone)
+            validation = self.validate(result)
         return result, validation, tuple(undone)

@@ -1,37 +1,37 @@
 """Every result as one JSON document, described by `docs/report.schema.json`.
 
 A document names its version in `schema`. Within a version keys are only added; a key that changes its meaning
-makes a new version. There is no NaN and no infinity in it: a number that is not finite is `null`.
+makes a new version. It holds neither NaN nor infinity: a number that is not finite is `null`. This module has
+what differs from a plain [`record`][bnfold.report.record.record], which has the fields under their own names.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.external_data import data_files
 from bnfold.files.file_kind import sha256
+from bnfold.report.record import Json, plain, record
 from bnfold.runtime.sessions import CUDA_OPTIONS
 from bnfold.system.environment import environment, versions
 
 if TYPE_CHECKING:
-    from bnfold.latency.results import Benchmark, Row
+    from bnfold.latency.results import Benchmark
     from bnfold.pipeline.export import Export
+    from bnfold.pipeline.export_module import ModuleExport
     from bnfold.pipeline.read import Source
     from bnfold.pipeline.replay import Replay
     from bnfold.reasons import Reason, Rule
-    from bnfold.result import FoldResult, Merge, Site
+    from bnfold.result import FoldResult, Site
     from bnfold.system.doctor import Diagnosis
-    from bnfold.validation.results import Blame, Check, Fault, Layer, Request, Validation
+    from bnfold.validation.results import Blame, Validation
 
 SCHEMA = "bnfold.report/1"
-Json = dict[str, Any]
 
 
 def document(command: str, **parts: object) -> Json:
@@ -50,7 +50,7 @@ def export_document(command: str, export: Export, source: Json | None = None) ->
     Args:
         command: `"export"` or `"fold"`.
         export: What it did.
-        source: The `source_record` from before, where the source was replaced.
+        source: The `source_record` from before the fold, where the output replaced the source.
     """
     return document(
         command,
@@ -60,7 +60,7 @@ def export_document(command: str, export: Export, source: Json | None = None) ->
         validation=validation_record(export.validation) if export.validation else None,
         benchmarks=[benchmark_record(benchmark) for benchmark in export.benchmarks],
         rolled_back=list(export.rolled_back),
-        environment=environment().record(),
+        environment=record(environment()),
     )
 
 
@@ -76,7 +76,7 @@ def validate_document(original: Source, folded: Source, result: Validation) -> J
         original=source_record(original),
         folded=source_record(folded),
         validation=validation_record(result),
-        environment=environment().record(),
+        environment=record(environment()),
     )
 
 
@@ -88,33 +88,33 @@ def replay_document(result: Replay) -> Json:
         holds=result.holds,
         changes=list(result.changes),
         validation=validation_record(result.validation) if result.validation else None,
-        environment=environment().record(),
+        environment=record(environment()),
     )
 
 
 def bench_document(original: Source, folded: Source, results: Sequence[Benchmark]) -> Json:
-    """Report the latency of two models, one entry a provider."""
+    """Report the latency of two models, one entry for each provider."""
     return document(
         "bench",
         original=source_record(original),
         folded=source_record(folded),
         benchmarks=[benchmark_record(result) for result in results],
-        environment=environment().record(),
+        environment=record(environment()),
     )
 
 
 def rules_document(rules: Sequence[Rule]) -> Json:
     """Report the rules that `bnfold explain` was asked for."""
-    return document("explain", rules=[rule_record(rule) for rule in rules])
+    return document("explain", rules=plain(list(rules)))
 
 
 def doctor_document(diagnosis: Diagnosis) -> Json:
     """Report what the installation is and what is wrong with it."""
     return document(
         "doctor",
-        environment=diagnosis.environment.record(),
+        environment=record(diagnosis.environment),
         healthy=diagnosis.healthy,
-        findings=[asdict(finding) for finding in diagnosis.findings],
+        findings=plain(diagnosis.findings),
     )
 
 
@@ -125,212 +125,73 @@ def file_record(path: Path) -> Json:
 
 def source_record(source: Source) -> Json:
     """Identify a model that was read, with the files of its external data, and say how it was read."""
+    return read_record(source, sorted(data_files(source.model)))
+
+
+def read_record(read: Source | ModuleExport, external_data: Sequence[Path] = ()) -> Json:
+    """Identify a file that was read and the other files that hold its data, and say how it was read."""
     return {
-        **file_record(source.path),
-        "kind": source.kind,
-        "was_training": source.was_training,
-        "external_data": [file_record(path) for path in sorted(data_files(source.model))],
-        "options": dict(source.options),
-        "notes": list(source.notes),
+        **file_record(read.path),
+        "kind": read.kind,
+        "was_training": read.was_training,
+        "external_data": [file_record(path) for path in external_data],
+        "options": dict(read.options),
+        "notes": list(read.notes),
     }
 
 
 def fold_record(result: FoldResult[Any]) -> Json:
     """List every site and what became of it."""
     statuses = [site.status for site in result.sites]
+    counts = {status: statuses.count(status) for status in ("folded", "merged", "kept")}
     return {
-        "summary": {
-            "sites": len(statuses),
-            "folded": statuses.count("folded"),
-            "merged": statuses.count("merged"),
-            "kept": statuses.count("kept"),
-        },
+        "summary": {"sites": len(statuses), **counts},
         "nodes_before": result.nodes_before,
         "nodes_after": result.nodes_after,
         "sites": [_site_record(site) for site in result.sites],
-        "merges": [_merge_record(merge) for merge in result.merges],
+        "merges": plain(result.merges),
         "apart": [_reason_record(reason) for reason in result.apart],
     }
 
 
 def _site_record(site: Site) -> Json:
-    return {
-        "name": site.name,
-        "node": site.node,
-        "op_type": site.op_type,
-        "graph": site.graph,
-        "status": site.status,
-        "into": list(site.into),
-        "reason": site.reason and _reason_record(site.reason),
-        "reason_after": site.reason_after and _reason_record(site.reason_after),
-    }
-
-
-def _merge_record(merge: Merge) -> Json:
-    return {
-        "into": merge.into,
-        "branches": list(merge.branches),
-        "multiply_adds_before": merge.multiply_adds_before,
-        "multiply_adds_after": merge.multiply_adds_after,
-    }
+    reasons = {"reason": site.reason, "reason_after": site.reason_after}
+    given = {name: reason and _reason_record(reason) for name, reason in reasons.items()}
+    return record(site, without=reasons) | given
 
 
 def _reason_record(reason: Reason) -> Json:
-    return {
-        "code": reason.code,
-        "title": reason.title,
-        "sentence": reason.sentence,
-        "remedy": reason.remedy,
-        "facts": dict(reason.facts),
-    }
+    return record(reason, "code", "title", "sentence", "remedy", "facts", without=("rule", "facts"))
 
 
 def validation_record(validation: Validation) -> Json:
-    """List every comparison: one a provider, optimizer setting and output."""
-    return {
-        "passed": validation.passed,
-        "problems": list(validation.problems),
-        "notes": list(validation.notes),
-        "providers": list(validation.providers),
-        "threads": validation.threads,
-        "samples": validation.samples,
-        "seed": validation.seed,
-        "tolerance": _number(validation.tolerance),
-        "checks": [_check_record(check) for check in validation.checks],
-        "oracle": validation.oracle,
-        "labels": list(validation.labels),
-        "proved_on": list(validation.proved_on),
-        "layers": [_layer_record(layer) for layer in validation.layers],
+    """List every comparison, for each provider, optimizer setting and output, and the proof of the fold."""
+    return record(validation, "passed") | {
+        "checks": [record(check, "passed") for check in validation.checks],
+        "layers": [record(layer, "agrees") for layer in validation.layers],
         "blame": validation.blame and _blame_record(validation.blame),
-        "faults": [_fault_record(fault) for fault in validation.faults],
-        "repeatability": {provider: _number(error) for provider, error in validation.repeatability},
-        "placement": {provider: list(nodes) for provider, nodes in validation.placement},
+        "faults": [record(fault, "affects_folded", "sentence") for fault in validation.faults],
+        "repeatability": plain(dict(validation.repeatability)),
+        "placement": plain(dict(validation.placement)),
         "provider_options": {
             provider: dict(CUDA_OPTIONS) if provider == "cuda" else {} for provider in validation.providers
         },
-        "request": validation.request and _request_record(validation.request),
-    }
-
-
-def _request_record(request: Request) -> Json:
-    return {**asdict(request), "providers": list(request.providers), "tolerance": _number(request.tolerance)}
-
-
-def _layer_record(layer: Layer) -> Json:
-    return {
-        "name": layer.name,
-        "depth": layer.depth,
-        "fold_error": _number(layer.fold_error),
-        "bound": _number(layer.bound),
-        "agrees": layer.agrees,
-        "original_error": _number(layer.original_error),
-        "folded_error": _number(layer.folded_error),
-        "site": layer.site,
-        "nodes": list(layer.nodes),
-        "originals": list(layer.originals),
     }
 
 
 def _blame_record(blame: Blame) -> Json:
-    return {
-        "value": blame.layer.name,
-        "runtime": blame.runtime,
-        "provider": blame.provider,
-        "sentence": blame.sentence,
-    }
-
-
-def _fault_record(fault: Fault) -> Json:
-    return {
-        "provider": fault.provider,
-        "output": fault.output,
-        "error": _number(fault.error),
-        "off": _number(fault.off),
-        "folded": _number(fault.folded),
-        "optimizers": list(fault.optimizers),
-        "affects_folded": fault.affects_folded,
-        "sentence": fault.sentence,
-    }
-
-
-def _check_record(check: Check) -> Json:
-    return {
-        "provider": check.provider,
-        "optimizer": check.optimizer,
-        "output": check.output,
-        "type": check.type,
-        "shapes": [list(shape) for shape in check.shapes],
-        "tolerance": _number(check.tolerance),
-        "noise": _number(check.noise),
-        "max_abs": _number(check.max_abs),
-        "max_rel": _number(check.max_rel),
-        "cosine": _number(check.cosine),
-        "top1": _number(check.top1),
-        "passed": check.passed,
-        "problem": check.problem,
-        "excused": check.excused,
-        "error": _number(check.error),
-        "original_error": _number(check.original_error),
-        "ratio": _number(check.ratio),
-        "bound": _number(check.bound),
-        "row": check.row,
-    }
+    return {"value": blame.layer.name, **record(blame, "sentence", without=("layer",))}
 
 
 def benchmark_record(benchmark: Benchmark) -> Json:
-    """Give quantiles in milliseconds, ratios with their intervals, verdicts, and what both models weigh."""
-    return {
-        "provider": benchmark.provider,
-        "threads": benchmark.threads,
-        "seed": benchmark.seed,
-        "shapes": {name: list(shape) for name, shape in benchmark.shapes.items()},
-        "sentence": benchmark.sentence,
-        "rows": [_row_record(row) for row in benchmark.rows],
-        "original": benchmark.original and asdict(benchmark.original),
-        "folded": benchmark.folded and asdict(benchmark.folded),
-        "cpus": benchmark.cpus,
-        "cpu_quota": _number(benchmark.cpu_quota),
-        "notes": list(benchmark.notes),
-    }
-
-
-def _row_record(row: Row) -> Json:
-    return {
-        "optimizer": row.optimizer,
-        "rounds": row.rounds,
-        "repeats": row.repeats,
-        "original_ms": _number(row.original_ms),
-        "original_p90_ms": _number(row.original_p90_ms),
-        "folded_ms": _number(row.folded_ms),
-        "folded_p90_ms": _number(row.folded_p90_ms),
-        "ratio": _number(row.ratio),
-        "low": _number(row.low),
-        "high": _number(row.high),
-        "verdict": row.verdict,
-        "folded_repeats": row.folded_repeats,
-        "measures": row.measures,
-        "batch": row.batch,
-        "original_p99_ms": _number(row.original_p99_ms),
-        "folded_p99_ms": _number(row.folded_p99_ms),
-        "control_ms": _number(row.control_ms),
-        "control_ratio": _number(row.control_ratio),
-        "control_low": _number(row.control_low),
-        "control_high": _number(row.control_high),
-        "original_load_ms": _number(row.original_load_ms),
-        "folded_load_ms": _number(row.folded_load_ms),
-        "loads": row.loads,
-        "pinned": row.pinned,
-        "settled": row.settled,
-    }
-
-
-def rule_record(rule: Rule) -> Json:
-    """Give a rule as it is written, with `{facts}` standing for what each case fills in."""
-    return {"code": rule.code, "title": rule.title, "sentence": rule.sentence, "remedy": rule.remedy}
+    """Give quantiles in milliseconds, ratios with their intervals, verdicts, and the size of both models."""
+    single_times = ("original_times_ms", "folded_times_ms", "control_times_ms")
+    rows = [record(row, "verdict", without=single_times) for row in benchmark.rows]
+    return record(benchmark, "sentence", "notes", without=("rows",)) | {"rows": rows}
 
 
 def dumps(report: Json) -> str:
-    """Write a document as text; a NaN that slipped through is an error rather than broken JSON."""
+    """Write a document as text; a NaN in it is an error, since JSON has none."""
     return json.dumps(report, indent=2, allow_nan=False) + "\n"
 
 
@@ -340,10 +201,6 @@ def write(report: Json, path: str | os.PathLike[str]) -> None:
     Raises:
         SaveError: The file could not be written.
     """
-    text = dumps(report)  # before anything is opened: what cannot be written leaves no trace
+    text = dumps(report)  # before anything is opened, so that a document that is not JSON leaves no file
     with save_errors(path), replacing(destination(path)) as stream:
         stream.write(text.encode())
-
-
-def _number(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""What came of a fold back into a PyTorch module, as text and as a JSON document."""
+"""The result of `export --to`, a fold written back into a PyTorch module, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bnfold.report import json
+from bnfold.report.record import Json, record
 from bnfold.report.terminal import fates, text
 from bnfold.result import FoldResult
 from bnfold.system.environment import environment
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
     from bnfold.pipeline.export_module import ModuleExport
 
 _FORMS = {
-    "pt2": "a program of torch.export, in eval mode: torch.export.load reads it",
-    "module": "the pickled module: torch.load(…, weights_only=False) reads it where its classes are",
-    "state_dict": "the weights alone: they fit bnfold.torch.fold(model, example).module",
+    "pt2": "a program of torch.export in eval mode, which torch.export.load reads",
+    "module": "the pickled module, which torch.load(…, weights_only=False) reads where its classes exist",
+    "state_dict": "the weights alone, which fit bnfold.torch.fold(model, example).module",
 }
 
 
 def module_report(export: ModuleExport) -> RenderableType:
-    """Show the sites, what else should be known, the error, and the file."""
+    """Show the sites, the notes, the error, and the file."""
     folded = export.folded
     named = sum(old != (new,) for new, old in folded.parameters.items())
     parts: list[RenderableType] = [fates.sites(_fold(export))]
@@ -32,10 +33,10 @@ def module_report(export: ModuleExport) -> RenderableType:
         "",
         Text(
             f"In eager mode and float64 the largest relative error is {folded.error:.0e},"
-            " on the example inputs, on random ones, and at other sizes that it takes."
+            " on the example inputs, on random ones, and at other sizes that the module accepts."
         ),
         Text(
-            f"{named} of {len(folded.parameters)} tensors hold numbers of others too; --json says of which."
+            f"{named} of {len(folded.parameters)} tensors also contain numbers of others; --json lists which."
         ),
         "",
         text.written(export.destination),
@@ -44,19 +45,12 @@ def module_report(export: ModuleExport) -> RenderableType:
     return Group(*parts)
 
 
-def module_document(export: ModuleExport) -> json.Json:
-    """Report an `export --to`: the fold, and for every new name of a tensor the old ones."""
+def module_document(export: ModuleExport) -> Json:
+    """Report an `export --to`: the fold, and for the name of every new tensor the names of the old ones."""
     folded = export.folded
     return json.document(
         "export",
-        source={
-            **json.file_record(export.path),
-            "kind": export.kind,
-            "was_training": export.was_training,
-            "external_data": [],
-            "options": dict(export.options),
-            "notes": list(export.notes),
-        },
+        source=json.read_record(export),
         output=json.file_record(export.destination),
         fold=json.fold_record(_fold(export)),
         module={
@@ -65,11 +59,11 @@ def module_document(export: ModuleExport) -> json.Json:
             "parameters": {new: list(old) for new, old in folded.parameters.items()},
             "notes": list(folded.notes),
         },
-        environment=environment().record(),
+        environment=record(environment()),
     )
 
 
 def _fold(export: ModuleExport) -> FoldResult[Any]:
-    """The fold as other reports know it; its graph has done its work and is gone."""
+    """The fold in the form of the other reports; its graph is not kept."""
     folded = export.folded
     return FoldResult[Any](None, folded.sites, folded.nodes_before, folded.nodes_after, folded.merges)

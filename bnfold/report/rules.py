@@ -26,17 +26,17 @@ def find_rule(code: str) -> Rule:
     """Find a rule by its code, in upper or lower case.
 
     Raises:
-        InputError: There is none; names the nearest codes.
+        InputError: The code does not exist; the fix names the nearest ones.
     """
     if rule := RULES.get(code.upper()):
         return rule
     near = _nearest(code.upper(), RULES)
     fix = f"Did you mean {' or '.join(near)}? " if near else ""
-    raise InputError(f"There is no reason {code}.", f"{fix}bnfold explain lists them all.")
+    raise InputError(f"{code} is not the code of a reason.", f"{fix}bnfold explain lists them all.")
 
 
 def _nearest(code: str, codes: Mapping[str, Rule]) -> list[str]:
-    """Name up to three alike codes; equally alike ones in their order, which difflib's own search turns."""
+    """Name up to three similar codes; equally similar ones in their own order, unlike difflib's search."""
     likeness = {known: difflib.SequenceMatcher(None, code, known).ratio() for known in codes}
     near = [known for known, ratio in likeness.items() if ratio >= 0.5]
     return sorted(near, key=lambda known: -likeness[known])[:3]
@@ -46,7 +46,7 @@ def page(rules: Iterable[Rule]) -> str:
     """Write rules as a page of Markdown; `docs/reasons.md` is this for all of them."""
     parts = ["# Why a BatchNorm stays", _INTRODUCTION]
     for rule in rules:
-        # what each case fills in stands in italics
+        # placeholders in italics
         sentence = re.sub(r"\{(\w+)\}", r"*\1*", rule.sentence)
         parts += [
             f"## {rule.code}: {rule.title}",

@@ -1,1 +1,1 @@
-"""ONNX Runtime: sessions that run where they were asked to, inputs for them, and comparing what they give."""
+"""ONNX Runtime: sessions on exactly the requested provider, and the comparison of their outputs."""

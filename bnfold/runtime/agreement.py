@@ -1,16 +1,16 @@
-"""How far two outputs are apart, and when that is too far.
+"""How much two outputs differ, and when that is too much.
 
 With `a` the reference and `b` the other, over one output of one run, in float64:
 
 - largest absolute error: `max |a − b|`;
-- largest relative error: `max |a − b| / max |a|`, which is relative to the output's own scale. Element by
-  element it would be dominated by elements that happen to be near zero, where every rounding is large;
+- largest relative error: `max |a − b| / max |a|`, which is relative to the output's own scale. Relative to
+  each element, those that happen to be near zero would decide, where every rounding is large;
 - cosine similarity: `a·b / (‖a‖ ‖b‖)`;
 - top-1 agreement, where the output is two-dimensional float with two columns or more: the share of rows whose
-  largest element stands at the same place. It is reported and not judged: a row with two equal maxima may
-  turn either way when nothing is wrong.
+  largest element is at the same place. It is reported but does not decide: in a row with two equal maxima,
+  rounding chooses one of them.
 
-A float output agrees when its relative error is at most the tolerance. NaN and infinities must stand at the
+A float output agrees when its relative error is at most the tolerance. NaN and infinities must be at the
 same places with the same signs; the rest is then compared. Integers, bools and strings must be equal.
 """
 
@@ -28,12 +28,12 @@ from bnfold.runtime.interface import dtype_name
 from bnfold.tensors.precision import ROUNDOFF
 
 TOLERANCES = {
-    # About 420 units in the last place of the scale: a few dozen layers, each rounding its sums otherwise.
+    # About 420 units in the last place of the scale: a few dozen layers that round their sums differently.
     "float32": 5e-5,
-    # The same in double with a wider margin, still far below what float32 anywhere in the model would leave.
+    # More units in the last place than for float32, but far below an error of float32 within the model.
     "float64": 1e-12,
-    # Eight units in the last place: every layer rounds its output to so few bits that a fold, which rounds
-    # once where Conv and BatchNorm rounded twice, shows in the last of them.
+    # Eight units in the last place: every layer rounds its output to so few bits that a fold changes the last
+    # of them, since it rounds once where Conv and BatchNorm rounded twice.
     "float16": 8 * 2.0**-10,
     "bfloat16": 8 * 2.0**-7,
 }
@@ -52,8 +52,8 @@ class Agreement:
         max_rel: Largest relative error; None unless float.
         cosine: Smallest cosine similarity; None unless float.
         rows: Rows of a classifier-like output, 0 for others.
-        same_rows: Those of them with the same largest column.
-        problem: Why this does not agree, as a sentence; None when it agrees.
+        same_rows: Rows in which the same column is largest in both.
+        problem: A sentence on why the output does not agree; None when it agrees.
     """
 
     max_abs: float | None = None
@@ -65,11 +65,11 @@ class Agreement:
 
     @property
     def top1(self) -> float | None:
-        """Share of rows with the same largest column, 0 to 1; None where the output is no classifier's."""
+        """Share of rows with the same largest column, 0 to 1; None for outputs without such rows."""
         return self.same_rows / self.rows if self.rows else None
 
     def worst(self, other: Agreement) -> Agreement:
-        """Both outcomes as one: the worst figure of each kind, the rows together, the first problem."""
+        """Combine two outcomes: the worst figure of each kind, the sum of the rows, the first problem."""
         return Agreement(
             _either(max, self.max_abs, other.max_abs),
             _either(max, self.max_rel, other.max_rel),
@@ -97,7 +97,7 @@ def compare(reference: object, actual: object, tolerance: float) -> Agreement:
             pairs = [(value, actual[key]) for key, value in reference.items()]
         case (None | list() | dict(), _) | (_, None | list() | dict()):
             return Agreement(
-                problem="It is built differently: a sequence, map or optional with other elements."
+                problem="It has another structure: a sequence, map or optional with other elements."
             )
         case _:
             return _compare_arrays(np.asarray(reference), np.asarray(actual), tolerance)
@@ -146,13 +146,13 @@ def _compare_floats(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) 
     if problem := _misplaced(a, b, finite):
         return Agreement(rows=rows, same_rows=same_rows, problem=problem)
     if a.size and not finite.any():
-        problem = "The original gives no finite value either, so nothing was compared: use other inputs."
+        problem = "The original has no finite value, so nothing was compared: use other inputs."
         return Agreement(rows=rows, same_rows=same_rows, problem=problem)
     a, b = a[finite], b[finite]
     error = float(np.abs(a - b).max(initial=0.0))
     scale = float(np.abs(a).max(initial=0.0))
     relative = error / scale if scale else 0.0 if error == 0 else math.inf
-    if error > tolerance * scale + tiny:  # `tiny`: below the smallest normal number there is no precision
+    if error > tolerance * scale + tiny:  # `tiny`: below it there is no full precision
         problem = (
             f"The largest error is {error:.3g}, which is {relative:.3g} of the output's scale {scale:.3g}; "
             f"at most {tolerance:.3g} is accepted."
@@ -161,19 +161,19 @@ def _compare_floats(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) 
 
 
 def _misplaced(a: npt.NDArray[Any], b: npt.NDArray[Any], finite: npt.NDArray[Any]) -> str | None:
-    """The sentence for NaN and infinities that do not stand where the reference has them."""
+    """A sentence on NaN and infinities at other places than in the reference."""
     nans = int(np.count_nonzero(np.isnan(a) != np.isnan(b)))
     if nans:
         return f"{nans} of {a.size} elements are NaN in one model and not in the other."
     infinities = (~finite | np.isinf(b)) & ~np.isnan(a) & (a != b)
     if wrong := int(np.count_nonzero(infinities)):
-        return f"{wrong} of {a.size} elements are infinite in one model and not so in the other."
+        return f"{wrong} of {a.size} elements are infinite in one model and not in the other."
     return None
 
 
 def _cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Cosine of the angle between two float64 vectors; two zero vectors are alike, one is like no other."""
-    # Scaled first, so that the squares neither overflow nor vanish.
+    """Cosine of the angle between two float64 vectors: 1 for two zero vectors, and 0 if only one is zero."""
+    # Scaled first, so that the squares neither overflow nor underflow.
     a, b = (v / (np.abs(v).max(initial=0.0) or 1.0) for v in (a, b))
     norms = math.sqrt(float(a @ a) * float(b @ b))
     if norms == 0.0:

@@ -1,4 +1,4 @@
-"""What a caller sees of a model: the names, types and shapes of its inputs and outputs."""
+"""A model as its caller sees it: the names, types and shapes of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Port:
 
     Attributes:
         name: The value's name.
-        type: `"float32"`, `"int64"`, `"sequence(float32)"` …; `"unknown"` where the model does not tell.
+        type: `"float32"`, `"int64"`, `"sequence(float32)"` …; `"unknown"` where the model does not say.
         shape: Sizes, with a string for a symbolic and None for an unnamed dynamic dimension; None where the
-            model does not tell even the rank.
+            model does not even give the rank.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Interface:
-    """The inputs that a caller must give and the outputs that come back, in the model's order."""
+    """The inputs that a caller must give and the outputs, in the model's order."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
@@ -53,7 +53,7 @@ def as_ir(model: ModelLike) -> ir.Model:
 def interface(model: ir.Model) -> Interface:
     """The interface that a model declares.
 
-    An input that has an initializer is left out: a caller may override it but need not give it.
+    An input with an initializer is left out: a caller may override it but does not have to give it.
     """
     graph = model.graph
     needed = (value for value in graph.inputs if value.name not in graph.initializers)
@@ -61,10 +61,10 @@ def interface(model: ir.Model) -> Interface:
 
 
 def differences(original: Interface, folded: Interface) -> tuple[str, ...]:
-    """One sentence for everything in which the folded model's interface is not the original's.
+    """One sentence for every difference between the interfaces of the original and the folded model.
 
-    The name of a symbolic dimension may differ; a dynamic dimension that became fixed, or the reverse, is a
-    difference. A shape that only the folded model declares is none.
+    The name of a symbolic dimension may differ, and the folded model may declare a shape where the original
+    does not; a dynamic dimension that became fixed, or the reverse, is a difference.
     """
     return (
         *_differences("input", original.inputs, folded.inputs),
@@ -73,7 +73,7 @@ def differences(original: Interface, folded: Interface) -> tuple[str, ...]:
 
 
 def shape_text(shape: Shape | None) -> str:
-    """A shape as people write it: `[N, 3, ?, ?]`, or `of unknown rank`."""
+    """A shape as text: `[N, 3, ?, ?]`, or `of unknown rank`."""
     if shape is None:
         return "of unknown rank"
     return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"

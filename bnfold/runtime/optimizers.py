@@ -1,22 +1,22 @@
 """Which of ONNX Runtime's graph optimizers changes what a model computes.
 
-An optimizer may move a rounding and nothing else. Where the default session is wrong and the one with the
-optimizer off is not, the one at fault is found in two steps:
+An optimizer may change roundings and nothing else. Where the default session is wrong and the session with
+the optimizer off is not, the optimizer that causes it is found in two steps:
 
-1. Which ones changed the graph at all: ONNX Runtime's log names each with `modified: 1`. It is read from the
-   standard error of a process of its own, since ONNX Runtime writes it past Python.
-2. Which of those are enough to switch off: QuickXplain (Junker, "QUICKXPLAIN: Preferred Explanations and
+1. Find those that changed the graph at all: ONNX Runtime's log names each with `modified: 1`. It is read from
+   the standard error of a separate process, since ONNX Runtime does not write it through Python.
+2. Find which of those must be switched off: QuickXplain (Junker, "QUICKXPLAIN: Preferred Explanations and
    Relaxations for Over-Constrained Problems", AAAI 2004) finds a smallest set with a few sessions instead of
-   one an optimizer.
+   one for each optimizer.
 
 The log names the transformer `Level1_RuleBasedTransformer` as a whole, and `disabled_optimizers` takes its
-rules one by one; [`RULES`][bnfold.runtime.optimizers.RULES] has their names.
+names of single rules; [`RULES`][bnfold.runtime.optimizers.RULES] lists them.
 
-ONNX Runtime 1.31.1, for one, makes a Gemm of `MatMul(x, W)` and the BatchNormalization behind it, through any
-Reshape and Transpose between them (`MatMul_BatchNormalization_Fusion`). It compares the number of channels
-with the number of columns of W and nothing else. So a 2-D MatMul with a 4×4 weight → Transpose(1, 0) or
-Reshape to [1, 4, 4] → BatchNormalization of 4 channels is wrong: the channels are the rows. Transposed back
-after the Reshape, it is right by luck; a MatMul of rank 3 is left alone.
+ONNX Runtime 1.31.1, for example, makes a Gemm of `MatMul(x, W)` and the BatchNormalization after it, across
+any Reshape and Transpose between them (`MatMul_BatchNormalization_Fusion`). It only compares the number of
+channels with the number of columns of W. So a 2-D MatMul with a 4×4 weight → Transpose(1, 0) or Reshape to
+[1, 4, 4] → BatchNormalization of 4 channels becomes wrong, because the channels are the rows. Transposed back
+after the Reshape it happens to be right, and a MatMul of rank 3 is left alone.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ arguments = json.loads(sys.argv[1])
 sys.path[:] = arguments["path"]
 from bnfold.errors import BnfoldError
 from bnfold.runtime.sessions import session
-def talkative(options):
+def verbose(options):
     options.log_severity_level = 1
 try:
     session(
@@ -67,7 +67,7 @@ try:
         provider=arguments["provider"],
         optimized=True,
         threads=arguments["threads"],
-        configure=talkative,
+        configure=verbose,
     )
 except BnfoldError as error:
     sys.exit(error.problem)
@@ -87,7 +87,7 @@ def culprits(
     Args:
         model: A path, a `ModelProto` or an `onnx_ir.Model`.
         feeds: Inputs for which the default session is wrong.
-        wrong: Whether outputs, in the model's order, are wrong: farther from a reference than they may be.
+        wrong: Says whether outputs, in the model's order, are farther from a reference than they may be.
         provider: Where to run.
         threads: Threads within an operator.
 
@@ -99,7 +99,7 @@ def culprits(
 
     Raises:
         ModelError: The model cannot be loaded or run.
-        ProviderError: The provider is absent, or would run elsewhere.
+        ProviderError: The provider is absent, or another one would run the model.
     """
 
     def right(disabled: Sequence[str] = (), level: str = LEVELS[-1]) -> bool:
@@ -116,15 +116,15 @@ def culprits(
         return ()
     candidates = _expand(modifiers(model, provider=provider, threads=threads))
     if candidates and right(candidates):
-        return _smallest(right, candidates)
+        return smallest(right, candidates)
     return (next(level for level in LEVELS if not right(level=level)),)
 
 
 def modifiers(model: ModelLike, *, provider: str = "cpu", threads: int = 1) -> tuple[str, ...]:
-    """Name the graph transformers of the default session that change the model, in the order of their turn.
+    """Name the graph transformers of the default session that change the model, in the order that they run.
 
     Raises:
-        ModelError: The session could not be made, or nothing can be started to make it.
+        ModelError: The session could not be made, or no process can be started.
     """
     with tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True) as folder:
         path = _as_file(model, Path(folder) / "model.onnx")
@@ -136,12 +136,12 @@ def modifiers(model: ModelLike, *, provider: str = "cpu", threads: int = 1) -> t
             raise ModelError(f"ONNX Runtime's log could not be read: {error}") from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ModelError(f"ONNX Runtime could not load the model in a process of its own: {last}")
+        raise ModelError(f"ONNX Runtime could not load the model in a separate process: {last}")
     return tuple(dict.fromkeys(_MODIFIED.findall(done.stderr)))
 
 
 def _as_file(model: ModelLike, path: Path) -> Path:
-    """The model's own path, or a copy of it on disk, whatever its size."""
+    """The path of the model, or of a copy of it on disk, whatever its size."""
     if isinstance(model, (str, os.PathLike)):
         return Path(model)
     ir.save(self_contained(as_ir(model)), path, external_data="model.onnx.data")
@@ -149,23 +149,23 @@ def _as_file(model: ModelLike, path: Path) -> Path:
 
 
 def _expand(transformers: Sequence[str]) -> tuple[str, ...]:
-    """The names to try: rules instead of the transformer that they belong to, which is the last resort."""
+    """The names to try: the single rules first, and the transformers, which may consist of them, last."""
     rule_based = any(name.endswith("_RuleBasedTransformer") for name in transformers)
     return (*(RULES if rule_based else ()), *transformers)
 
 
-def _smallest(
+def smallest(
     enough: Callable[[Sequence[str]], bool], candidates: Sequence[str], taken: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """The smallest part of `candidates` that together with `taken` is enough; all of them are.
+    """The smallest part of `candidates` that is enough together with `taken`.
 
-    `taken` alone is known not to be. QuickXplain halves: first what the second half must add to the whole
-    first one, then what the first half must add to that.
+    It is known that all of them are enough and that `taken` alone is not. QuickXplain halves: first it finds
+    what the second half must add to the whole first half, then what the first half must add to that.
     """
     if len(candidates) == 1:
         return tuple(candidates)
     middle = len(candidates) // 2
     first, second = tuple(candidates[:middle]), tuple(candidates[middle:])
-    late = () if enough((*taken, *first)) else _smallest(enough, second, (*taken, *first))
-    early = () if late and enough((*taken, *late)) else _smallest(enough, first, (*taken, *late))
+    late = () if enough((*taken, *first)) else smallest(enough, second, (*taken, *first))
+    early = () if late and enough((*taken, *late)) else smallest(enough, first, (*taken, *late))
     return (*early, *late)

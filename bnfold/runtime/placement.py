@@ -1,14 +1,13 @@
 """On which provider each node of a model really ran.
 
-A session on CUDA holds the CPU provider too, and ONNX Runtime gives it every node for which CUDA has no
-kernel, and the small arithmetic on shapes that a round trip to the GPU would only slow down. That is as it
-should be. A convolution there is not: its time would be the CPU's, and its numbers no proof of anything on
-CUDA. So a node elsewhere is a number in the report, and an error only where an operator of
-[`HEAVY`][bnfold.runtime.placement.HEAVY] computes with floats; a MatMul of integers, for which CUDA has no
-kernel, is none.
+A session on CUDA has the CPU provider too. ONNX Runtime gives it every node for which CUDA has no kernel, and
+the small arithmetic on shapes that a round trip to the GPU would only slow down. That is normal. A
+convolution on the CPU is not: its time would be the CPU's, and its numbers would prove nothing about CUDA. So
+nodes on another provider are counted in the report, and are an error only where an operator of
+[`HEAVY`][bnfold.runtime.placement.HEAVY] computes with floats; CUDA has no kernel for a MatMul of integers.
 
-The source is ONNX Runtime's own profile of one run. It tells where kernels were executed, subgraphs included;
-the assignment that a session of 1.24 or later can be asked for is taken before the optimizer has finished.
+The source is ONNX Runtime's profile of one run, which says where kernels were executed, subgraphs included.
+Since version 1.24 a session can report an assignment too, but it is made before the optimizer has finished.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import Any
 
 from bnfold.errors import ProviderError
 from bnfold.runtime.sessions import PROVIDERS, Feeds, ModelLike, Optimizer, run, session
+from bnfold.tensors.precision import FLOATS
 
 HEAVY = frozenset(
     {
@@ -30,9 +30,9 @@ HEAVY = frozenset(
         *("FusedConv", "NhwcConv", "NhwcFusedConv", "FusedGemm", "FusedMatMul"),  # what the optimizer makes
     }
 )
-"""The operators that must run where they were asked to."""
+"""The operators that must run on the requested provider."""
 
-_FLOATS = frozenset({"float", "double", "float16", "bfloat16"})
+_FLOATS = frozenset(dtype.name.lower() for dtype in FLOATS)  # as the profile has them: "float", "double"
 _SUFFIX = "_kernel_time"
 
 
@@ -52,7 +52,7 @@ class PlacedNode:
 
     @property
     def heavy(self) -> bool:
-        """Whether the node's place decides what a number is worth."""
+        """Whether a measurement is worthless if this node ran on another provider."""
         return self.floats and self.op_type in HEAVY
 
     def __str__(self) -> str:
@@ -72,18 +72,18 @@ def placements(
     optimized: bool | Optimizer = True,
     threads: int | None = 1,
 ) -> Placements:
-    """Run a model once and tell on which provider each node ran.
+    """Run a model once and find out on which provider each node ran.
 
     Args:
         model: A path, a `ModelProto` or an `onnx_ir.Model`.
-        feeds: Inputs by name. Only what they reach is seen: of an `If`, one branch.
+        feeds: Inputs by name. Only nodes that run are seen: of an `If`, those of one branch.
         provider: Where to run it.
         optimized: ONNX Runtime's graph optimizer, as `session` takes it.
         threads: Threads within an operator.
 
     Raises:
         ModelError: The model cannot be loaded or run.
-        ProviderError: The provider is absent, or the session as a whole would run elsewhere.
+        ProviderError: The provider is absent, or the whole session would run on another one.
     """
     with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
 
@@ -100,7 +100,7 @@ def placements(
 
 
 def parse(events: Iterable[Mapping[str, Any]]) -> Placements:
-    """Read a profile of ONNX Runtime, as the list of events that it is.
+    """Read a profile of ONNX Runtime, which is a list of events.
 
     A node that ran several times, in a loop, counts once.
     """
@@ -108,7 +108,7 @@ def parse(events: Iterable[Mapping[str, Any]]) -> Placements:
     found: dict[str, dict[PlacedNode, None]] = {}
     for event in events:
         if event.get("cat") != "Node" or not event["name"].endswith(_SUFFIX):
-            continue  # a session's own event, or one that older versions write around a kernel
+            continue  # an event of the session, or one that older versions write around a kernel
         details = event["args"]
         types = {kind for tensor in details.get("input_type_shape", ()) for kind in tensor}
         node = PlacedNode(event["name"].removesuffix(_SUFFIX), details["op_name"], bool(types & _FLOATS))
@@ -123,26 +123,29 @@ def elsewhere(placed: Mapping[str, Sequence[PlacedNode]], provider: str) -> tupl
 
 
 def sentence(placed: Mapping[str, Sequence[PlacedNode]], provider: str) -> str:
-    """How many nodes ran where, naming up to three that ran elsewhere; for a report."""
+    """How many nodes ran on the provider, with the names of up to three that did not; for a report."""
     there, others = len(placed.get(provider, ())), elsewhere(placed, provider)
     if not others:
         return f"All {there} nodes ran on {provider}."
-    names = ", ".join(map(str, others[:3])) + (", …" if len(others) > 3 else "")
-    return f"{there} of {there + len(others)} nodes ran on {provider}; elsewhere: {names}."
+    return f"{there} of {there + len(others)} nodes ran on {provider}; elsewhere: {_listed(others)}."
 
 
 def check(placed: Mapping[str, Sequence[PlacedNode]], provider: str) -> None:
-    """Refuse a run whose heavy operators ran elsewhere.
+    """Refuse a run whose heavy operators ran on another provider.
 
     Raises:
         ProviderError: One of them did.
     """
-    strays = [node for node in elsewhere(placed, provider) if node.heavy]
-    if strays:
+    others = [node for node in elsewhere(placed, provider) if node.heavy]
+    if others:
         where = ", ".join(sorted(name for name in placed if name != provider))
-        names = ", ".join(map(str, strays[:3])) + (", …" if len(strays) > 3 else "")
         raise ProviderError(
-            f"{len(strays)} nodes that do the model's work ran on {where} instead of {provider}: {names}.",
+            f"{len(others)} nodes that do the model's work ran on {where} instead of {provider}: "
+            f"{_listed(others)}.",
             f"The {provider} provider has no kernel for their type or version: export with other types or a "
             "newer opset, or measure on the CPU.",
         )
+
+
+def _listed(nodes: Sequence[PlacedNode]) -> str:
+    return ", ".join(map(str, nodes[:3])) + (", …" if len(nodes) > 3 else "")

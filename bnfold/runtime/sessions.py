@@ -1,15 +1,15 @@
-"""The one place that makes ONNX Runtime sessions, so that every number is taken under the same conditions.
+"""The one place that makes ONNX Runtime sessions, so that all numbers are measured under the same conditions.
 
-Those conditions, which the reports repeat:
+These are the conditions, which the reports repeat:
 
-- The optimizer is off (`ORT_DISABLE_ALL`: the graph runs as it is written), basic (`ORT_ENABLE_BASIC`: what
-  is folded and removed without regard to the machine) or at its default (`ORT_ENABLE_ALL`: what a user gets
-  who sets nothing).
-- Threads are counted out: `threads` within an operator, one between operators. Idle threads sleep instead of
-  spinning, because the spinning threads of one session would slow the other one that is being compared.
+- The optimizer is off (`ORT_DISABLE_ALL`: the graph runs as it is written), basic (`ORT_ENABLE_BASIC`: the
+  simplifications that do not depend on the machine) or at its default (`ORT_ENABLE_ALL`: what users get who
+  set nothing).
+- The number of threads is fixed: `threads` within an operator, one between operators. Idle threads sleep
+  instead of spinning, because spinning threads would slow down the other session in a comparison.
 - CUDA runs without TF32, which rounds float32 factors to 10 bits, and with cuDNN's heuristic algorithm
-  search, which picks the same algorithm every time; the exhaustive search picks by a race.
-- No fallback: a session that does not run on the provider that was asked for is an error.
+  search, which picks the same algorithm every time; the exhaustive search picks by measured time.
+- There is no fallback: a session that does not run on the requested provider is an error.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 LEVELS = {"off": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "default": "ORT_ENABLE_ALL"}
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
-# Protobuf ends at 2 GiB; names, nodes and shapes need some room beside the weights.
+# Protobuf ends at 2 GiB; names, nodes and shapes need some room in addition to the weights.
 _IN_MEMORY_LIMIT = 3 * 2**29
 
 _GPU_FIX = (
     'Type: pip uninstall onnxruntime, then: pip install "bnfold[gpu]". Both packages install the same '
-    "module, so only one of them may be there."
+    "module, so only one of them may be installed."
 )
 _CUDA_LIBRARIES_FIX = (
     "A GPU with its driver and the CUDA and cuDNN libraries that onnxruntime-gpu was built for are needed. "
@@ -70,28 +70,28 @@ def session(
     """Make a session that runs `model` on `provider`, and on nothing else.
 
     Args:
-        model: A path (external data is then read from beside it), a `ModelProto` or an `onnx_ir.Model`.
+        model: A path (external data is read from its folder), a `ModelProto` or an `onnx_ir.Model`.
         provider: `"cpu"` or `"cuda"`.
         optimized: ONNX Runtime's graph optimizer: `"off"`, `"basic"` or `"default"`; False is off, and True
             is its default.
         threads: Threads within an operator; None takes every CPU that this process may use.
         tf32: Whether CUDA may round float32 factors to TF32.
-        configure: Gets the options last and may change them, to find out what a session does: a profile, a
-            log. No number that is compared or timed comes from such a session.
-        disabled: Names of single graph optimizers that stay out, for the same end.
+        configure: Called with the options at the end, and may change them to find out what a session does,
+            for example by a profile or a log. Such a session is never compared or timed.
+        disabled: Names of single graph optimizers to leave out, also to find out what a session does.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
-        ProviderError: The provider is unknown or absent, or the session would run elsewhere.
+        ProviderError: The provider is unknown or absent, or the session would run on another one.
         ModelError: ONNX Runtime cannot load the model.
     """
-    ort = _runtime()
-    chosen = _provider(ort, provider, tf32)
-    options = _options(ort, optimized, threads)
+    ort = import_runtime()
+    chosen = provider_list(ort, provider, tf32)
+    options = session_options(ort, optimized, threads)
     if configure is not None:
         configure(options)
     without = {"disabled_optimizers": list(disabled)} if disabled else {}
-    with _loadable(model) as source:
+    with loadable(model) as source:
         try:
             made = ort.InferenceSession(source, options, providers=chosen, enable_fallback=0, **without)
         except _failures() as error:
@@ -107,12 +107,12 @@ def session(
 
 
 def run(session: ort.InferenceSession, feeds: Feeds, names: Sequence[str] | None = None) -> list[Any]:
-    """Run a session and give its outputs in order.
+    """Run a session and return its outputs in order.
 
     Args:
         session: From [`session`][bnfold.runtime.sessions.session].
         feeds: Inputs by name.
-        names: The outputs that are wanted; None gives all.
+        names: The outputs to compute; None computes all.
 
     Returns:
         Arrays for tensors, lists for sequences and dicts for maps; None for an empty optional.
@@ -125,29 +125,31 @@ def run(session: ort.InferenceSession, feeds: Feeds, names: Sequence[str] | None
 
 
 def on_host(session: ort.InferenceSession, feeds: Feeds) -> Callable[[], object]:
-    """A call that runs a session from NumPy arrays to NumPy arrays: on a GPU, with the copies there and back.
+    """A function that runs a session from NumPy arrays to NumPy arrays, on a GPU with the copies.
 
     Raises:
-        ModelError: The model rejects these inputs, or cannot be run at all; the call itself is not guarded.
+        ModelError: The model rejects these inputs, or cannot be run at all. The function itself raises ONNX
+            Runtime's own errors.
     """
     run(session, feeds)
     return partial(session.run, None, dict(feeds))
 
 
 def on_device(session: ort.InferenceSession, feeds: Feeds, device: str = "cuda") -> Callable[[], object]:
-    """A call that runs a session on inputs that lie on its device and leaves the outputs there.
+    """A function that runs a session on inputs on its device and leaves the outputs there.
 
-    The call returns when the device is done. Outputs that are no numbers stay in the host's memory.
+    It returns when the device is done. Outputs other than numbers stay in the host's memory.
 
     Args:
-        session: On a provider of that device.
-        feeds: Inputs by name, which are copied to the device once; numbers, since nothing else can be.
+        session: A session on a provider of that device.
+        feeds: Inputs by name, which are copied to the device once; they must be numbers.
         device: `"cuda"` or `"cpu"`.
 
     Raises:
-        ModelError: The model rejects these inputs, or cannot be run at all; the call itself is not guarded.
+        ModelError: The model rejects these inputs, or cannot be run at all. The function itself raises ONNX
+            Runtime's own errors.
     """
-    ort = _runtime()
+    ort = import_runtime()
     binding = session.io_binding()
 
     def call() -> None:
@@ -174,14 +176,19 @@ def usable_cpus() -> int:
 
 @contextlib.contextmanager
 def _running() -> Iterator[None]:
-    """Tell what goes wrong while a model runs."""
+    """Raise what goes wrong while a model runs as a `ModelError`."""
     try:
         yield
     except _failures() as error:
         raise ModelError(f"ONNX Runtime could not run the model: {_one_line(error)}") from error
 
 
-def _runtime() -> Any:
+def import_runtime() -> Any:
+    """The module `onnxruntime`.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
@@ -189,21 +196,21 @@ def _runtime() -> Any:
 
 
 def _failures() -> tuple[type[BaseException], ...]:
-    """What ONNX Runtime raises: a flat family of its own, and what its Python layer raises itself."""
+    """What ONNX Runtime raises: its own exceptions, which share no base, and those of its Python layer."""
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     own = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
     return (*own, RuntimeError, ValueError, TypeError)
 
 
-def _provider(ort: Any, provider: str, tf32: bool = False) -> list[str | tuple[str, dict[str, str]]]:
-    """The provider list for a session, after checking that this build of ONNX Runtime has the provider."""
+def provider_list(ort: Any, provider: str, tf32: bool = False) -> list[str | tuple[str, dict[str, str]]]:
+    """The providers of a session, after checking that this build of ONNX Runtime has the requested one."""
     if provider not in PROVIDERS:
         raise ProviderError(
-            f"{provider!r} is no provider that bnfold knows.", f"Choose from: {', '.join(PROVIDERS)}."
+            f"{provider!r} is not a provider that bnfold knows.", f"Choose from: {', '.join(PROVIDERS)}."
         )
     if PROVIDERS[provider] not in ort.get_available_providers():
         raise ProviderError(
-            f"The {provider} provider was asked for, and the installed ONNX Runtime does not have it "
+            f"The installed ONNX Runtime does not have the requested {provider} provider "
             f"(it has {', '.join(ort.get_available_providers())}).",
             _GPU_FIX,
         )
@@ -211,13 +218,18 @@ def _provider(ort: Any, provider: str, tf32: bool = False) -> list[str | tuple[s
         return [PROVIDERS["cpu"]]
     if hasattr(ort, "preload_dlls"):
         # CUDA's libraries often come as wheels (torch brings them), which the loader does not search by
-        # itself. preload_dlls prints what it misses; standard output belongs to the reports.
+        # itself. preload_dlls prints what it does not find; standard output is for the reports.
         with contextlib.redirect_stdout(sys.stderr):
             ort.preload_dlls()
     return [(PROVIDERS["cuda"], CUDA_OPTIONS | {"use_tf32": str(int(tf32))}), PROVIDERS["cpu"]]
 
 
-def _options(ort: Any, optimized: bool | Optimizer, threads: int | None) -> Any:
+def session_options(ort: Any, optimized: bool | Optimizer, threads: int | None) -> Any:
+    """The options of every session.
+
+    Raises:
+        InputError: The number of threads is not positive.
+    """
     if threads is not None and threads < 1:
         raise InputError(f"{threads} threads cannot run a model.", "Give 1 or more.")
     options = ort.SessionOptions()
@@ -228,13 +240,13 @@ def _options(ort: Any, optimized: bool | Optimizer, threads: int | None) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 4  # errors arrive as exceptions; the rest is chatter on standard error
+    options.log_severity_level = 4  # errors are raised as exceptions; the rest would only fill standard error
     return options
 
 
 @contextlib.contextmanager
-def _loadable(model: ModelLike) -> Iterator[str | bytes]:
-    """A path or bytes that ONNX Runtime can load; bytes only where they hold everything."""
+def loadable(model: ModelLike) -> Iterator[str | bytes]:
+    """A path or bytes that ONNX Runtime can load; bytes only if they hold all weights."""
     if isinstance(model, (str, os.PathLike)):
         yield os.fspath(model)
         return
@@ -245,17 +257,17 @@ def _loadable(model: ModelLike) -> Iterator[str | bytes]:
         proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
         yield proto.SerializeToString()
         return
-    # ONNX Runtime has read or mapped the weights when the session is there, so the folder can go then; a
-    # system that does not delete mapped files leaves it to its own cleaning of temporary files.
+    # ONNX Runtime has read or mapped the weights once the session exists, so the folder can then be deleted.
+    # Where a system cannot delete mapped files, it cleans up its temporary files later.
     with tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.onnx"
         try:
-            # Only initializers move into the data file; what attributes keep elsewhere is taken in first.
+            # Only initializers move into the data file; external data of attributes is read first.
             ir.save(self_contained(graph), path, external_data="model.onnx.data")
         except OSError as error:
             raise ModelError(
-                f"The model's external data could not be gathered: {error}",
-                "Give the model by its path, and see that the temporary folder has room.",
+                f"The model's external data could not be read: {error}",
+                "Give the model by its path, and check that the temporary folder has room.",
             ) from error
         yield str(path)
 

@@ -1,7 +1,7 @@
-"""What a user must know about an installation: what is there, what works, and the line to type where not.
+"""What a user must know about an installation: what it has, what works, and how to repair the rest.
 
-Every check gives findings; a check that fails itself is a finding too, so that whatever is broken the others
-are still told. torch is judged by its files and never imported, ONNX Runtime in a process of its own.
+Every check gives findings. A check that fails is a finding too, so whatever is broken, the others are still
+reported. torch is judged by its files and never imported, ONNX Runtime is tried in a separate process.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Finding:
         state: `"good"`; `"warning"`: bnfold works, and something is missing or could be better; `"problem"`:
             something that a user would run into.
         title: What was looked at.
-        found: What there is, as a sentence or two.
-        fix: The line to type, or where no line can do it, a sentence; None where nothing is to be done.
+        found: What was found, as a sentence or two.
+        fix: The command to run, or a sentence where no command helps; None if nothing needs to be done.
     """
 
     state: State
@@ -67,7 +67,7 @@ class Diagnosis:
 
 
 def doctor() -> Diagnosis:
-    """Examine this installation. Takes a second or two; nothing is changed and nothing is downloaded."""
+    """Examine this installation, in a second or two; nothing is changed or downloaded."""
     here = environment()
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("machine", lambda: _machine(here)),
@@ -81,7 +81,7 @@ def doctor() -> Diagnosis:
 
 
 def _examined(title: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """What a check finds; what it stumbles over is a finding."""
+    """What a check finds; if it fails, that is a finding."""
     try:
         yield from check()
     except _EXPECTED as error:
@@ -98,15 +98,15 @@ def _machine(here: Environment) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "threads",
-            f"A cgroup allows {here.cpu_quota:g} CPUs' worth of time and {usable} threads would start: they "
-            "are stopped in every period, and timings show it.",
+            f"A cgroup allows {here.cpu_quota:g} CPUs' worth of time, but {usable} threads would start. They "
+            "would be stopped in every period, which affects timings.",
             f"export OMP_NUM_THREADS={whole}; bnfold bench --threads {whole} …",
         )
     if threads and not (threads.isdecimal() and 0 < int(threads) <= usable):
         yield Finding(
             "warning",
             "OMP_NUM_THREADS",
-            f"It is {threads!r}, and {usable} CPUs can be used: torch would not compute as fast as it can.",
+            f"It is {threads!r}, and {usable} CPUs can be used: torch would be slower than it can be.",
             f"export OMP_NUM_THREADS={usable}",
         )
 
@@ -117,7 +117,7 @@ def _cpus(here: Environment) -> str:
 
 
 def _requirements() -> Iterator[Finding]:
-    """What bnfold's own metadata asks for: the base, and every extra that a user may want."""
+    """The requirements in bnfold's own metadata: the base, and every extra that a user may want."""
     wanted: dict[str, list[tuple[str, str]]] = {}
     for line in metadata.requires("bnfold") or ():
         if found := re.match(
@@ -125,7 +125,7 @@ def _requirements() -> Iterator[Finding]:
         ):
             wanted.setdefault(found[3] or "", []).append((found[1], found[2] or ""))
     for extra, packages in wanted.items():
-        if extra not in ("cpu", "gpu", "dev", "benchmarks"):  # the first two are looked at on their own
+        if extra not in ("cpu", "gpu", "dev", "benchmarks"):  # the first two have their own checks
             yield _requirement(extra, packages)
 
 
@@ -152,24 +152,24 @@ def _requirement(extra: str, packages: list[tuple[str, str]]) -> Finding:
 
 
 def _packages(here: Environment) -> Iterator[Finding]:
-    """Which distributions bring the module `onnxruntime`, and whether it is theirs that Python finds."""
+    """Which packages contain the module `onnxruntime`, and whether Python finds theirs."""
     title, want = "ONNX Runtime", 'pip install "bnfold[gpu]"' if here.gpus else 'pip install "bnfold[cpu]"'
     owners = sorted(set(metadata.packages_distributions().get("onnxruntime", ())))
     spec = importlib.util.find_spec("onnxruntime")
     again = f"pip uninstall -y {' '.join(owners) or 'onnxruntime'} && {want}"
     names = ", ".join(f"{owner} {installed(owner)}" for owner in owners)
     if len(owners) > 1:
-        found = f"{names} write over each other: each brings the module onnxruntime."
+        found = f"{names} overwrite each other: each contains the module onnxruntime."
         yield Finding("problem", title, found, again)
     elif not owners and spec is None:
-        yield Finding("problem", title, "None is installed: nothing can be validated or timed.", want)
+        yield Finding("problem", title, "It is not installed, so nothing can be validated or timed.", want)
     elif spec is None or spec.origin is None:
-        found = "The folder onnxruntime is there and holds no module: what is left of a package."
+        found = "The folder onnxruntime has no module in it: it is the rest of a removed package."
         yield Finding("problem", title, found, again)
     elif not owners:
-        yield Finding("warning", title, f"{spec.origin} belongs to no installed package.", want)
+        yield Finding("warning", title, f"{spec.origin} does not belong to an installed package.", want)
     elif _shadowed(owners[0], spec.origin):
-        found = f"Python finds {spec.origin}, which is not that of {names}: it stands before it on the path."
+        found = f"Python finds {spec.origin} first on its path instead of {names}."
         yield Finding("problem", title, found, _unshadow(Path(spec.origin).parent))
     else:
         yield Finding("good", title, f"{names}.")
@@ -181,24 +181,24 @@ def _shadowed(owner: str, origin: str) -> bool:
 
 
 def _unshadow(folder: Path) -> str:
-    """The line that takes a folder out of the way, to be undone as easily."""
+    """The command that moves a folder aside, which can easily be undone."""
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return "unset PYTHONPATH" if str(folder.parent) in entries else f'mv "{folder}" "{folder}.aside"'
 
 
 def _providers(here: Environment, tried: Probe) -> Iterator[Finding]:
-    """What really runs."""
+    """The providers on which a model really runs."""
     if tried.version is None:
         if importlib.util.find_spec("onnxruntime") is not None:
             again = 'pip install --force-reinstall "bnfold[cpu]"'
-            yield Finding("problem", "cpu", f"ONNX Runtime does not import: {tried.died}.", again)
+            yield Finding("problem", "cpu", f"ONNX Runtime cannot be imported: {tried.died}.", again)
         return
     packaged = tried.package and installed(tried.package)
     if packaged is None or release(packaged) != release(tried.version):
         yield Finding(
             "problem",
             "ONNX Runtime's module",
-            f"It says that it is {tried.package} {tried.version}; that package is {packaged or 'absent'}.",
+            f"It is {tried.package} {tried.version}, but the installed package is {packaged or 'missing'}.",
             'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "bnfold[cpu]"',
         )
     if (complaint := tried.ran.get("cpu", tried.died or _UNTRIED)) is None:
@@ -214,14 +214,14 @@ def _cuda(here: Environment, tried: Probe) -> Iterator[Finding]:
     if "CUDAExecutionProvider" not in tried.available:
         if here.gpus:
             line = f'pip uninstall -y {tried.package} && pip install "bnfold[gpu]"'
-            yield Finding("warning", "cuda", f"There is {gpus}; this ONNX Runtime cannot use it.", line)
+            yield Finding("warning", "cuda", f"This ONNX Runtime cannot use the GPU: {gpus}.", line)
         else:
-            yield Finding("good", "cuda", f"Not asked for: {tried.package} has no CUDA, and there is {gpus}.")
+            yield Finding("good", "cuda", f"Not needed: {tried.package} has no CUDA, and there is {gpus}.")
     elif (complaint := tried.ran.get("cuda", tried.died or _UNTRIED)) is None:
         yield Finding("good", "cuda", f"A convolution ran on CUDA: {gpus}; {_libraries(tried)}.")
     elif not here.gpus:
         line = 'pip uninstall -y onnxruntime-gpu && pip install "bnfold[cpu]"'
-        found = f"nvidia-smi names no GPU, so {tried.package} runs on the CPU only; {_libraries(tried)}."
+        found = f"nvidia-smi finds no GPU, so {tried.package} only runs on the CPU; {_libraries(tried)}."
         yield Finding("warning", "cuda", found, line)
     else:
         found = f"On {gpus}, with {tried.package} {tried.version}, no convolution runs: {complaint}"
@@ -229,19 +229,19 @@ def _cuda(here: Environment, tried: Probe) -> Iterator[Finding]:
 
 
 def _libraries(tried: Probe) -> str:
-    """What CUDA build this is, and what the loader finds of what it needs."""
+    """For which CUDA this is built, and which of the libraries that it needs the loader finds."""
     built = f"it was built for CUDA {tried.built_for}"
     missing = [name for name, path in tried.libraries.items() if path is None]
     if missing:
         return f"{built}, and the loader does not find {', '.join(missing)}"
     if not tried.libraries:
-        return built  # not Linux: what there is shows in whether it runs
+        return built  # not Linux: whether it runs shows what there is
     folders = sorted({str(Path(path).parent) for path in tried.libraries.values() if path})
     return f"{built}; CUDA {tried.cuda} and cuDNN {tried.cudnn} are in {', '.join(folders)}"
 
 
 def _cuda_fix(tried: Probe) -> str:
-    """What to do for a GPU that is there and does not compute."""
+    """What to do about a GPU that is there but does not compute."""
     if tried.driver_cuda and release(tried.driver_cuda)[:1] < release(tried.built_for)[:1]:
         newer = f"a driver for CUDA {release(tried.built_for)[0]}: https://www.nvidia.com/drivers"
         return f"Install {newer} (this one goes up to {tried.driver_cuda})"
@@ -266,18 +266,18 @@ def _torch() -> Iterator[Finding]:
 
 
 def _temporary_folder() -> Iterator[Finding]:
-    """Large models pass through it on their way into ONNX Runtime."""
+    """Large models are written there for ONNX Runtime."""
     title, line = "temporary folder", "export TMPDIR=/a/folder/with/room"
     try:
         with tempfile.NamedTemporaryFile(prefix="bnfold-") as file:
             folder = Path(file.name).parent
             file.write(b"bnfold")
     except OSError as error:
-        yield Finding("problem", title, f"Nothing can be written there: {error}", line)
+        yield Finding("problem", title, f"It is not writable: {error}", line)
         return
     free = shutil.disk_usage(folder).free
     found = f"{folder} has {free / 1e9:.1f} GB free"
     if free < _ROOM:
-        yield Finding("warning", title, f"{found}; a model above 1.6 GB passes through it.", line)
+        yield Finding("warning", title, f"{found}; models above 1.6 GB are copied to it.", line)
     else:
         yield Finding("good", title, f"{found}.")

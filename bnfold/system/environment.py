@@ -1,8 +1,8 @@
-"""What every measured number depends on beside the model: the machine, its limits, and the versions.
+"""What every measured number depends on besides the model: the machine, its limits, and the versions.
 
-A container is allowed less than its machine has. How many CPUs a process may be scheduled on (affinity) and
-how much of their time it gets (cgroup quota) are two limits; ONNX Runtime and PyTorch size their thread pools
-by the first and are throttled by the second. Nothing here imports torch or ONNX Runtime.
+A container may use less than its machine has. There are two limits: how many CPUs a process may be scheduled
+on (affinity) and how much of their time it gets (cgroup quota). ONNX Runtime and PyTorch size their thread
+pools by the first and are throttled by the second. Nothing here imports torch or ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from bnfold._version import __version__
 
@@ -35,9 +34,9 @@ class Environment:
         cpu: The processor's name.
         architecture: `"x86_64"`, `"arm64"` …
         cpus: Logical CPUs of the machine.
-        usable_cpus: Those that this process may be scheduled on.
+        usable_cpus: CPUs that this process may be scheduled on.
         cpu_quota: CPUs' worth of time that a cgroup allows, as 1.5; None without a limit.
-        memory: Bytes of the machine; None where the system does not tell.
+        memory: Bytes of the machine; None where the system does not say.
         memory_limit: Bytes that a cgroup allows; None without a limit below the machine's.
         gpus: Names of the NVIDIA GPUs, in their order.
         gpu_driver: Version of their driver; None without one.
@@ -59,13 +58,9 @@ class Environment:
     python: str
     versions: dict[str, str]
 
-    def record(self) -> dict[str, Any]:
-        """Give the same as plain JSON values."""
-        return {**asdict(self), "gpus": list(self.gpus)}
-
 
 def environment() -> Environment:
-    """Look at this machine; what cannot be found out is None, empty, or `"unknown"`."""
+    """Describe this machine; what cannot be found out is None, empty, or `"unknown"`."""
     memory = _memory()
     limit = memory_limit()
     gpus, driver = nvidia()
@@ -100,10 +95,10 @@ def installed(package: str) -> str | None:
 
 
 def cpu_quota(proc: Path = _PROC) -> float | None:
-    """How many CPUs' worth of time the cgroups allow this process; the tightest one of nested ones counts.
+    """How many CPUs' worth of time the cgroups allow this process; of nested ones the lowest counts.
 
     Args:
-        proc: Where the kernel tells about processes.
+        proc: The kernel's folder on processes.
 
     Returns:
         CPUs, None without a limit or on a system without cgroups.
@@ -114,7 +109,7 @@ def cpu_quota(proc: Path = _PROC) -> float | None:
             quota, period = _words(folder / "cpu.max", 2)
         else:
             (quota,), (period,) = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
-        if quota.isdecimal() and period.isdecimal() and int(period):  # "-1" is no limit
+        if quota.isdecimal() and period.isdecimal() and int(period):  # "-1" means unlimited
             found.append(int(quota) / int(period))
     return min(found, default=None)
 
@@ -122,7 +117,7 @@ def cpu_quota(proc: Path = _PROC) -> float | None:
 def memory_limit(proc: Path = _PROC) -> int | None:
     """How many bytes the cgroups allow this process; None without a limit.
 
-    Version 1 writes no limit as a number near 2**63.
+    Version 1 writes a number near 2**63 if there is no limit.
     """
     found: list[int] = []
     for version, folder in _cgroups("memory", proc):
@@ -133,13 +128,13 @@ def memory_limit(proc: Path = _PROC) -> int | None:
 
 
 def nvidia() -> tuple[tuple[str, ...], str | None]:
-    """The names of the NVIDIA GPUs and the version of their driver, as `nvidia-smi` tells them."""
+    """The names of the NVIDIA GPUs and the version of their driver, from `nvidia-smi`."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_GPU_SECONDS, check=True, errors="replace"
         )
-    except (OSError, subprocess.SubprocessError):  # no such program, no driver, no answer
+    except (OSError, subprocess.SubprocessError):  # there is no such program, no driver or no answer
         return (), None
     rows = [line.rsplit(", ", 1) for line in done.stdout.splitlines() if ", " in line]
     return tuple(name for name, _ in rows), rows[0][1] if rows else None
@@ -182,7 +177,7 @@ def _cgroup_mounts(proc: Path) -> Iterator[tuple[str, list[str], str, Path]]:
 
 
 def _upwards(inside: str, root: str) -> Iterator[str]:
-    """The path below a mount of `root` for a group, then of each group around it; last the mount itself."""
+    """The path of a group below a mount of `root`, then of each group around it, last the mount itself."""
     try:
         part = PurePosixPath(inside).relative_to(root)
     except ValueError:  # mounted from elsewhere, as in a container that sees its own group as the root
@@ -197,7 +192,7 @@ def _words(path: Path, count: int = 1) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a file of the kernel; none where it is not there or may not be read."""
+    """The lines of a file of the kernel; empty where it does not exist or may not be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -212,12 +207,12 @@ def _memory() -> int | None:
 
 
 def _cpu_name(proc: Path = _PROC) -> str:
-    """The processor's name as its maker writes it, or the best there is instead."""
+    """The processor's name as its maker writes it, or the best substitute."""
     text = "\n".join(_lines(proc / "cpuinfo"))
     if found := re.search(r"^model name\s*: *(\S.*)$", text, re.MULTILINE):
         return found[1].strip()
     if found := re.search(r"^(?:Model|Hardware|cpu model)\s*: *(\S.*)$", text, re.MULTILINE):
-        return found[1].strip()  # boards with ARM or MIPS name themselves
+        return found[1].strip()  # boards with ARM or MIPS give their own name
     return _registered_name() or platform.processor() or platform.machine() or "unknown"
 
 

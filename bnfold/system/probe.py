@@ -1,8 +1,8 @@
-"""What the installed ONNX Runtime can do, found out in a process that may die of it.
+"""What the installed ONNX Runtime can do, found out in a separate process, which may crash.
 
-A broken installation does not always raise: mixed libraries end the process. So a child imports ONNX
-Runtime, runs one convolution on each provider, and writes what it knows as it goes, one JSON object a line;
-what it has written holds even when the next step kills it.
+A broken installation does not always raise an error: mixed libraries end the process. So a child process
+imports ONNX Runtime, runs one convolution on each provider, and after each step writes what it found as one
+line of JSON, which remains valid even if the next step kills it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Any
 _CHILD = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from bnfold.system.probe import tell
-tell()
+from bnfold.system.probe import report
+report()
 """
 _SECONDS = 60.0
 
 _CUDA_LIBRARIES = {
-    # What ONNX Runtime's CUDA provider is linked to, by CUDA's major version; cuDNN 9 goes with both.
+    # The libraries that ONNX Runtime's CUDA provider needs, by CUDA's major version; both need cuDNN 9 too.
     "12": ("libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcufft.so.11", "libcurand.so.10"),
     "13": ("libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13", "libcufft.so.12", "libcurand.so.10"),
 }
@@ -36,21 +36,21 @@ _CUDNN = "libcudnn.so.9"
 
 @dataclass(frozen=True)
 class Probe:
-    """What the child has written.
+    """What the child process has written.
 
     Attributes:
-        version: Of the module that was imported; None where the import failed.
-        package: The distribution that this module says it was built as.
+        version: Version of the imported module; None where the import failed.
+        package: The package that this module says it was built as.
         built_for: The CUDA version that it was built for, as `"12.8"`; empty for a build without CUDA.
         available: The full names of the providers that it lists.
-        ran: For `"cpu"` and, where it is listed, `"cuda"`: None when a convolution ran there and gave the
-            right numbers, otherwise what went wrong.
-        libraries: For a CUDA build on Linux, each library that it needs and the path that it was loaded
-            from; None where it was not found.
+        ran: For `"cpu"` and, where it is listed, `"cuda"`: None if a convolution ran there with the right
+            result, otherwise what went wrong.
+        libraries: For a CUDA build on Linux, each library that it needs and the path from which it was
+            loaded; None where it was not found.
         cuda: Version of the CUDA runtime that was loaded.
         cudnn: Version of cuDNN that was loaded.
         driver_cuda: The newest CUDA version that the GPU's driver can run.
-        died: How the child ended, unless well.
+        died: How the child process failed; None where it did not.
     """
 
     version: str | None = None
@@ -66,10 +66,10 @@ class Probe:
 
 
 def probe() -> Probe:
-    """Start the child and collect what it writes.
+    """Start the child process and collect what it writes.
 
     Raises:
-        OSError: No process could be started.
+        OSError: The process could not be started.
     """
     command = [sys.executable, "-c", _CHILD, json.dumps(sys.path)]
     with subprocess.Popen(
@@ -85,10 +85,10 @@ def probe() -> Probe:
 
 
 def parse(written: str, complaints: str = "", code: int = 0) -> Probe:
-    """Read what the child wrote on its standard output and error, and its exit code."""
+    """Read the standard output and error of the child process, and its exit code."""
     known: dict[str, Any] = {"ran": {}}
     for line in written.splitlines():
-        with contextlib.suppress(json.JSONDecodeError):  # a library that prints, or a line cut off
+        with contextlib.suppress(json.JSONDecodeError):  # another output, or a line that was cut off
             facts = json.loads(line)
             known = known | facts | {"ran": known["ran"] | facts.get("ran", {})}
     if code:
@@ -97,8 +97,8 @@ def parse(written: str, complaints: str = "", code: int = 0) -> Probe:
     return Probe(**{**known, "available": tuple(known.get("available", ()))})
 
 
-def tell() -> None:
-    """Be the child."""
+def report() -> None:
+    """Run as the child process."""
     for facts in _facts():
         print(json.dumps(facts), flush=True)
 
@@ -120,7 +120,7 @@ def _facts() -> Iterator[dict[str, Any]]:
 
 
 def _trial(provider: str) -> str | None:
-    """Run a convolution on a provider; what is wrong comes back, None when nothing is."""
+    """Run a convolution on a provider; returns what is wrong, or None."""
     import numpy as np
     from onnx import parser
 
@@ -142,7 +142,7 @@ def _trial(provider: str) -> str | None:
     except BnfoldError as error:
         return error.problem
     if not np.allclose(actual[0], expected, rtol=1e-4, atol=1e-4):
-        return "A convolution ran and gave wrong numbers."
+        return "A convolution gave wrong numbers."
     return sentence(placed, provider) if elsewhere(placed, provider) else None
 
 
@@ -164,7 +164,7 @@ def _cuda_facts(built_for: str) -> dict[str, Any]:
 
 
 def _mapped(name: str, paths: list[Path]) -> str:
-    """The file that a library was loaded from; its name goes on where the library is a link to it."""
+    """The file that a library was loaded from; its name is longer if the library is a link to it."""
     return next((str(path) for path in paths if path.name.startswith(name)), name)
 
 
@@ -176,7 +176,7 @@ def _load(name: str) -> ctypes.CDLL | None:
 
 
 def _version_by_reference(library: ctypes.CDLL | None, function: str) -> str | None:
-    """CUDA's versions are 1000·major + 10·minor, written to where a pointer points."""
+    """A version of CUDA, which is 1000·major + 10·minor and written through a pointer."""
     number = ctypes.c_int(0)
     if library is None or not hasattr(library, function) or getattr(library, function)(ctypes.byref(number)):
         return None
@@ -184,7 +184,7 @@ def _version_by_reference(library: ctypes.CDLL | None, function: str) -> str | N
 
 
 def _cudnn_version(library: ctypes.CDLL | None) -> str | None:
-    """The number is 10000·major + 100·minor + patch."""
+    """The version of cuDNN, which is 10000·major + 100·minor + patch."""
     if library is None or not hasattr(library, "cudnnGetVersion"):
         return None
     library.cudnnGetVersion.restype = ctypes.c_size_t

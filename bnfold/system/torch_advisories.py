@@ -1,4 +1,4 @@
-"""What is publicly known to be wrong with versions of torch when they read a file that somebody else made."""
+"""Published weaknesses of torch in reading a file from someone else."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Advisory:
 
     Attributes:
         cve: Its number.
-        below: The first release without it, or the first that no advisory names.
-        state: `"warning"` where bnfold's own checks stand in front of it.
+        below: The first release without it, or the first that is not listed as affected.
+        state: `"warning"` where bnfold's own checks prevent it.
         what: What a file can do.
     """
 
@@ -31,13 +31,13 @@ ADVISORIES = (
     Advisory(
         "CVE-2026-24747", (2, 10, 0), "problem", "a file corrupts memory in torch.load(weights_only=True)"
     ),
-    # PYSEC-2026-139 ends at 2.10.0 and names no release that mends it. In 2.13 torch.export.load still falls
-    # back on unpickling; bnfold/torch/pt2_safety.py inspects a .pt2 before torch does, whichever the version.
+    # PYSEC-2026-139 ends at 2.10.0 and does not name a release that fixes it. In 2.13 torch.export.load still
+    # falls back on unpickling; bnfold/torch/read/safety/pt2.py checks a .pt2 before torch, in any version.
     Advisory(
         "CVE-2026-4538",
         (2, 11, 0),
         "warning",
-        "a .pt2 runs code in torch.export.load; bnfold inspects it before",
+        "a .pt2 runs code in torch.export.load; bnfold checks it before",
     ),
 )
 

@@ -1,28 +1,27 @@
-"""Which reference decides: the float64 oracle where it can be had in reasonable time; for which samples."""
+"""Which reference decides, and for which samples: the float64 oracle where its time is reasonable."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from bnfold.errors import InputError
+from bnfold.options import OracleMode
 from bnfold.oracle.evaluator import NotEvaluableError
 from bnfold.oracle.multiply_adds import multiply_adds
 from bnfold.oracle.oracle import Oracle
 from bnfold.runtime.sessions import Feeds
 from bnfold.validation.deviation import deviation
 
-OracleMode = Literal["auto", "on", "off"]
-
 # Multiply-adds in float64, all evaluations together: some ten seconds on two cores.
 BUDGET = 4 * 10**10
-SEEDS = (0, 1, 2)  # one random rounding can be small by luck, three hardly
+SEEDS = (0, 1, 2)  # one random rounding can be small by chance, three hardly
 PROOF_BUDGET = 5 * 10**9
-_SUM_ROUNDINGS = 4.0  # units in the last place that a sum of some hundred terms is usually off by
+_SUM_ROUNDINGS = 4.0  # units in the last place: the usual error of a sum of some hundred terms
 PROOF_EVALUATIONS = 5  # of one sample: the truth, three roundings of it, and the folded model
 
 
@@ -41,7 +40,7 @@ class Truth:
     sentence: str
 
     def outputs(self, feeds: Feeds, count: int) -> list[Any]:
-        """What the outputs are in truth; `count` times None without an oracle."""
+        """The true outputs; `count` times None without an oracle."""
         return [None] * count if self.oracle is None else self.oracle.run(feeds)
 
     def conditioning(self, original: ir.Model, feeds: Feeds, unit: float) -> list[float]:
@@ -53,9 +52,9 @@ class Truth:
             unit: Unit roundoff of the type that it is computed in.
 
         Returns:
-            The largest error of every output relative to its scale; for integers the share that is another.
+            The largest error of every output relative to its scale; for integers the share that differs.
         """
-        assert self.oracle is not None, "asked of the oracle"
+        assert self.oracle is not None, "only the oracle can say"
         true = self.oracle.run(feeds)
         moved = [_disturbed(original, feeds, unit, seed) for seed in SEEDS]
         return [
@@ -69,47 +68,47 @@ def find(original: ir.Model, samples: Sequence[Feeds], mode: OracleMode) -> Trut
 
     Args:
         original: The model before the fold.
-        samples: All inputs that could be compared on.
-        mode: `"off"` takes float32, `"on"` the oracle at any cost, `"auto"` the oracle within `BUDGET`, for
-            as many samples as fit into it.
+        samples: All inputs that the models could be compared on.
+        mode: `"off"` uses float32, `"on"` the oracle however long it takes, `"auto"` the oracle for as many
+            samples as fit into `BUDGET`.
 
     Raises:
-        InputError: The mode is none of these.
+        InputError: The mode is unknown.
         NotEvaluableError: The oracle cannot evaluate the model, and the mode is `"on"`.
     """
     everything = tuple(range(len(samples)))
     if mode not in ("auto", "on", "off"):
-        raise InputError(f"{mode!r} is no way to use the oracle.", "Choose from: auto, on, off.")
+        raise InputError(f"{mode!r} is not a way to use the oracle.", "Choose from: auto, on, off.")
     if mode == "off":
         return _float32(everything, "as asked for")
     try:
         oracle = Oracle(original)
         chosen = everything if mode == "on" else _affordable(original, samples)
         if chosen:
-            oracle.run(samples[chosen[0]])  # some operators refuse only when they see their inputs
+            oracle.run(samples[chosen[0]])  # some operators refuse only certain inputs
     except NotEvaluableError as error:
         if mode == "on":
             raise
         return _float32(everything, error.problem.rstrip("."))
     if not chosen:
         return _float32(
-            everything, "one evaluation in float64 takes too long; `--oracle on` does it all the same"
+            everything, "one evaluation in float64 takes too long; `--oracle on` uses it in any case"
         )
     sentence = "The reference is the original, evaluated in float64."
     if len(chosen) < len(samples):
-        sentence += f" For time's sake {len(chosen)} of {len(samples)} inputs were compared."
+        sentence += f" To save time, {len(chosen)} of {len(samples)} inputs were compared."
     return Truth(oracle, chosen, sentence)
 
 
 def _disturbed(original: ir.Model, feeds: Feeds, unit: float, seed: int) -> list[Any]:
-    """The outputs with every weight rounded once, and every value as a sum of some terms is rounded."""
+    """The outputs with every weight rounded once, and every value rounded as often as a sum is."""
     rng = np.random.default_rng(seed)
     outputs = [value.name or "" for value in original.graph.outputs]
     made: dict[str, Any] = dict(feeds)
 
     def see(name: str, value: object) -> object:
         if isinstance(value, np.ndarray) and value.dtype == np.float64:
-            # relative to the largest, since a sum is rounded by the size of its terms and not of its value
+            # relative to the largest, since the size of a sum's terms decides how it is rounded
             scale = np.abs(value[np.isfinite(value)]).max(initial=0.0)
             value = value + _SUM_ROUNDINGS * unit * scale * rng.uniform(-1, 1, value.shape)
         if name in outputs:

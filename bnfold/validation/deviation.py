@@ -1,4 +1,4 @@
-"""How far values are from the truth: largest and root-mean-square error, relative to the value's scale."""
+"""How far values are from the truth: the largest and the root-mean-square error, relative to their scale."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Deviation:
 def deviation(truth: object, actual: object) -> Deviation:
     """Measure one output against the truth; sequences, maps and optionals leaf by leaf.
 
-    Of integers and bools the error is the share of elements that are others: an index has no scale. Elements
-    that are not finite in either are left out, since no distance is defined there, and so are leaves of other
-    shapes: whether those are right is for [`agreement`][bnfold.runtime.agreement] to say.
+    For integers and bools the error is the share of elements that differ, since an index has no scale.
+    Elements that are not finite in either have no distance and are left out, and so are leaves of other
+    shapes; [`agreement`][bnfold.runtime.agreement] judges those.
 
     Args:
         truth: The array, list, dict or None in float64.
@@ -72,7 +72,7 @@ def _of_arrays(truth: npt.NDArray[Any], actual: npt.NDArray[Any]) -> Deviation:
         return Deviation(wrong / max(truth.size, 1), float(wrong), truth.size)
     if truth.dtype.kind not in "fV" or actual.dtype.kind not in "fV" or truth.shape != actual.shape:
         return Deviation()
-    # below the smallest normal number of the type that was computed in there is no precision to ask for
+    # below the smallest normal number of the type there is no precision to ask for
     tiny = float(np.finfo(actual.dtype).tiny) if actual.dtype.kind == "f" else 0.0
     wide, other = truth.astype(np.float64), actual.astype(np.float64)
     finite = np.isfinite(wide) & np.isfinite(other)

@@ -1,4 +1,4 @@
-"""In which float type a model computes, since its coarsest type decides what rounding may do."""
+"""The float type in which a model computes: its coarsest one decides how large rounding may be."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from bnfold.runtime.interface import Port, dtype_name
 
 
 def coarsest(original: ir.Model, outputs: Sequence[Port]) -> list[str | None]:
-    """The float type that decides for every output; None for those that must be equal.
+    """The coarsest float type of every output and the model's weights; None for outputs that must be equal.
 
-    The coarsest among the output and the model's weights decides: float16 weights under a float32 output
-    leave float16's precision.
+    A float32 output of float16 weights has float16's precision.
     """
     weights = {dtype_name(tensor.dtype) for tensor in tensors(original) if len(tensor.shape) > 1}
     found: list[str | None] = []

@@ -1,14 +1,14 @@
 """The proof of a fold, value by value, in float64.
 
-A fold gives every value that holds other numbers than before a new name, so a name that both models have
-stands for one value. Between one such value and the next there is a region: a few nodes of the original, and
-the folded ones that stand for them. Each region of the folded model is evaluated from the values that the
-*original* has at its start, so that errors neither grow from region to region nor hide each other. Where
-every region computes the same, the models do.
+A fold gives a new name to every value that it changes, so a name that both models have stands for the same
+value. Between one such value and the next lies a region: a few nodes of the original, and the folded nodes
+that replace them. Each region of the folded model is evaluated from the values that the *original* has at its
+start, so that errors neither grow from region to region nor hide each other. If every region computes the
+same, the models do.
 
-What a right fold may differ by is one rounding of its weights. The measure for it is the original itself, its
-weights moved by one rounding at random, evaluated in the same way: a region may be wrong by `ROUNDINGS` times
-as much, and by `ULPS` units in the last place.
+A right fold may differ by one rounding of its weights. How much that is shows the original itself, evaluated
+in the same way with its weights moved by one random rounding: a region may be off by `ROUNDINGS` times as
+much and `ULPS` units in the last place.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from bnfold.validation.results import Blame, Layer
 ROUNDINGS = 4.0
 ULPS = 2.0
 RUNTIME_FACTOR = 4.0
-_EXACT = 1e-12  # what float64 itself may leave, of sums in another order
+_EXACT = 1e-12  # the rounding of float64 itself, where sums are in another order
 
 Values = Mapping[str, np.ndarray[Any, Any]]
 
@@ -48,8 +48,8 @@ def prove(original: ir.Model, folded: ir.Model, feeds: Feeds, unit: float) -> tu
         original: The model before the fold.
         folded: The model after it.
         feeds: One sample.
-        unit: Unit roundoff of the coarsest float type among the original's weights; a region is held to that
-            of its own.
+        unit: Unit roundoff of the coarsest float type among the original's weights; for a region that of its
+            own weights counts.
 
     Raises:
         NotEvaluableError: One of them has an operator that the oracle does not know.
@@ -71,7 +71,7 @@ def prove(original: ir.Model, folded: ir.Model, feeds: Feeds, unit: float) -> tu
 
 
 def worst(proofs: Sequence[Sequence[Layer]]) -> tuple[Layer, ...]:
-    """The proofs on several samples as one: of every value, the sample in which it is farthest off."""
+    """Combine proofs on several samples: for every value the sample in which it is farthest off."""
     found: dict[str, Layer] = {}
     for layer in (layer for proof in proofs for layer in proof):
         known = found.setdefault(layer.name, layer)
@@ -95,10 +95,10 @@ def _errors(oracle: Oracle, feeds: Feeds, truth: Values) -> dict[str, float]:
 
 
 def _distance(truth: object, value: object) -> float:
-    """The largest relative error; infinite where the values are of other shapes, or not finite alike."""
+    """The largest relative error; infinite where shapes differ, or where other elements are finite."""
     if _is_double(truth) and _is_double(value) and truth.shape == value.shape:
         error = np.abs(truth - value).max(initial=0.0)
-        if np.isfinite(error):  # else some are not finite, which takes a closer look
+        if np.isfinite(error):  # otherwise some elements are not finite, and are compared one by one
             return float(error / (np.abs(truth).max() or 1.0)) if error else 0.0
         if np.array_equal(truth, value, equal_nan=True):
             return 0.0
@@ -135,7 +135,7 @@ class Regions:
     def layer(self, name: str, depth: int, fold_error: float, moved: float) -> Layer:
         """The report of one shared value, with its nodes in both models and the BatchNorms that are gone.
 
-        `moved` is what roundings of its weights explain; some units in the last place are added.
+        `moved` is the error that rounding its weights explains; some units in the last place are added.
         """
         originals, nodes = (self._between(name, made) for made in self._made)
         gone = [node for node in originals if is_batchnorm(node) and label(node) not in self._stay]
@@ -152,8 +152,8 @@ class Regions:
     def _unit_of(self, originals: Sequence[ir.Node]) -> float:
         """Unit roundoff of the coarsest float type among the constants that nodes of the original read.
 
-        A float16 table elsewhere excuses no error of float32 weights. What a function or a subgraph reads is
-        not looked up: there the whole model's type decides.
+        A float16 table elsewhere does not excuse an error of float32 weights. What a function or a subgraph
+        reads is not looked up: there the coarsest type of the whole model counts.
         """
         if any(_has_body(node) or node.op_identifier() in self._functions for node in originals):
             return self._unit
@@ -208,7 +208,7 @@ def _captured(node: ir.Node) -> Iterator[ir.Value]:
 def measure(
     layers: Sequence[Layer], original: ir.Model, folded: ir.Model, feeds: Feeds, provider: str, threads: int
 ) -> tuple[Layer, ...]:
-    """Add how far ONNX Runtime is from the truth at every value, optimizer off, in both models.
+    """Add the error of ONNX Runtime at every value in both models, with the optimizer off.
 
     Raises:
         ModelError: ONNX Runtime does not give every value.
@@ -232,11 +232,11 @@ def measure(
 
 
 def first_off(layers: Sequence[Layer], provider: str) -> Blame | None:
-    """The first value at which ONNX Runtime's numbers for the folded model leave those for the original.
+    """The first value at which ONNX Runtime is much farther from the truth in the folded model.
 
     Args:
-        layers: With both errors measured.
-        provider: Where.
+        layers: The values, with both errors measured.
+        provider: Where they were measured.
     """
     for layer in layers:
         before, after = layer.original_error or 0.0, layer.folded_error or 0.0

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's own optimizer does to the original, where that is more than rounding."""
+"""Outputs of the original that ONNX Runtime's own optimizer changes by more than rounding."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ from dataclasses import replace
 from bnfold.runtime import optimizers
 from bnfold.runtime.sessions import Feeds, ModelLike
 from bnfold.validation.deviation import deviation
-from bnfold.validation.output_check import Tally
+from bnfold.validation.output_check import OutputCheck
 from bnfold.validation.results import Fault
 
 
-def suspects(provider: str, names: Sequence[str], tallies: Sequence[Tally]) -> Iterator[tuple[int, Fault]]:
-    """The outputs that the default optimizer changes beyond rounding, with their number.
+def changed_outputs(
+    provider: str, names: Sequence[str], checks: Sequence[OutputCheck]
+) -> Iterator[tuple[int, Fault]]:
+    """The outputs that the default optimizer changes by more than rounding, with their numbers.
 
     Args:
-        provider: Where.
-        names: Of the outputs.
-        tallies: Of the outputs at the default.
+        provider: Where they ran.
+        names: Names of the outputs.
+        checks: The check of each output with the optimizer at its default.
     """
-    for number, (name, tally) in enumerate(zip(names, tallies, strict=True)):
-        run = tally.suspect
-        if tally.natural is not None and run.own.largest > tally.rounding(run):
-            errors = (run.own.largest, run.reference.largest, run.folded.largest)
+    for number, (name, check) in enumerate(zip(names, checks, strict=True)):
+        run = check.worst_original_run
+        if check.type_bound is not None and check.exceeds_rounding(run):
+            errors = (run.original_same_setting, run.original_optimizer_off, run.folded)
             yield number, Fault(provider, name, *errors)
 
 
-def named(
+def with_optimizers(
     fault: Fault, number: int, original: ModelLike, feeds: Feeds, truth: object, rounding: float, threads: int
 ) -> Fault:
-    """The fault with the optimizers that cause it.
+    """Add the optimizers that cause a fault.
 
     Args:
-        fault: What was seen.
-        number: Of the output.
+        fault: The fault without them.
+        number: Number of the output.
         original: The model.
-        feeds: A sample on which it shows.
-        truth: The right value of the output there.
-        rounding: The error beyond which the output is wrong.
+        feeds: A sample on which the fault shows.
+        truth: The right value of the output for this sample.
+        rounding: The error above which the output is wrong.
         threads: Threads within an operator.
     """
 

@@ -1,8 +1,8 @@
-"""Names that a folded model gives to other numbers than the original does, though its fold is right.
+"""Values of a folded model that have the name of another value of the original, though the fold is right.
 
-bnfold never does so. Other tools let a convolution that takes in a BatchNorm keep the name of its own output,
-and its readers read there what was the BatchNorm's. Such a value is recognised by its readers: they are those
-of a value that is gone. It is then compared with that value, and no less strictly.
+bnfold makes none. Other tools fold a BatchNorm into a convolution and keep the name of the convolution's
+output, although it now holds what the BatchNorm computed. Such a value is recognised by its readers: they
+are those of a value that is gone. It is then compared with that value, just as strictly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bnfold.validation.results import Layer
 def proved(
     original: ir.Model, folded: ir.Model, feeds: Feeds, unit: float
 ) -> tuple[tuple[Layer, ...], ir.Model]:
-    """The proof value by value, and the folded model with the names that it was made with.
+    """Prove a fold value by value, and return the folded model with the names used for that.
 
     Args:
         original: The model before the fold.
@@ -36,7 +36,7 @@ def proved(
         renamed = _renamed(folded, meant)
         try:
             found = prove(original, renamed, feeds, unit)
-        except NotEvaluableError:  # a guess, as of a value of another shape; the first proof stands
+        except NotEvaluableError:  # the guess was wrong, for example in its shape; the first proof stands
             break
         right = {layer.name for layer in found if layer.agrees}
         if right.issuperset(meant.values()):

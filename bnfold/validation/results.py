@@ -1,12 +1,15 @@
-"""What a validation gives back: every comparison, the proof value by value, and where it went wrong."""
+"""What a validation returns: every comparison, the proof value by value, and where it goes wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-Optimizer = Literal["off", "default"]
+from bnfold.options import Checking
+
+if TYPE_CHECKING:
+    from bnfold.runtime.sessions import Optimizer
 
 
 @dataclass(frozen=True)
@@ -19,25 +22,26 @@ class Check:
         output: The graph output's name.
         type: Its type, such as `"float32"`.
         shapes: The shapes that it had, each once.
-        tolerance: Bound of `max_rel`, with what the noise allows; None where the oracle decides, and where
-            equality is asked.
+        tolerance: Bound of `max_rel`, noise included; None where the oracle decides, and where the output
+            must be equal.
         max_abs: Largest absolute difference from the original; None for strings.
         max_rel: Largest difference relative to the output's scale; None unless float.
         cosine: Smallest cosine similarity; None unless float.
-        top1: Share of rows with the same largest column, 0 to 1; None where the output is no classifier's.
+        top1: Share of rows with the same largest column, 0 to 1; None unless the output looks like a
+            classifier's.
         problem: Why the output does not agree, as a sentence; None when it agrees.
-        noise: Largest relative difference of the original itself at ONNX Runtime's default on this provider
-            from itself with the optimizer off, to set `max_rel` against; None unless float.
-        excused: Whether the `problem` is not held against the fold: the optimizer changes the original itself
-            beyond rounding, the folded model is at most four times as far off, and agrees with the
-            optimizer off.
+        noise: Largest relative difference between the original at ONNX Runtime's default on this provider and
+            the original with the optimizer off, to compare `max_rel` with; None unless float.
+        excused: Whether the `problem` does not count against the fold: the optimizer changes the original
+            itself by more than rounding, the folded model is at most four times as far off, and it agrees
+            with the optimizer off.
         error: Largest relative error of the folded model to the float64 oracle, in the run in which it is
             nearest to its bound; None without an oracle.
         original_error: The same of the original, at the same setting and in the same run.
         ratio: Root-mean-square error of the folded model by that of the original at the same setting, as the
             geometric mean over the samples; None without an oracle, and where one of them has no error.
         bound: What `error` may be; None without an oracle.
-        row: `"tf32"` for the extra row in which CUDA may round factors to TF32, which decides nothing;
+        row: `"tf32"` for the additional row in which CUDA may round factors to TF32, which decides nothing;
             otherwise empty.
     """
 
@@ -67,7 +71,7 @@ class Check:
 
     @property
     def fails(self) -> bool:
-        """Whether it is held against the folded model."""
+        """Whether it counts against the folded model."""
         return not (self.passed or self.excused or self.row)
 
 
@@ -78,15 +82,15 @@ class Layer:
     Attributes:
         name: The value's name, the same in both models.
         depth: Its place in the original's order, from 0.
-        fold_error: Error of the folded model's nodes up to here, from the values before that both models
-            have: computed in float64, relative to the value's scale.
-        bound: What one rounding of every weight explains of it.
+        fold_error: Error of the folded model's nodes between the values that both models have before and this
+            one, computed in float64, relative to the value's scale.
+        bound: The error that one rounding of every weight explains.
         original_error: Largest relative error of the original in ONNX Runtime, optimizer off; None unless
             measured.
         folded_error: The same of the folded model.
-        site: The BatchNorms that are gone between the values before and this one; None where there is none.
+        site: The BatchNorms that were removed between the values before and this one; None without one.
         nodes: The folded model's nodes that compute it from the values before.
-        originals: The original's.
+        originals: The original's nodes that compute it.
     """
 
     name: str
@@ -101,7 +105,7 @@ class Layer:
 
     @property
     def agrees(self) -> bool:
-        """Whether the fold up to here is explained by rounding."""
+        """Whether rounding explains the error of the fold."""
         return self.fold_error <= self.bound
 
 
@@ -111,8 +115,8 @@ class Blame:
 
     Attributes:
         layer: The value, its nodes and the fold that made them.
-        runtime: Whether only ONNX Runtime's numbers are wrong there, while the fold itself is right.
-        provider: Where ONNX Runtime ran, if it is to blame.
+        runtime: Whether the fold is right there, and only ONNX Runtime's numbers are wrong.
+        provider: Where ONNX Runtime ran, if its numbers are wrong.
     """
 
     layer: Layer
@@ -123,7 +127,7 @@ class Blame:
     def sentence(self) -> str:
         """Where it goes wrong, and which fold made it."""
         layer = self.layer
-        made = _listed(layer.nodes) or "no node of its own"
+        made = _listed(layer.nodes) or "no node"
         stood = _listed(layer.originals)
         folds = f" The fold of {layer.site} made it." if layer.site else ""
         if self.runtime:
@@ -139,15 +143,15 @@ class Blame:
 
 @dataclass(frozen=True)
 class Fault:
-    """ONNX Runtime's default optimizer changes the original itself beyond rounding.
+    """ONNX Runtime's default optimizer changes the original itself by more than rounding.
 
     Attributes:
-        provider: Where.
-        output: The graph output at which it shows most.
+        provider: Where it happens.
+        output: The graph output that changes.
         error: The original's relative error at the default.
-        off: The same with the optimizer off.
-        folded: The folded model's at the default.
-        optimizers: ONNX Runtime's names of the optimizers that do it; empty where none alone does.
+        off: The original's relative error with the optimizer off.
+        folded: The folded model's relative error at the default.
+        optimizers: ONNX Runtime's names of the optimizers that do it; empty where they could not be found.
     """
 
     provider: str
@@ -159,48 +163,34 @@ class Fault:
 
     @property
     def affects_folded(self) -> bool:
-        """Whether the folded model suffers from it too."""
+        """Whether the folded model is wrong for the same reason."""
         return self.folded > max(0.1 * self.error, 2 * self.off)
 
     @property
     def sentence(self) -> str:
-        """What the runtime does, which optimizer, and what that means for the folded model."""
+        """Which optimizer changes the original, by how much, and whether the folded model is affected."""
         who = f"its optimizer {_listed(self.optimizers)}" if self.optimizers else "its default optimization"
         folded = (
-            f"The folded model suffers too ({self.folded:.2g}): with the optimizer off it does not."
+            f"The folded model is affected too ({self.folded:.2g}), but not with the optimizer off."
             if self.affects_folded
             else f"The folded model is not affected ({self.folded:.2g})."
         )
         return (
-            f"ONNX Runtime itself computes the output {self.output!r} of the original wrongly at its default "
+            f"ONNX Runtime at its default computes the output {self.output!r} of the original wrongly "
             f"on {self.provider}: {who} changes it by {self.error:.2g} of its scale ({self.off:.2g} with the "
             f"optimizer off). {folded}"
         )
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a validation was asked for: all that is needed to repeat it.
+class Request(Checking):
+    """How a validation was requested: all that is needed to repeat it.
 
     Attributes:
-        providers: Where the folded model was to run.
-        samples: How many random inputs were asked for.
-        seed: Of the random inputs.
-        tolerance: The user's own bound; None where the oracle or the types decide.
-        threads: Threads within an operator.
-        oracle: `"auto"`, `"on"` or `"off"`.
-        per_layer: Whether every layer was measured.
         inputs: Where given inputs came from, with their hashes; None for random ones, and empty for arrays
-            that were given from Python.
+            given from Python.
     """
 
-    providers: tuple[str, ...]
-    samples: int
-    seed: int
-    tolerance: float | None
-    threads: int
-    oracle: str
-    per_layer: bool
     inputs: Mapping[str, Any] | None = None
 
 
@@ -209,24 +199,24 @@ class Validation:
     """The outcome of [`bnfold.validate`][bnfold.validation.validate.validate].
 
     Attributes:
-        checks: One a provider, optimizer setting and output. Empty where the models cannot be compared.
+        checks: One for each provider, optimizer setting and output; empty if the models cannot be compared.
         problems: Sentences on what is wrong with the model as a whole: other inputs or outputs than the
-            original's, ONNX Runtime does not run it, or a fold that is none.
+            original's, ONNX Runtime does not run it, or the fold is not exact.
         notes: Sentences on what was not tried, such as other batch sizes, and on what was excused.
-        providers: The providers asked for.
+        providers: The requested providers.
         threads: Threads within an operator.
         samples: Number of inputs that were run.
-        seed: The seed that they were drawn with; None for given inputs.
-        tolerance: The largest bound of an output; 0 where there is no float output.
-        oracle: Which reference decided, as a sentence.
+        seed: The seed of random inputs; None for given inputs.
+        tolerance: The largest bound of an output; 0 without a float output.
+        oracle: A sentence on which reference decided.
         labels: What each sample is, as `"normal 1×3×64×64"`.
         layers: The values that both models compute, in order; empty without an oracle.
         proved_on: The labels of the samples on which they were compared.
-        blame: The first value that is wrong; None where nothing is, and where it is not known.
-        faults: What ONNX Runtime's default optimizer does to the original.
-        repeatability: Largest relative difference of the original from itself in a second run, by provider.
-        placement: The nodes of the folded model that ran elsewhere than asked for, by provider.
-        request: What was asked for.
+        blame: The first wrong value; None where nothing is wrong, and where it is not known.
+        faults: Outputs of the original that ONNX Runtime's default optimizer changes by more than rounding.
+        repeatability: Largest relative difference between two runs of the original, by provider.
+        placement: The nodes of the folded model that ran on another provider, by requested provider.
+        request: How the validation was requested.
     """
 
     checks: tuple[Check, ...]
@@ -255,8 +245,8 @@ class Validation:
     @property
     def failures(self) -> tuple[str, ...]:
         """A sentence for everything that is wrong."""
-        said = " ".join(self.problems)
-        blamed = (self.blame.sentence,) if self.blame and self.blame.sentence not in said else ()
+        problems = " ".join(self.problems)
+        blamed = (self.blame.sentence,) if self.blame and self.blame.sentence not in problems else ()
         return (
             *self.problems,
             *(

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from bnfold.errors import ModelError
 from bnfold.runtime import agreement, placement, sessions
 from bnfold.runtime.interface import Port
-from bnfold.runtime.sessions import Feeds, ModelLike
-from bnfold.validation.output_check import Tally
-from bnfold.validation.results import Check, Optimizer
+from bnfold.runtime.sessions import Feeds, ModelLike, Optimizer
+from bnfold.validation.output_check import OutputCheck
+from bnfold.validation.results import Check
 
 
 class Setting(NamedTuple):
@@ -44,15 +44,15 @@ class Setting(NamedTuple):
 
 
 REFERENCE = Setting("cpu", "off")
-"""What stands for the original where there is no oracle, and what its noise is measured from."""
+"""The original is the reference here without an oracle, and its noise is measured from here."""
 
 
 @dataclass
 class Original:
-    """The original at every setting, as the measure of what rounding does.
+    """The original at every setting, which shows what rounding alone does.
 
-    It has to run at `REFERENCE`. Where it does not run at another setting, that is no matter of the fold, and
-    nothing is known of the rounding there.
+    It has to run at `REFERENCE`. That it does not run at another setting has nothing to do with the fold; its
+    rounding there is then unknown.
 
     Raises:
         ModelError: ONNX Runtime does not load it.
@@ -74,17 +74,17 @@ class Original:
         return sessions.run(self._sessions[REFERENCE], feeds)
 
     def run(self, setting: Setting, feeds: Feeds, expected: Sequence[object]) -> Sequence[object]:
-        """The outputs at a setting; `expected`, that is no noise, where there are none."""
+        """The outputs at a setting; `expected`, and so no noise, where the original does not run there."""
         if setting == REFERENCE:
             return expected
         outputs = self._try(setting, feeds)
         return expected if outputs is None else outputs
 
     def repeatability(self, providers: Sequence[str], feeds: Feeds) -> Iterator[tuple[str, float]]:
-        """How far a second run is from the first, by provider: the floor of every comparison.
+        """How far a second run of the original is from the first, by provider: no comparison can be finer.
 
-        The largest relative difference, optimizer off; nothing for a provider on which the original does not
-        run.
+        This is the largest relative difference with the optimizer off; a provider on which the original does
+        not run is left out.
         """
         for provider in providers:
             first, second = (self._try(Setting(provider, "off"), feeds) for _ in range(2))
@@ -109,20 +109,20 @@ class Runner:
 
     Attributes:
         setting: How it runs.
-        tallies: How its outputs have compared so far.
+        outputs: How each of its outputs compares so far.
         session: None where it could not be made.
         problem: Why it does not run.
     """
 
     setting: Setting
-    tallies: list[Tally]
+    outputs: list[OutputCheck]
     session: Any = None
     problem: str | None = None
 
     @classmethod
-    def start(cls, folded: ModelLike, setting: Setting, tallies: list[Tally], threads: int) -> Runner:
-        """Make the session. That ONNX Runtime does not take the folded model is an outcome, no exception."""
-        runner = cls(setting, tallies)
+    def start(cls, folded: ModelLike, setting: Setting, outputs: list[OutputCheck], threads: int) -> Runner:
+        """Make the session. Where ONNX Runtime does not load the folded model, that is the outcome."""
+        runner = cls(setting, outputs)
         try:
             runner.session = setting.open(folded, threads)
         except ModelError as error:
@@ -132,7 +132,7 @@ class Runner:
     def compare(
         self, feeds: Feeds, true: Sequence[object], expected: Sequence[object], original: Original
     ) -> None:
-        """Run the inputs, and count every output in."""
+        """Run the inputs, and add each output to its check."""
         if self.problem:
             return
         try:
@@ -143,36 +143,35 @@ class Runner:
         own = original.run(self.setting, feeds, expected)
         turned: Optimizer = "default" if self.setting.optimizer == "off" else "off"
         other = original.run(self.setting._replace(optimizer=turned), feeds, expected)
-        for tally, *values in zip(self.tallies, true, expected, own, other, actual, strict=True):
-            tally.add(*values)
+        for check, *values in zip(self.outputs, true, expected, own, other, actual, strict=True):
+            check.add(*values)
 
     @property
     def unit(self) -> float:
         """Unit roundoff of the coarsest type that an output was computed in."""
-        return max((tally.unit for tally in self.tallies), default=0.0)
+        return max((check.unit for check in self.outputs), default=0.0)
 
     def _stop(self, verb: str, error: ModelError) -> None:
         self.problem = f"The folded model does not {verb} ({self.setting}). {error.problem}"
 
-    def checks(self, outputs: Sequence[Port]) -> Iterator[Check]:
-        """The outcomes as they are reported; none where the model did not run to the end."""
+    def checks(self, ports: Sequence[Port]) -> Iterator[Check]:
+        """The outcomes as they are reported; nothing where the model did not run to the end."""
         if not self.problem:
-            for port, tally in zip(outputs, self.tallies, strict=True):
-                yield tally.check(
-                    self.setting.provider, self.setting.optimizer, port, row="tf32" * self.setting.tf32
-                )
+            row = "tf32" if self.setting.tf32 else ""
+            for port, check in zip(ports, self.outputs, strict=True):
+                yield check.result(self.setting.provider, self.setting.optimizer, port, row)
 
 
-def strays(
+def nodes_elsewhere(
     folded: ModelLike, providers: Sequence[str], feeds: Feeds, threads: int
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The nodes of the folded model that run elsewhere than asked for, by provider other than the CPU.
+    """The nodes of the folded model that run on another provider than asked for; the CPU is left out.
 
-    Nothing is told of a provider on which the model does not run: its `Runner` says why.
+    A provider on which the model does not run is left out too: its `Runner` says why.
 
     Raises:
-        ProviderError: Nodes that do the model's work run elsewhere, so that the provider is not what would be
-            compared.
+        ProviderError: Nodes that do the model's work run elsewhere, so that something other than the provider
+            would be compared.
     """
     for provider in providers:
         if provider == "cpu":

@@ -32,7 +32,7 @@ def test_both_commands_run_and_write_their_file(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(export, "SHAPE", (1, 3, 32, 32))
     torch.save(random_resnet18(), tmp_path / "resnet18.pt")
     bare, ours = export.commands(tmp_path / "resnet18.pt", tmp_path).values()
-    # here rather than in processes of their own, which take seconds to begin
+    # here rather than in separate processes, which take seconds to begin
     result = CliRunner().invoke(main, ours[ours.index("export") :])
     assert result.exit_code == 0, result.stderr
     _, flag, code, *arguments = bare

@@ -42,7 +42,7 @@ def test_the_command_plants_folds_and_writes_the_page(
     assert len([line for line in text.splitlines() if line.startswith("| mine | ")]) == 1
 
 
-def test_a_fault_that_is_not_named_and_a_fold_that_is_accused_are_told(
+def test_a_fault_that_is_not_named_and_a_fold_that_is_accused_are_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def turned(*models: onnx.ModelProto, **options: object) -> bnfold.Validation:
@@ -55,9 +55,9 @@ def test_a_fault_that_is_not_named_and_a_fold_that_is_accused_are_told(
     monkeypatch.setattr(faults, "FAULTS", {"output renamed": faults.FAULTS["output renamed"]})
     monkeypatch.setattr(bnfold, "validate", turned)
     assert faults.main(["--seeds", "1", "--random", "0"]) == 1
-    told = capsys.readouterr().err
-    assert "pointnet: output renamed: not named" in told
-    assert "siamese: accused: It is wrong." in told
+    errors = capsys.readouterr().err
+    assert "pointnet: output renamed: not named" in errors
+    assert "siamese: accused: It is wrong." in errors
 
 
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ OURS = (tools.TOOLS["bnfold"], tools.TOOLS["ONNX Runtime"])
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One model: a BatchNorm behind a convolution, and a scale per channel that nothing before it takes."""
+    """One model: a BatchNorm after a convolution, and a scale per channel that nothing before it takes."""
     constants = {"w": weight(4, 3, 3, 3), "factor": weight(4, 1, 1, seed=2), **statistics(4)}
     onnx.save(build(GRAPH, constants), tmp_path / "small.onnx")
     return tmp_path

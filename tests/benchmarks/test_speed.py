@@ -26,11 +26,11 @@ def python(program: str) -> list[str]:
 def test_a_process_is_measured_and_its_parent_is_not() -> None:
     held = np.ones(2**24)  # 128 MiB, which a forked child would have as its own peak
     small = processes.run(python("pass"))
-    large = processes.run(python("import time; kept = bytes(b'x' * 10**8); time.sleep(0.3)"))
+    large = processes.run(python("import time; kept = bytes(b'x' * 10**8); time.sleep(2)"))
     assert held.nbytes == 2**27
     assert small.bytes < 40e6
     assert 100e6 < large.bytes < 140e6
-    assert large.seconds > 0.3
+    assert large.seconds > 2
     assert small.seconds < large.seconds
 
 
@@ -126,7 +126,7 @@ def test_a_chain_has_as_many_nodes_as_it_says(nodes: int) -> None:
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Small networks, in this process; processes take what this says by what they are called."""
-    seconds = {"bnfold_cli": 1.0, "ONNX Runtime": 2.0, "cp": 0.5}
+    seconds = {"bnfold": 1.0, "ONNX Runtime": 2.0, "cp": 0.5}
 
     def run(command: list[str]) -> Usage:
         took = next((took for word, took in seconds.items() if word in command), 3.0)
@@ -172,7 +172,7 @@ def test_the_page_tells_of_all(tmp_path: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("took", "missed"), [({"bnfold_cli": 2.5}, "resnet50"), ({"cp": 0.4}, "large, cold")]
+    ("took", "missed"), [({"bnfold": 2.5}, "resnet50"), ({"cp": 0.4}, "large, cold")]
 )
 def test_a_limit_that_is_missed_is_told(measured, took, missed: str, tmp_path: Path, capsys) -> None:
     measured |= took

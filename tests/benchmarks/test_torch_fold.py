@@ -1,4 +1,4 @@
-"""The comparison with torch.fx's fuse, and the page that tells it."""
+"""The comparison with torch.fx's fuse, and the page that shows it."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def meddle(child, deed):
 def serve(request, count):
     """Run the command once."""
     count[0] = 0
-    told, complaints = os.pipe()
+    reading, complaints = os.pipe()
     start = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -111,7 +111,7 @@ def serve(request, count):
         meddle(child, request["deed"])
     _, status = os.waitpid(child, 0)
     seconds = time.monotonic() - start
-    with os.fdopen(told, errors="replace") as stream:  # an error fits into a pipe
+    with os.fdopen(reading, errors="replace") as stream:  # an error fits into a pipe
         stderr = stream.read()
     return {
         "code": os.waitstatus_to_exitcode(status),

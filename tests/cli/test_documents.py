@@ -1,4 +1,4 @@
-"""What each command writes with --json follows the schema and says nothing beside it."""
+"""What each command writes with --json follows the schema and says nothing else."""
 
 from __future__ import annotations
 

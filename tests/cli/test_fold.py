@@ -92,7 +92,7 @@ def test_a_model_goes_to_an_ordinary_file_only(run, model, output, tmp_path, mon
     os.mkfifo(pipe)  # and not /dev/null, which a root who runs this on broken code would lose
     result = run("fold", model, "-o", output)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"bnfold: {output} is no ordinary file.\n")
+    assert result.stderr.startswith(f"bnfold: {output} is not an ordinary file.\n")
     assert "--json -" in result.stderr
     assert pipe.is_fifo()
     assert sorted(tmp_path.iterdir()) == [model, pipe]
@@ -178,7 +178,7 @@ def test_it_is_said_where_to_write(run, model, options) -> None:
     before = model.read_bytes()
     result = run("fold", model, *options)
     assert result.exit_code == 2
-    assert "-o OUT.onnx, or say --in-place" in result.stderr
+    assert "-o OUT.onnx, or use --in-place" in result.stderr
     assert model.read_bytes() == before
 
 
@@ -264,7 +264,7 @@ def test_a_model_that_is_not_valid_is_said_not_to_be(run, model, tmp_path, comma
     out = [] if command == "inspect" else ["-o", tmp_path / "out.onnx"]
     result = run(command, tmp_path / "damaged.onnx", *out)
     assert result.exit_code == 2
-    assert "damaged.onnx is no valid ONNX model: " in result.stderr
+    assert "damaged.onnx is not a valid ONNX model: " in result.stderr
     assert "nowhere" in result.stderr
     assert not (tmp_path / "out.onnx").exists()
 
@@ -277,7 +277,7 @@ def test_an_error_of_ours_is_not_blamed_on_a_valid_model(run, model, tmp_path, m
     result = run("fold", model, "-o", tmp_path / "out.onnx")
     assert result.exit_code == 2
     assert "a defect" in result.stderr
-    assert "did not foresee" in result.stderr
+    assert "a bug in bnfold" in result.stderr
 
 
 @pytest.mark.parametrize(("field", "value"), [("offset", "-4"), ("length", "-1"), ("length", "abc")])

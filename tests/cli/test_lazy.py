@@ -18,7 +18,7 @@ HEAVY = (
 
 def imported(*arguments: object) -> set[str]:
     """The modules that a command imports, by Python's own account."""
-    command = [sys.executable, "-X", "importtime", "-m", "bnfold_cli", *map(str, arguments)]
+    command = [sys.executable, "-X", "importtime", "-m", "bnfold", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
     return {line.rsplit("|", 1)[-1].strip() for line in lines}
@@ -98,9 +98,9 @@ def test_what_is_loaded_already_is_left_alone() -> None:
 
 
 def test_importing_bnfold_changes_nothing_for_others() -> None:
-    program = "import sys, bnfold; assert sys.modules['sympy'].__file__; print(bnfold.benchmark.__module__)"
+    program = "import sys, bnfold; print(bnfold.fold.__module__); assert sys.modules['sympy'].__file__"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "bnfold.latency.benchmark"
+    assert done.stdout.strip() == "bnfold.folding.fold"
 
 
 def test_a_module_with_an_open_size_is_exported_with_the_real_sympy(tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import signal
 import subprocess
@@ -21,15 +22,15 @@ HEAVY = ("torch", "onnxruntime", "onnx_ir", "onnx", "numpy", "rich")
 
 
 def bnfold(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bnfold_cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-m", "bnfold", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def loaded_by(statement: str) -> set[str]:
     """The heavy packages that a fresh interpreter has loaded after a statement."""
     script = f"import sys\n{statement}\nprint(*[name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=True
     )
     return set(done.stdout.splitlines()[-1].split())
 
@@ -41,9 +42,11 @@ def test_help_loads_no_library_and_names_every_command() -> None:
 
 def test_help_takes_less_than_half_a_second() -> None:
     def seconds() -> float:
-        start = time.perf_counter()
+        """The processor's time, which other processes lengthen far less than the clock's."""
+        start = os.times()
         assert bnfold("--help").returncode == 0
-        return time.perf_counter() - start
+        end = os.times()
+        return end.children_user + end.children_system - start.children_user - start.children_system
 
     assert min(seconds() for _ in range(3)) < 0.5
 
@@ -61,22 +64,22 @@ def test_help_gives_every_command_its_first_line(run) -> None:
         assert first in result.stdout, f"{name}: the line is cut short in the list of commands"
 
 
-def test_help_tells_what_the_exit_codes_mean(run, model: Path, monkeypatch) -> None:
+def test_help_says_what_the_exit_codes_mean(run, model: Path, monkeypatch) -> None:
     from bnfold.system import doctor
     from bnfold.system.environment import environment
 
     page = " ".join(run("--help").stdout.split())
     assert "  doctor  " in run("--help").stdout
     assert (
-        "Exit codes: 0, done and good; 1, the answer is no (the outputs disagree, a report does not hold any "
-        "more, or doctor found a problem); 2, it could not be done."
+        "Exit codes: 0, success; 1, the answer is negative (the outputs disagree, a report no longer holds, or "
+        "doctor found a problem); 2, an error, such as a wrong option or a file that cannot be read."
     ) in page
     problem = doctor.Finding("problem", "cpu", "It does not run.")
     monkeypatch.setattr(doctor, "doctor", lambda: doctor.Diagnosis(environment(), (problem,)))
     assert run("doctor").exit_code == 1
     assert run("inspect", model).exit_code == 0
     for name in ("validate", "doctor"):
-        assert "Exit code 1 says that" in " ".join(run(name, "--help").stdout.split())
+        assert "Exit code 1 means that" in " ".join(run(name, "--help").stdout.split())
 
 
 @pytest.mark.parametrize("name", bnfold_cli.COMMANDS)
@@ -108,7 +111,7 @@ def test_unknown_command_is_a_usage_error(run) -> None:
 
 
 class Raising(bnfold_cli.LazyGroup):
-    """The real group with one command that raises what it is told to."""
+    """The real group with one command that raises a given exception."""
 
     error: BaseException
 
@@ -209,6 +212,6 @@ def test_an_interrupt_in_code_made_of_a_string_ends_with_its_own_code() -> None:
         )
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=False
     )
     assert (done.returncode, "interrupted" in done.stderr) == (128 + signal.SIGTERM, True)

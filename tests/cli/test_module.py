@@ -39,7 +39,7 @@ def test_a_file_and_a_report(run, tmp_path, form, says):
     assert document["module"]["parameters"]["conv1.weight"][:2] == ["conv1.weight", "bn1.weight"]
 
 
-def test_the_file_stands_beside_the_model_where_none_is_named(run, tmp_path):
+def test_the_file_is_written_next_to_the_model_where_none_is_named(run, tmp_path):
     (model := tmp_path / "net.pt").write_bytes(CONVNET.read_bytes())
     assert run("export", model, *SHAPE, "--to", "module", "-q").exit_code == 0
     assert sorted(file.name for file in tmp_path.iterdir()) == ["net.folded.pt", "net.pt"]
@@ -49,6 +49,6 @@ def test_options_of_onnx_are_refused_by_name(run, tmp_path):
     options = ("--opset", "13", "--html", tmp_path / "x.html", "--samples", "2")
     done = run("export", CONVNET, *SHAPE, "--to", "module", "-o", tmp_path / "out", *options)
     assert done.exit_code == 2
-    told = done.output.partition(" means nothing with --to module")[0].partition("bnfold: ")[2]
-    assert set(told.split(", ")) == {"--opset", "--html", "--samples"}
+    refused = done.output.partition(" has no meaning with --to module")[0].partition("bnfold: ")[2]
+    assert set(refused.split(", ")) == {"--opset", "--html", "--samples"}
     assert not list(tmp_path.iterdir())

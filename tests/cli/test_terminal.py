@@ -13,7 +13,7 @@ pty = pytest.importorskip("pty")
 
 
 def started(arguments: list[str], **options) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "bnfold_cli", *arguments], **options)
+    return subprocess.Popen([sys.executable, "-m", "bnfold", *arguments], **options)
 
 
 def on_a_terminal(arguments: list[str]) -> tuple[int, str, str]:
@@ -21,7 +21,7 @@ def on_a_terminal(arguments: list[str]) -> tuple[int, str, str]:
     ours, theirs = pty.openpty()
     process = started(arguments, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"})
     os.close(theirs)
-    stdout, _ = process.communicate(timeout=60)
+    stdout, _ = process.communicate(timeout=600)
     received = b""
     try:
         while block := os.read(ours, 4096):
@@ -50,7 +50,7 @@ def test_a_pipe_shows_no_progress(model: Path) -> None:
     process = started(
         ["inspect", str(model)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=600)
     assert stderr == b""
 
 
@@ -60,7 +60,7 @@ def test_an_encoding_without_the_signs_is_no_error(tmp_path: Path, model: Path) 
     strange.write_bytes(model.read_bytes())
     for extra in ([], ["--json", "-"]):
         process = started(["inspect", str(strange), *extra], stdout=subprocess.PIPE, env=environment)
-        stdout, _ = process.communicate(timeout=60)
+        stdout, _ = process.communicate(timeout=600)
         assert process.returncode == 0
         assert b"BatchNormalization" in stdout
 
@@ -70,7 +70,7 @@ def test_a_reader_that_has_gone_is_no_disagreement(model: Path) -> None:
     os.close(reader)
     process = started(["inspect", str(model)], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=600)
     assert (process.returncode, stderr) == (141, b"")
 
 
@@ -82,7 +82,7 @@ def test_lines_in_a_pipe_end_without_spaces(run, stubborn: Path) -> None:
 def test_options_of_pictures_need_pictures(run, model: Path, tmp_path: Path) -> None:
     result = run("validate", model, model, "--mean", "0.5")
     assert result.exit_code == 2
-    assert result.stderr.startswith("bnfold: --mean, --std and --size are for pictures.")
+    assert result.stderr.startswith("bnfold: --mean, --std and --size are for images.")
     result = run("bench", model, model, "--inputs", tmp_path / "absent")
     assert result.exit_code == 2
     assert "absent is not there" in result.stderr
@@ -108,7 +108,7 @@ def test_a_report_that_cannot_be_printed(model: Path, tmp_path: Path, extra: lis
             stdout=full,
             stderr=subprocess.PIPE,
         )
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=600)
     assert process.returncode == 2
     assert b"The report could not be printed: No space left on device." in stderr
     assert (tmp_path / "out.onnx").stat().st_size
@@ -116,9 +116,9 @@ def test_a_report_that_cannot_be_printed(model: Path, tmp_path: Path, extra: lis
 
 def test_without_any_standard_output_the_work_is_done(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
-    words = [sys.executable, "-m", "bnfold_cli", "fold", str(model), "-o", str(out)]
+    words = [sys.executable, "-m", "bnfold", "fold", str(model), "-o", str(out)]
     done = subprocess.run(
-        ["sh", "-c", '"$@" >&-', "sh", *words], capture_output=True, timeout=60, check=False
+        ["sh", "-c", '"$@" >&-', "sh", *words], capture_output=True, timeout=600, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert out.stat().st_size

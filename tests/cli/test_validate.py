@@ -132,7 +132,7 @@ def test_what_is_no_report_exits_2(run, model, tmp_path) -> None:
     run("inspect", model, "--json", inspected)
     for path, words in (
         (model, "cannot be read as a report"),
-        (inspected, "is a report of bnfold inspect, which compares nothing"),
+        (inspected, "is a report of bnfold inspect, which contains no validation"),
         (tmp_path / "none.json", "none.json cannot be read as a report"),
     ):
         result = run("validate", "--replay", path)
@@ -145,7 +145,7 @@ def test_models_are_named_or_a_report_is(run, model, report) -> None:
     for arguments, words in (
         ((), "Name two models"),
         ((model,), "Name two models"),
-        ((model, model, "--replay", report), "name none beside it"),
+        ((model, model, "--replay", report), "leave ORIGINAL and FOLDED out"),
         ((model, model, "--trust"), "--trust goes with --replay"),
     ):
         result = run("validate", *arguments)
@@ -166,7 +166,7 @@ def test_a_report_that_wants_code_to_run_is_refused(run, model, report) -> None:
     result = run("validate", "--replay", report)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines() == [
-        f"bnfold: {report} wants {model} to be read with --allow and --arch, which may run code.",
+        f"bnfold: {report} asks to read {model} with --allow and --arch, which may run code.",
         "  If you trust both files, add --trust.",
     ]
     # an ONNX file has no use for it

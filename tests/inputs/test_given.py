@@ -79,7 +79,7 @@ def test_an_input_that_is_given_once_goes_with_every_batch(npz):
 @pytest.mark.parametrize(
     ("arrays", "said", "fix"),
     [
-        ({"x": TEN, "k": np.arange(5)}, "10 for x, 5 for k", "as many"),
+        ({"x": TEN, "k": np.arange(5)}, "10 for x, 5 for k", "equal numbers"),
         ({"x": TEN[:, :2], "k": np.arange(10)}, r"'x' was given with the shape \[1, 2\]", "k: int64"),
         ({"x": TEN[0], "k": np.arange(1)}, r"'x' was given with the shape \[3\]", "k: int64"),
         ({"y": TEN, "k": np.arange(10)}, "named k, y", "k: int64"),
@@ -187,7 +187,7 @@ def test_the_content_tells_what_a_file_is(tmp_path: Path, pictures: Path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "is not there"), (b"", "is empty"), (b"1, 2", "is a text file"), (b"\xff\xd8", "no known kind")],
+    [(None, "is not there"), (b"", "is empty"), (b"1, 2", "is a text file"), (b"\xff\xd8", "unknown kind")],
 )
 def test_paths_of_no_known_kind(tmp_path: Path, content: bytes | None, said: str):
     if content is not None:
@@ -220,13 +220,13 @@ def test_the_options_of_pictures(pictures: Path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"mean": "coco"}, "'coco' is no --mean"),
-        ({"std": "1;2"}, "'1;2' is no --std"),
-        ({"std": "0.1,0"}, r"0\.1,0\.0 is no std"),
-        ({"std": "inf"}, "inf is no std"),
-        ({"mean": "nan"}, "nan is no mean"),
-        ({"size": "224"}, "'224' is no --size"),
-        ({"size": "0x5"}, "0x5 is no size"),
+        ({"mean": "coco"}, "'coco' is not a value of --mean"),
+        ({"std": "1;2"}, "'1;2' is not a value of --std"),
+        ({"std": "0.1,0"}, r"0\.1,0\.0 is not a std"),
+        ({"std": "inf"}, "inf is not a std"),
+        ({"mean": "nan"}, "nan is not a mean"),
+        ({"size": "224"}, "'224' is not a value of --size"),
+        ({"size": "0x5"}, "0x5 is not a size"),
     ],
 )
 def test_options_that_make_no_sense(pictures: Path, options: dict, said: str):
@@ -283,5 +283,5 @@ def test_mappings_are_checked_and_not_cut():
         given.as_samples({"x": TEN}, [ONE])
     with pytest.raises(InputError, match="named y"):
         given.as_samples([{"x": TEN}, {"y": TEN}], [OPEN])
-    with pytest.raises(InputError, match="an empty list"):
+    with pytest.raises(InputError, match="list of inputs is empty"):
         given.as_samples([], [OPEN])

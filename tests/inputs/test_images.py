@@ -104,8 +104,8 @@ def test_the_whole_picture_is_resized(folder: Path):
 def test_sorted_by_name_and_only_pictures(folder: Path):
     for name in ("b.JPG", "a.webp", "c.bmp", "d.jpeg"):
         Image.new("RGB", (3, 9)).save(folder / name)
-    (folder / ".hidden.png").write_text("no picture")
-    (folder / "notes.txt").write_text("no picture")
+    (folder / ".hidden.png").write_text("not a picture")
+    (folder / "notes.txt").write_text("not a picture")
     (folder / "more.png").mkdir()
     samples = images.read(folder, [RGB], Look())
     assert samples.labels == ("a.webp", "b.JPG", "c.bmp", "d.jpeg", "one.png")
@@ -131,12 +131,12 @@ def tensor_of(pixels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("shape", "type_name", "look", "said"),
     [
-        ((1, 3, 4), "float32", Look(), "no picture"),
-        (None, "float32", Look(), "no picture"),
-        ((1, 3, 4, 6), "int64", Look(), "no picture"),
-        ((1, 4, 8, 8), "float32", Look(), "is not clear"),
-        ((1, "C", 8, 8), "float32", Look(), "is not clear"),
-        ((1, 3, 8, 3), "float32", Look(), "is not clear"),
+        ((1, 3, 4), "float32", Look(), "not a picture"),
+        (None, "float32", Look(), "not a picture"),
+        ((1, 3, 4, 6), "int64", Look(), "not a picture"),
+        ((1, 4, 8, 8), "float32", Look(), "It is not clear"),
+        ((1, "C", 8, 8), "float32", Look(), "It is not clear"),
+        ((1, 3, 8, 3), "float32", Look(), "It is not clear"),
         ((1, 3, "H", 8), "float32", Look(), "leaves the size of pictures open"),
         ((1, 3, "H", 8), "float32", Look(size=(8, 9)), "--size is 8x9"),
         ((1, "S", "S", 3), "float32", Look(size=(8, 9)), r"the shape \[1, 8, 9, 3\]"),
@@ -156,7 +156,7 @@ def test_several_inputs(folder: Path):
 
 
 def test_an_empty_folder(tmp_path: Path):
-    with pytest.raises(InputError, match="holds no picture") as caught:
+    with pytest.raises(InputError, match="has no pictures in it") as caught:
         images.files(tmp_path)
     assert ".png" in caught.value.fix
 
@@ -166,7 +166,7 @@ def test_an_unreadable_picture_is_named(folder: Path, cut: int):
     (folder / "bad.png").write_bytes((folder / "one.png").read_bytes()[:cut])
     with pytest.raises(InputError, match=r"bad\.png cannot be read as a picture") as caught:
         tensor(folder, RGB)
-    assert "take it out" in caught.value.fix
+    assert "remove it" in caught.value.fix
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "jpg", "webp"])

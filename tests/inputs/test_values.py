@@ -14,17 +14,17 @@ def drawn(type_name: str, kind: str, shape: tuple[int, ...] = (4000,), ceiling: 
     return values.draw_values(rng, type_name, shape, kind=kind, ceiling=ceiling)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("type_name", sorted(values.DRAWN))
-def test_every_type_has_every_kind(type_name: str, kind: str):
-    array = drawn(type_name, kind, (2, 3))
-    assert array.dtype == (object if type_name == "string" else type_name)
-    assert array.shape == (2, 3)
-    assert np.shape(drawn(type_name, kind, ())) == ()
-    assert drawn(type_name, kind, (0, 2)).shape == (0, 2)
+def test_every_type_has_every_kind(type_name: str):
+    for kind in KINDS:
+        array = drawn(type_name, kind, (2, 3))
+        assert array.dtype == (object if type_name == "string" else type_name)
+        assert array.shape == (2, 3)
+        assert np.shape(drawn(type_name, kind, ())) == ()
+        assert drawn(type_name, kind, (0, 2)).shape == (0, 2)
 
 
-@pytest.mark.parametrize("type_name", sorted(values.FLOATS))
+@pytest.mark.parametrize("type_name", sorted(values.NUMPY_FLOATS))
 def test_floats(type_name: str):
     by_kind = {kind: drawn(type_name, kind) for kind in KINDS}
     assert abs(by_kind["normal"].mean(dtype=float)) < 0.1
@@ -36,7 +36,7 @@ def test_floats(type_name: str):
     np.testing.assert_allclose(by_kind["large"].astype(float), by_kind["normal"] * float(scale), rtol=1e-3)
 
 
-@pytest.mark.parametrize("type_name", sorted(values.FLOATS))
+@pytest.mark.parametrize("type_name", sorted(values.NUMPY_FLOATS))
 def test_tiny_floats_are_normal_numbers_of_both_signs(type_name: str):
     tiny = drawn(type_name, "tiny", (100_000,)).astype(float)
     assert np.abs(tiny).min() >= np.finfo(np.float16).tiny

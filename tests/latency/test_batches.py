@@ -36,7 +36,7 @@ def test_rows_are_repeated_where_the_batch_is_free() -> None:
 
 
 def test_a_fixed_batch_size_is_said() -> None:
-    with pytest.raises(InputError, match="is fixed, so that 8 cannot") as caught:
+    with pytest.raises(InputError, match="is fixed, so it cannot be 8") as caught:
         by_batch((Port("x", "float32", (1, 2)),), take, None, (8,), 0)
     assert "--dynamic batch" in caught.value.fix
 

@@ -143,16 +143,16 @@ def test_what_is_no_trained_file_is_refused(tmp_path: Path) -> None:
     torch.save(WritesAFile(tmp_path / "written"), evil)
     text.write_text("no model")
     torch.save(nn.Linear(2, 2).state_dict(), weights)
-    with pytest.raises(ValueError, match=r"evil\.pt is no whole"):
+    with pytest.raises(ValueError, match=r"evil\.pt is not a whole"):
         files.load(evil)
-    with pytest.raises(ValueError, match=r"text\.pt is no whole"):
+    with pytest.raises(ValueError, match=r"text\.pt is not a whole"):
         files.load(text)
     with pytest.raises(ValueError, match="holds a OrderedDict, not a module"):
         files.load(weights)
     assert not (tmp_path / "written").exists()
     for path in (evil, text, weights):
         program = path.rename(path.with_suffix(".pt2"))
-        with pytest.raises(ValueError, match=rf"{path.stem}\.pt2 is no whole torch\.export\.save file"):
+        with pytest.raises(ValueError, match=rf"{path.stem}\.pt2 is not a whole torch\.export\.save file"):
             files.load(program)
     torch.save(nn.Linear(2, 2), tmp_path / "layers.pt2")
     with pytest.raises(ValueError, match="holds a Linear, not a program"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.graphs import build, fold_and_compare, operators, weight
+import bnfold
+from tests.graphs import build, fold_and_compare, kept_codes, operators, weight
 from tests.ops.sandwich import BATCHNORM, above, below, gone, settled, statistics, stays
 
 SCALES = {name: array for name, array in statistics(4).items() if name in ("scale", "var")}
@@ -63,6 +64,13 @@ def test_a_gate_of_lower_rank_meets_other_axes() -> None:
     )  # fmt: skip
     model.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 3
     stays(settled(model), "BN213", "BN201", "BN204")
+
+
+def test_a_factor_of_unknown_size_might_be_broadcast() -> None:
+    """C and D may be 1: then one number would have to take four scales."""
+    lines = "a = Relu(x) c = Relu(z) b = Mul(a, c)"
+    model = build(f"g (float[N,C] x, float[N,D] z) => (float[N,4] y) {{ {lines} {BATCHNORM} }}", SCALES)
+    assert kept_codes(bnfold.fold(model)) >= {"BN208"}
 
 
 @pytest.mark.parametrize("constant", ["k", "row", "n", "full"])

@@ -55,7 +55,7 @@ def test_counts_by_inference_and_by_evaluation(
     model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], count: int
 ) -> None:
     assert multiply_adds(model, feeds) == count
-    with patch.object(module, "_of_graph", return_value=None):
+    with patch.object(module, "of_graph", return_value=None):
         assert multiply_adds(model, feeds) == count
 
 

@@ -15,11 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from bnfold.errors import DisagreementError, InputError, ModelError, SaveError
 from bnfold.files.atomic import check_destination
 from bnfold.folding.fold import fold
+from bnfold.latency import benchmark as timing
+from bnfold.options import Checking
 from bnfold.pipeline import export as module
 from bnfold.pipeline.export import ExportDisagreementError, export, fold_file
+from bnfold.validation import compare as comparing
 from bnfold.validation.validate import Validation
-
-COMPARING = sys.modules["bnfold.validation.validate"]
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def test_export_does_the_whole_job(model: Path, tmp_path: Path) -> None:
     stages: list[str] = []
 
     def note(stage: str, done: int, total: int) -> None:
+        assert f"{stage}" == str(stage) == stage
         assert 0 <= done <= max(total, done)
         if stage not in stages:
             stages.append(stage)
@@ -73,13 +75,14 @@ def test_validation_and_timing_can_be_left_out(model: Path, tmp_path: Path) -> N
 
 
 def test_the_options_reach_the_validation_and_the_timing(model, tmp_path, monkeypatch) -> None:
-    given: dict[str, Any] = {}
+    given: list[Any] = []
 
-    def validate(*_: Any, **options: Any) -> Validation:
-        given["validate"] = options
+    def compare(_: Any, __: Any, checking: Checking, inputs: Any, on_progress: Any) -> Validation:
+        del on_progress
+        given.extend((checking, inputs))
         return Validation((), ("stop here",))
 
-    monkeypatch.setattr(COMPARING, "validate", validate)
+    monkeypatch.setattr(comparing, "compare", compare)
     with pytest.raises(DisagreementError):
         export(
             model,
@@ -87,15 +90,12 @@ def test_the_options_reach_the_validation_and_the_timing(model, tmp_path, monkey
             samples=7,
             seed=5,
             tolerance=0.25,
-            providers=("cpu",),
+            providers=["cpu"],
             oracle="on",
             per_layer=True,
         )
-    del given["validate"]["on_progress"]
-    assert given["validate"] == {
-        "providers": ("cpu",), "inputs": None, "samples": 7, "seed": 5, "tolerance": 0.25, "oracle": "on",
-        "per_layer": True,
-    }  # fmt: skip
+    expected = Checking(("cpu",), samples=7, seed=5, tolerance=0.25, oracle="on", per_layer=True)
+    assert given == [expected, None]
 
 
 def test_what_is_to_be_kept_is_kept_by_both_ways_to_a_file(model: Path, tmp_path: Path) -> None:
@@ -115,11 +115,7 @@ def test_what_is_to_be_kept_is_kept_by_both_ways_to_a_file(model: Path, tmp_path
 
 
 def test_a_disagreement_leaves_the_old_file(model, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(
-        COMPARING,
-        "validate",
-        lambda *_, **__: Validation((), ("It differs.",)),
-    )
+    monkeypatch.setattr(comparing, "compare", lambda *_: Validation((), ("It differs.",)))
     out = tmp_path / "out.onnx"
     out.write_text("old")
     with pytest.raises(ExportDisagreementError, match=r"out\.onnx was not written") as caught:
@@ -147,7 +143,7 @@ def test_nothing_is_saved_before_everything_else_is_done(model, tmp_path, monkey
     def fail(*_: Any, **__: Any) -> None:
         raise ModelError("The timing failed.")
 
-    monkeypatch.setattr(sys.modules["bnfold.latency.benchmark"], "benchmark", fail)
+    monkeypatch.setattr(timing, "benchmark", fail)
     with pytest.raises(ModelError, match="The timing failed"):
         export(model, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
@@ -247,10 +243,10 @@ print(len(done.fold.folded), peak() - before)
 def test_folding_large_weights_takes_the_memory_of_blocks(tmp_path: Path) -> None:
     small, large = chain_of_two(tmp_path, 64), chain_of_two(tmp_path, 3072)
     out = tmp_path / "out.onnx"
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", _FOLD, small, large, out], capture_output=True, text=True, check=True
     )
-    folded, megabytes = map(int, told.stdout.split())
+    folded, megabytes = map(int, done.stdout.split())
     print(f"{megabytes} MiB more for {large.stat().st_size >> 20} MiB of weights")
     assert folded == 2
     assert out.stat().st_size > 2**26

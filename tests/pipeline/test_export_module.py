@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from bnfold.errors import InputError, SaveError  # noqa: E402
+from bnfold.options import Reading  # noqa: E402
 from bnfold.pipeline.export_module import export_module  # noqa: E402
 from bnfold.torch.read.load import load  # noqa: E402
 
@@ -23,7 +24,7 @@ def test_the_predictions_are_those_of_before(tmp_path):
         MODELS / "convnet.pt",
         tmp_path / "folded.pt",
         "module",
-        input_shape=["1x1x32x32"],
+        Reading(input_shape=["1x1x32x32"]),
         keep=["bn4"],
         progress=lambda stage, *_: stages.append(stage),
     )
@@ -38,7 +39,7 @@ def test_the_predictions_are_those_of_before(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("repvgg.pt2", "no modules to write back to"), ("some.onnx", "no module in it")]
+    ("name", "words"), [("repvgg.pt2", "no modules to write back to"), ("some.onnx", "contains no module")]
 )
 def test_what_holds_no_module_is_refused(tmp_path, name, words):
     source = tmp_path / name

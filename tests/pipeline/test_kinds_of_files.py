@@ -320,17 +320,17 @@ def test_the_wrong_architecture_lists_what_does_not_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "words"),
     [
         (["--arch", "torch.nn:Linear"], "holds a whole module: --arch is for weights"),
         (["--arch-args", "{}"], "--arch-args goes with --arch"),
         (["--key", "model"], "under --key model"),
     ],
 )
-def test_options_that_mean_nothing_for_a_module(options: list[str], told: str, tmp_path: Path) -> None:
+def test_options_that_mean_nothing_for_a_module(options: list[str], words: str, tmp_path: Path) -> None:
     torch.save(nn.Conv2d(3, 4, 3), tmp_path / "m.pt")
     done = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.pt"), "--input-shape", "1x3x8x8", *options])
-    assert (done.exit_code, told in done.stderr) == (2, True), done.stderr
+    assert (done.exit_code, words in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize("kind", ["traced", "program"])

@@ -1,4 +1,4 @@
-"""A model is told by its content, and what cannot be read is said in one line."""
+"""A model is recognised by its content; a file that cannot be read gets a one-line message."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from bnfold.errors import InputError, ModelError
+from bnfold.options import Reading
 from bnfold.pipeline.read import read_model, read_onnx
 
 SMALL = '<ir_version: 9, opset_import: ["" : 20]> g (float[1,2] x) => (float[1,2] y) { y = Identity(x) }'
@@ -41,7 +42,8 @@ def test_a_module_is_one_whatever_its_name(net: Path, tmp_path: Path, name: str)
     copy = tmp_path / name
     copy.write_bytes(net.read_bytes())
     stages = []
-    source = read_model(copy, input_shape=(1, 3, 8, 8), progress=lambda stage, *_: stages.append(stage))
+    reading = Reading(input_shape=(1, 3, 8, 8))
+    source = read_model(copy, reading, progress=lambda stage, *_: stages.append(stage))
     assert (source.kind, source.was_training) == ("module", True)
     assert [node.op_type for node in source.model.graph] == ["Conv", "BatchNormalization"]
     assert stages == ["load", "export"]
@@ -49,23 +51,23 @@ def test_a_module_is_one_whatever_its_name(net: Path, tmp_path: Path, name: str)
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), "1x3x8x8", ["1x3x8x8"], ["input=1x3x8x8"]])
 def test_a_shape_may_be_written_in_several_ways(net: Path, shape: Any) -> None:
-    (value,) = read_model(net, input_shape=shape).model.graph.inputs
+    (value,) = read_model(net, Reading(input_shape=shape)).model.graph.inputs
     assert tuple(value.shape) == (1, 3, 8, 8)
 
 
 def test_how_it_was_read_is_noted_as_it_can_be_read_again(net: Path, tmp_path: Path) -> None:
-    source = read_model(net, input_shape=(1, 3, 8, 8), dtype="float32", opset=18, dynamic="batch")
+    source = read_model(net, Reading(input_shape=(1, 3, 8, 8), dtype="float32", opset=18, dynamic="batch"))
     assert source.options == {
         "input_shape": ["1x3x8x8"], "dtype": "float32", "opset": 18, "dynamic": ["batch"]
     }  # fmt: skip
-    again = read_model(net, **source.options)
+    again = read_model(net, Reading(**source.options))
     assert again.options == source.options
     assert ir.to_proto(again.model) == ir.to_proto(source.model)
     assert read_model(onnx_file(tmp_path / "model.onnx")).options == {}
 
 
 def test_the_batch_size_may_be_left_open(net: Path) -> None:
-    (value,) = read_model(net, input_shape="1x3x8x8", dynamic="batch").model.graph.inputs
+    (value,) = read_model(net, Reading(input_shape="1x3x8x8", dynamic="batch")).model.graph.inputs
     assert not isinstance(value.shape[0], int)
 
 
@@ -90,7 +92,7 @@ def test_a_shape_that_is_missing_is_asked_for(net: Path) -> None:
 def test_an_option_for_pytorch_is_refused_on_an_onnx_model(tmp_path: Path, options: dict[str, Any]) -> None:
     (name,) = options
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is for PyTorch"):
-        read_model(onnx_file(tmp_path / "model.onnx"), **options)
+        read_model(onnx_file(tmp_path / "model.onnx"), Reading(**options))
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from bnfold.errors import InputError
 from bnfold.folding.fold import fold
 from bnfold.inputs.given import Given
+from bnfold.options import PLAIN, Reading
 from bnfold.pipeline import replay as module
 from bnfold.pipeline.export import export
 from bnfold.pipeline.read import Source, read_onnx
@@ -142,7 +143,7 @@ def test_a_path_is_as_it_was_given(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(folder / "elsewhere")
     result = replay(path)
     assert not result.holds
-    assert "model.onnx is not there any more." in result.changes
+    assert "model.onnx does not exist any more." in result.changes
     monkeypatch.chdir(folder)
     assert replay(path).holds
 
@@ -169,7 +170,7 @@ def test_a_model_that_was_tampered_with(name: str) -> None:
 def test_a_file_that_is_gone() -> None:
     path = validated()
     Path("folded.onnx").unlink()
-    assert replay(path).changes == ("folded.onnx is not there any more.",)
+    assert replay(path).changes == ("folded.onnx does not exist any more.",)
 
 
 def test_external_data_are_part_of_a_model(folder: Path) -> None:
@@ -244,11 +245,11 @@ def test_other_versions_are_told_and_decide_nothing(monkeypatch: pytest.MonkeyPa
         (None, "cannot be read as a report: No such file or directory"),
         ("not json", "cannot be read as a report"),
         (b"\xff\xfe\x00", "cannot be read as a report"),
-        ("[1]", "is no report of bnfold"),
-        ("{}", "is no report of bnfold"),
-        ('{"schema": "bnfold.report/10", "command": "validate"}', "is no report of bnfold"),
-        ('{"schema": "bnfold.report/1", "command": "bench"}', "of bnfold bench, which compares nothing"),
-        ('{"schema": "bnfold.report/1", "command": "validate"}', "tells of no validation"),
+        ("[1]", "is not a report of bnfold"),
+        ("{}", "is not a report of bnfold"),
+        ('{"schema": "bnfold.report/10", "command": "validate"}', "is not a report of bnfold"),
+        ('{"schema": "bnfold.report/1", "command": "bench"}', "bench, which contains no validation"),
+        ('{"schema": "bnfold.report/1", "command": "validate"}', "contains no validation"),
     ],
 )
 def test_what_is_no_report_of_a_comparison(content: str | bytes | None, sentence: str) -> None:
@@ -260,7 +261,7 @@ def test_what_is_no_report_of_a_comparison(content: str | bytes | None, sentence
 
 
 def test_an_export_that_was_not_validated() -> None:
-    with pytest.raises(InputError, match="tells of no validation"):
+    with pytest.raises(InputError, match="contains no validation"):
         replay(exported("model.onnx", validate=False))
 
 
@@ -274,7 +275,7 @@ def test_a_validation_that_was_written_before_settings_were() -> None:
 
 def test_arrays_that_were_given_from_python() -> None:
     path = validated(inputs={"x": np.ones((1, 3, 8, 8), np.float32)})
-    with pytest.raises(InputError, match="given from Python") as caught:
+    with pytest.raises(InputError, match="given in Python") as caught:
         replay(path)
     assert "numpy.savez" in caught.value.fix
 
@@ -288,10 +289,10 @@ def test_arrays_that_were_given_from_python() -> None:
     ],
 )
 def test_a_report_alone_lets_no_code_run(option: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
+    asked: list[Reading] = []
 
-    def read_model(path: str, **options: Any) -> Source:
-        asked.append(options)
+    def read_model(path: str, reading: Reading = PLAIN, **_: Any) -> Source:
+        asked.append(reading)
         return read_onnx(path)
 
     def want(document: dict[str, Any]) -> None:
@@ -299,9 +300,9 @@ def test_a_report_alone_lets_no_code_run(option: str, value: object, monkeypatch
 
     monkeypatch.setattr(module, "read_model", read_model)
     path = edited(validated(), want)
-    with pytest.raises(InputError, match=f"to be read with --{option}, which may run code") as caught:
+    with pytest.raises(InputError, match=f"with --{option}, which may run code") as caught:
         replay(path)
     assert "add --trust" in caught.value.fix
     assert asked == []
     assert replay(path, trust=True).holds
-    assert asked[0][option] == value
+    assert getattr(asked[0], option) == value

@@ -244,7 +244,7 @@ def test_a_module_of_another_version_than_its_package(installed: Installed, vers
     installed({"onnxruntime": version})
     finding = only(module._providers(HERE, CPU), "ONNX Runtime's module")
     assert finding.state == "problem"
-    assert (version or "absent") in finding.found
+    assert (version or "missing") in finding.found
 
 
 @pytest.mark.parametrize(

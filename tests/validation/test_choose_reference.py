@@ -72,7 +72,7 @@ def test_the_budget_takes_the_samples_that_fit(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(choose_reference, "BUDGET", choose_reference.PROOF_EVALUATIONS * small + 3 * small)
     found = choose_reference.find(MODEL, given, "auto")
     assert found.chosen == (0, 2)
-    assert found.sentence.endswith("For time's sake 2 of 4 inputs were compared.")
+    assert found.sentence.endswith("To save time, 2 of 4 inputs were compared.")
     assert choose_reference.find(MODEL, given, "on").chosen == (0, 1, 2, 3)
 
 
@@ -80,7 +80,7 @@ def test_a_budget_for_nothing_falls_back(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(choose_reference, "BUDGET", choose_reference.PROOF_EVALUATIONS * 32)
     found = choose_reference.find(MODEL, samples(1, 3), "auto")
     assert (found.oracle, found.chosen) == (None, (0, 1))
-    assert "takes too long; `--oracle on` does it all the same" in found.sentence
+    assert "takes too long; `--oracle on` uses it in any case" in found.sentence
     assert choose_reference.find(MODEL, samples(1, 3), "on").oracle is not None
 
 
@@ -132,6 +132,6 @@ def test_the_proof_takes_as_many_samples_as_the_budget_allows(monkeypatch: pytes
 
 
 def test_an_unknown_mode() -> None:
-    with pytest.raises(InputError, match="'maybe' is no way to use the oracle") as caught:
+    with pytest.raises(InputError, match="'maybe' is not a way to use the oracle") as caught:
         choose_reference.find(MODEL, samples(1), "maybe")  # type: ignore[arg-type]
     assert "auto, on, off" in caught.value.fix

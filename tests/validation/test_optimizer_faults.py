@@ -9,38 +9,38 @@ import numpy as np
 import pytest
 
 from bnfold.validation import optimizer_faults
-from bnfold.validation.optimizer_faults import named, suspects
-from bnfold.validation.output_check import NOISE_CAP, Tally
+from bnfold.validation.optimizer_faults import changed_outputs, with_optimizers
+from bnfold.validation.output_check import NOISE_CAP, OutputCheck
 from bnfold.validation.results import Fault
 
 UNIT = 2.0**-24
 TRUTH = np.linspace(-1.0, 1.0, 7)
 
 
-def tally(*own: float, folded: float = 1e-6, natural: float | None = 5e-5) -> Tally:
+def compared(*own: float, folded: float = 1e-6, natural: float | None = 5e-5) -> OutputCheck:
     """Runs in which the original is 1e-6 from the truth, optimizer off, and so much at the default."""
-    made = Tally(natural, UNIT, None)
+    made = OutputCheck(natural, UNIT, None)
     for error in own:
         made.add(TRUTH, *(TRUTH + np.eye(7)[3] * one for one in (1e-6, error, 1e-6, folded)))
     return made
 
 
 def test_what_is_beyond_rounding_is_a_fault() -> None:
-    tallies = [tally(1e-6), tally(1e-6, 0.5, 0.1, folded=2e-6), tally(0.99 * NOISE_CAP * 1e-6)]
-    ((number, fault),) = suspects("cuda", ["a", "b", "c"], tallies)
+    checks = [compared(1e-6), compared(1e-6, 0.5, 0.1, folded=2e-6), compared(0.99 * NOISE_CAP * 1e-6)]
+    ((number, fault),) = changed_outputs("cuda", ["a", "b", "c"], checks)
     assert number == 1
     assert (fault.provider, fault.output, fault.optimizers) == ("cuda", "b", ())
     assert [fault.error, fault.off, fault.folded] == pytest.approx([0.5, 1e-6, 2e-6], rel=1e-6)
 
 
 def test_an_output_that_must_be_equal_has_no_rounding() -> None:
-    assert list(suspects("cpu", ["top"], [tally(0.5, natural=None)])) == []
+    assert list(changed_outputs("cpu", ["top"], [compared(0.5, natural=None)])) == []
 
 
 def test_chaos_is_no_fault() -> None:
-    found = tally(0.5)
-    found.learn(0, 1e-3)
-    assert list(suspects("cpu", ["y"], [found])) == []
+    found = compared(0.5)
+    found.set_conditioning(0, 1e-3)
+    assert list(changed_outputs("cpu", ["y"], [found])) == []
 
 
 def test_the_optimizers_are_asked_for_at_the_output_and_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_the_optimizers_are_asked_for_at_the_output_and_the_bound(monkeypatch: p
 
     monkeypatch.setattr(optimizer_faults.optimizers, "culprits", culprits)
     fault = Fault("cuda", "y", 0.5, 1e-6, 1e-6)
-    found = named(fault, 1, "m.onnx", {"x": TRUTH}, TRUTH, 0.12, 3)
+    found = with_optimizers(fault, 1, "m.onnx", {"x": TRUTH}, TRUTH, 0.12, 3)
     assert found == Fault("cuda", "y", 0.5, 1e-6, 1e-6, ("Some_Fusion",))
     ((model, feeds, how, below, above),) = seen
     assert (model, list(feeds), how) == ("m.onnx", ["x"], {"provider": "cuda", "threads": 3})

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from bnfold.runtime.interface import Port
-from bnfold.validation.output_check import CHAOTIC, NOISE_CAP, NOISE_FACTOR, ULPS, Tally, settled
+from bnfold.validation.output_check import (
+    CHAOTIC,
+    NOISE_CAP,
+    NOISE_FACTOR,
+    ULPS,
+    OutputCheck,
+    confirm_excuses,
+)
 from bnfold.validation.results import Check
 
 UNIT = 2.0**-24
@@ -25,9 +32,11 @@ def off(error: float) -> np.ndarray:
     return wrong
 
 
-def tally(*runs: tuple[float, float, float, float], truth: bool = True, given: float | None = None) -> Tally:
-    """A tally of runs with these errors: the original's off and own, the one at the other setting, folded."""
-    made = Tally(NATURAL, UNIT, given)
+def compared(
+    *runs: tuple[float, float, float, float], truth: bool = True, given_tolerance: float | None = None
+) -> OutputCheck:
+    """Runs with these errors: original with the optimizer off, same setting, other optimizer; folded."""
+    made = OutputCheck(NATURAL, UNIT, given_tolerance)
     for errors in runs:
         made.add(TRUTH if truth else None, *map(off, errors))
     return made
@@ -39,118 +48,118 @@ EDGE = NOISE_FACTOR * E + ULPS * UNIT
 
 @pytest.mark.parametrize(("folded", "passes"), [(0.0, True), (0.999 * EDGE, True), (1.001 * EDGE, False)])
 def test_the_original_is_the_measure(folded: float, passes: bool) -> None:
-    found = tally((E, E, E, folded))
+    found = compared((E, E, E, folded))
     assert (found.problem is None) == passes
-    assert found.bound == pytest.approx(EDGE)
-    assert found.error == pytest.approx(folded)
+    assert found.folded_bound == pytest.approx(EDGE)
+    assert found.folded_error == pytest.approx(folded)
 
 
 def test_an_exact_original_leaves_some_units_in_the_last_place() -> None:
-    assert tally((0.0, 0.0, 0.0, 0.99 * ULPS * UNIT)).problem is None
-    problem = tally((0.0, 0.0, 0.0, 1.01 * ULPS * UNIT)).problem
+    assert compared((0.0, 0.0, 0.0, 0.99 * ULPS * UNIT)).problem is None
+    problem = compared((0.0, 0.0, 0.0, 1.01 * ULPS * UNIT)).problem
     assert problem is not None
     assert "away from the float64 oracle, the original 0; at most 4.77e-07 is accepted" in problem
 
 
 @pytest.mark.parametrize("errors", [(E, 0.0, 0.0), (0.0, E, 0.0), (0.0, 0.0, E)])
 def test_either_rounding_of_the_original_counts(errors: tuple[float, float, float]) -> None:
-    assert tally((*errors, 0.99 * EDGE)).problem is None
-    assert tally((*errors, 1.01 * EDGE)).problem is not None
+    assert compared((*errors, 0.99 * EDGE)).problem is None
+    assert compared((*errors, 1.01 * EDGE)).problem is not None
 
 
 def test_every_run_has_its_own_bound() -> None:
     quiet, loud = (E, E, E, E), (50 * E, 50 * E, 50 * E, E)
-    assert tally(quiet, quiet, loud).problem is None
-    wrong = tally(quiet, quiet, quiet, (50 * E, 50 * E, 50 * E, 0.0), (E, E, E, 5 * E))
+    assert compared(quiet, quiet, loud).problem is None
+    wrong = compared(quiet, quiet, quiet, (50 * E, 50 * E, 50 * E, 0.0), (E, E, E, 5 * E))
     assert wrong.problem is not None  # the loud run does not excuse another one
-    assert wrong.worst.folded.largest == pytest.approx(5 * E)
+    assert wrong.worst_run.folded == pytest.approx(5 * E)
 
 
 def test_what_half_of_the_runs_have_is_no_luck() -> None:
-    assert tally((E, E, E, E), (E, E, E, E), (0.0, 0.0, 0.0, 0.99 * EDGE)).problem is None
-    assert tally((E, E, E, E), (0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.99 * EDGE)).problem is not None
+    assert compared((E, E, E, E), (E, E, E, E), (0.0, 0.0, 0.0, 0.99 * EDGE)).problem is None
+    assert compared((E, E, E, E), (0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.99 * EDGE)).problem is not None
 
 
 def test_a_default_that_computes_something_else_is_no_measure() -> None:
     far = 0.1
-    found = tally((E, far, E, 1.01 * NOISE_FACTOR * NOISE_CAP * E + ULPS * UNIT))
+    found = compared((E, far, E, 1.01 * NOISE_FACTOR * NOISE_CAP * E + ULPS * UNIT))
     assert found.problem is not None
     assert found.excusable
-    assert found.suspect.own.largest == pytest.approx(far)
-    assert not tally((E, 0.99 * NOISE_CAP * E, E, E)).excusable
-    assert tally((E, far, E, 3.9 * far)).excusable
-    assert not tally((E, far, E, 4.1 * far)).excusable
+    assert found.worst_original_run.original_same_setting == pytest.approx(far)
+    assert not compared((E, 0.99 * NOISE_CAP * E, E, E)).excusable
+    assert compared((E, far, E, 3.9 * far)).excusable
+    assert not compared((E, far, E, 4.1 * far)).excusable
 
 
-def test_only_doubtful_runs_are_asked_for_their_conditioning() -> None:
-    found = tally((E, E, E, E), (E, E, E, 9 * E), (E, 11 * E, E, E), (E, E, E, E))
-    assert list(found.doubtful) == [1, 2]
+def test_only_runs_that_look_wrong_need_their_conditioning() -> None:
+    found = compared((E, E, E, E), (E, E, E, 9 * E), (E, 11 * E, E, E), (E, E, E, E))
+    assert list(found.runs_to_condition) == [1, 2]
     assert found.problem is not None
-    found.learn(1, 3 * E)
+    found.set_conditioning(1, 3 * E)
     assert found.problem is None
-    found.learn(2, 2 * E)
-    assert list(found.doubtful) == []
-    assert list(found.chaotic) == []
+    found.set_conditioning(2, 2 * E)
+    assert list(found.runs_to_condition) == []
+    assert list(found.chaotic_runs) == []
 
 
 def test_what_no_output_could_show_is_chaos() -> None:
-    found = tally((E, E, E, E), (E, E, E, 0.5))
-    found.learn(1, 1.01 * CHAOTIC * UNIT)
-    assert list(found.chaotic) == [1]
+    found = compared((E, E, E, E), (E, E, E, 0.5))
+    found.set_conditioning(1, 1.01 * CHAOTIC * UNIT)
+    assert list(found.chaotic_runs) == [1]
     assert found.problem is None
-    assert found.bound == pytest.approx(EDGE)  # of the run that can be judged
-    everywhere = tally(*[(2 * CHAOTIC * UNIT,) * 3 + (0.5,)] * 3)
-    assert list(everywhere.chaotic) == [0, 1, 2]
-    assert (everywhere.bound, everywhere.problem) == (math.inf, None)
+    assert found.folded_bound == pytest.approx(EDGE)  # of the run that can be judged
+    everywhere = compared(*[(2 * CHAOTIC * UNIT,) * 3 + (0.5,)] * 3)
+    assert list(everywhere.chaotic_runs) == [0, 1, 2]
+    assert (everywhere.folded_bound, everywhere.problem) == (math.inf, None)
 
 
 def test_without_an_oracle_the_type_decides() -> None:
-    def of(folded: float, *, own: float = 0.0) -> Tally:
-        return tally((0.0, own, 0.0, folded), truth=False)
+    def of(folded: float, *, own: float = 0.0) -> OutputCheck:
+        return compared((0.0, own, 0.0, folded), truth=False)
 
     assert of(0.99 * NATURAL).problem is None
     problem = of(1.01 * NATURAL).problem
     assert problem is not None
     assert "of the output's scale; at most 5e-05 is accepted" in problem
     assert of(0.99 * NOISE_FACTOR * NATURAL, own=NATURAL).problem is None
-    later = tally((0.0, 0.0, 0.0, 0.0), (0.0, 0.0, NATURAL / 2, 2 * NATURAL - 1e-9), truth=False)
+    later = compared((0.0, 0.0, 0.0, 0.0), (0.0, 0.0, NATURAL / 2, 2 * NATURAL - 1e-9), truth=False)
     assert later.problem is None  # whichever run shows what the optimizer does
-    assert of(0.0, own=1.0).bound == pytest.approx(NOISE_FACTOR * NOISE_CAP * NATURAL)
-    check = of(0.0).check("cpu", "off", PORT)
+    assert of(0.0, own=1.0).folded_bound == pytest.approx(NOISE_FACTOR * NOISE_CAP * NATURAL)
+    check = of(0.0).result("cpu", "off", PORT)
     assert (check.error, check.original_error, check.ratio, check.bound) == (None, None, None, None)
     assert check.tolerance == NATURAL
 
 
 def test_a_given_tolerance_decides_alone() -> None:
-    found = tally((E, E, E, 0.01), given=0.011)
-    assert (found.problem, found.bound) == (None, 0.011)
-    assert list(found.doubtful) == []
-    strict = tally((E, E, E, 2 * E), given=E / 2)
+    found = compared((E, E, E, 0.01), given_tolerance=0.011)
+    assert (found.problem, found.folded_bound) == (None, 0.011)
+    assert list(found.runs_to_condition) == []
+    strict = compared((E, E, E, 2 * E), given_tolerance=E / 2)
     assert strict.problem is not None
-    check = strict.check("cpu", "off", PORT)
+    check = strict.result("cpu", "off", PORT)
     assert (check.tolerance, check.bound) == (E / 2, None)
-    assert check.error == pytest.approx(2 * E)  # what the oracle knows is told all the same
+    assert check.error == pytest.approx(2 * E)  # what the oracle finds is reported all the same
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_what_is_not_finite_is_wrong_whatever_the_bound(wrong: float) -> None:
     for truth in (TRUTH, None):
-        found = Tally(NATURAL, UNIT, given=100.0)
+        found = OutputCheck(NATURAL, UNIT, given_tolerance=100.0)
         found.add(truth, off(0.0), off(0.0), off(0.0), off(wrong))
         assert found.problem is not None
 
 
 def test_an_optimizer_that_brings_nan_excuses() -> None:
-    found = Tally(NATURAL, UNIT, None)
+    found = OutputCheck(NATURAL, UNIT, None)
     found.add(TRUTH, off(0.0), off(math.nan), off(0.0), off(math.nan))
     assert found.excusable
-    assert found.check("cpu", "default", PORT).excused
-    assert not found.check("cpu", "off", PORT).excused
+    assert found.result("cpu", "default", PORT).excused
+    assert not found.result("cpu", "off", PORT).excused
 
 
 def test_integers_must_be_equal() -> None:
-    def of(own: int, folded: int) -> Tally:
-        made = Tally(None, UNIT, None)
+    def of(own: int, folded: int) -> OutputCheck:
+        made = OutputCheck(None, UNIT, None)
         made.add(*[np.array([value, 7]) for value in (5, 5, own, 5, folded)])
         return made
 
@@ -160,41 +169,41 @@ def test_integers_must_be_equal() -> None:
     assert of(8, 6).excusable
     assert of(6, 9).excusable
     assert not of(6, 10).excusable
-    check = of(5, 5).check("cpu", "off", Port("k", "int64", (2,)))
+    check = of(5, 5).result("cpu", "off", Port("k", "int64", (2,)))
     assert (check.tolerance, check.error, check.bound, check.ratio) == (None, None, None, None)
 
 
 def test_integers_may_be_others_where_the_original_and_rounding_are_undecided_too() -> None:
-    def of(reference: int, folded: int, conditioning: float = 0.0) -> Tally:
+    def of(reference: int, folded: int, conditioning: float = 0.0) -> OutputCheck:
         true = np.arange(100)
         expected, actual = true.copy(), true.copy()
         expected[:reference] += 1
         actual[:folded] += 1
-        made = Tally(None, UNIT, None)
+        made = OutputCheck(None, UNIT, None)
         made.add(true, expected, expected, expected, actual)
-        made.learn(0, conditioning)
+        made.set_conditioning(0, conditioning)
         return made
 
     assert of(2, 8).problem is None
     assert "elements differ" in (of(2, 9).problem or "")
     assert "elements differ" in (of(0, 1).problem or "")
-    assert list(of(0, 1).doubtful) == [0]
+    assert list(of(0, 1).runs_to_condition) == [0]
     assert of(0, 1, conditioning=0.01).problem is None
-    made = Tally(None, UNIT, None)
+    made = OutputCheck(None, UNIT, None)
     made.add(np.arange(4), np.arange(4), np.arange(4), np.arange(4), np.arange(5))
     made.add(*[np.arange(4)] * 5)
     assert "shape" in (made.problem or "")
 
 
 def test_the_ratio_is_the_geometric_mean_over_the_runs() -> None:
-    check = tally((E, E, E, 2 * E), (E, E, E, E / 8), (E, 0.0, E, E)).check("cpu", "off", PORT)
+    check = compared((E, E, E, 2 * E), (E, E, E, E / 8), (E, 0.0, E, E)).result("cpu", "off", PORT)
     assert check.ratio == pytest.approx(0.5)
-    assert tally((E, E, E, 0.0)).check("cpu", "off", PORT).ratio is None
+    assert compared((E, E, E, 0.0)).result("cpu", "off", PORT).ratio is None
 
 
-def test_the_check_tells_of_the_run_nearest_to_its_bound() -> None:
+def test_the_check_reports_the_run_nearest_to_its_bound() -> None:
     quiet, loud = (E, E, E, 2 * E), (9 * E, 9 * E, 9 * E, 5 * E)
-    check = tally(quiet, quiet, loud).check("cuda", "default", PORT, row="tf32")
+    check = compared(quiet, quiet, loud).result("cuda", "default", PORT, row="tf32")
     assert check.error == pytest.approx(2 * E)
     assert check.original_error == pytest.approx(E)
     assert (check.provider, check.optimizer, check.row) == ("cuda", "default", "tf32")
@@ -203,23 +212,23 @@ def test_the_check_tells_of_the_run_nearest_to_its_bound() -> None:
 
 
 def check(optimizer: str, problem: str | None, *, excused: bool = False, provider: str = "cpu") -> Check:
-    found = tally((E, E, E, E)).check(provider, "default", PORT)
+    found = compared((E, E, E, E)).result(provider, "default", PORT)
     return replace(found, optimizer=optimizer, problem=problem, excused=excused)  # type: ignore[arg-type]
 
 
 def test_only_what_agrees_with_the_optimizer_off_stays_excused() -> None:
     excused = check("default", "It is off.", excused=True)
-    assert settled([check("off", None), excused])[1].excused
-    assert not settled([check("off", "Off too."), excused])[1].excused
-    assert not settled([check("off", None, provider="cuda"), excused])[1].excused
-    assert not settled([excused])[0].excused
+    assert confirm_excuses([check("off", None), excused])[1].excused
+    assert not confirm_excuses([check("off", "Off too."), excused])[1].excused
+    assert not confirm_excuses([check("off", None, provider="cuda"), excused])[1].excused
+    assert not confirm_excuses([excused])[0].excused
 
 
-def test_the_run_that_tells_is_the_first_beyond_its_bound_or_the_first_that_is_broken() -> None:
+def test_the_first_failing_run_is_beyond_its_bound_or_not_comparable() -> None:
     good, bad = (E, E, E, E), (E, E, E, 3 * EDGE)
-    assert tally(good, good).telling is None
-    found = tally(good, (E, E, E, 2 * EDGE), bad)
-    assert found.telling == 1
+    assert compared(good, good).first_failing_run is None
+    found = compared(good, (E, E, E, 2 * EDGE), bad)
+    assert found.first_failing_run == 1
     for _ in range(2):
         found.add(TRUTH, TRUTH, TRUTH, TRUTH, np.full_like(TRUTH, np.nan))
-    assert found.telling == 3
+    assert found.first_failing_run == 3

@@ -15,37 +15,42 @@ from tests.planted_faults import FAULTS, Case
 from tests.random_graphs import random_feeds, random_model
 from tests.small_networks import NETWORKS, Draft
 
-RANDOM_GRAPHS = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "40"))
-SEEDS = range(3)
-MOST = (
-    "ConvNet", "residual", "generator", "pointnet", "inverted", "levit", "preactivated",
-    "CNNWithBatchNorm", "RepVGGNet", "sequence", "siamese",
-)  # fmt: skip
-# the networks that have what some faults need
-ONLY = {
-    "two input channels swapped": ("ConvNet", "half", "levit"),
-    "one weight is NaN": ("quantized", "half", "RepVGGNet"),
-    "kernel mirrored": ("residual", "generator", "sequence"),
-    "groups in another order": ("inverted", "generator", "MobileOneNet"),
-    "scaled along the wrong axis": ("residual", "levit", "siamese"),
-    "two layers' weights exchanged": ("residual", "levit", "RepVGGNet"),
-    "shared weight written over": ("siamese",),
-    "folded twice": ("quantized", "half", "generator"),
-    "removed, not folded": ("ConvNet", "half", "inverted"),
-    "sign of γ lost": ("residual", "inverted", "quantized"),
-    "layer's own bias not scaled": ("ConvNet", "generator", "pointnet"),
-    "another BatchNorm's statistics": ("residual", "levit", "RepVGGNet"),
-    "branch dropped in a merge": ("RepVGGNet", "MobileOneNet"),
-    "branch off the kernel's centre": ("RepVGGNet", "MobileOneNet"),
-    "shift folded through zero padding": ("preactivated",),
-    "float16 overflow": ("overflowing",),
-    "symbolic size frozen": ("residual", "RepVGGNet", "overflowing"),
+RANDOM_GRAPHS = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "20"))
+# A network that can have the fault; benchmarks/faults.py plants each in all networks and at several layers.
+NETWORK = {
+    "one output channel 1 % off": "sequence",
+    "weights rounded to float16": "CNNWithBatchNorm",
+    "two output channels swapped": "pointnet",
+    "two input channels swapped": "half",
+    "one weight is NaN": "quantized",
+    "one weight with the wrong sign": "preactivated",
+    "kernel mirrored": "generator",
+    "groups in another order": "MobileOneNet",
+    "bias dropped": "inverted",
+    "bias rounded to bfloat16": "levit",
+    "scaled along the wrong axis": "siamese",
+    "two layers' weights exchanged": "residual",
+    "shared weight written over": "siamese",
+    "ε omitted": "ConvNet",
+    "ε of another framework": "pointnet",
+    "batch statistics used": "residual",
+    "removed, not folded": "half",
+    "folded twice": "quantized",
+    "shift with the wrong sign": "sequence",
+    "γ left out": "preactivated",
+    "running mean left out": "levit",
+    "sign of γ lost": "inverted",
+    "square root forgotten": "CNNWithBatchNorm",
+    "layer's own bias not scaled": "ConvNet",
+    "statistics one channel off": "generator",
+    "another BatchNorm's statistics": "RepVGGNet",
+    "branch dropped in a merge": "MobileOneNet",
+    "branch off the kernel's centre": "RepVGGNet",
+    "shift folded through zero padding": "preactivated",
+    "float16 overflow": "overflowing",
+    "output renamed": "siamese",
+    "symbolic size frozen": "overflowing",
 }
-PLANTED = [
-    (kind, network)
-    for number, kind in enumerate(FAULTS)
-    for network in ONLY.get(kind, [MOST[(3 * number + step) % len(MOST)] for step in range(3)])
-]
 
 
 @cache
@@ -54,17 +59,16 @@ def case(network: str) -> Case:
     return Case.of(network, NETWORKS[network](0))
 
 
-def test_enough_is_planted() -> None:
-    assert len(PLANTED) >= 40
-    assert len({kind for kind, _ in PLANTED}) >= 12
-    assert {network for _, network in PLANTED} == set(NETWORKS), "every network has one"
-    assert len(NETWORKS) * len(SEEDS) >= 40
+def test_every_fault_is_planted_and_every_network_has_one() -> None:
+    assert set(NETWORK) == set(FAULTS)
+    assert set(NETWORK.values()) == set(NETWORKS)
 
 
-@pytest.mark.parametrize(("kind", "network"), PLANTED)
-def test_a_planted_fault_is_caught_and_named(kind: str, network: str) -> None:
-    planted = next(FAULTS[kind](case(network)))
-    validation = bnfold.validate(case(network).original, planted.model, threads=1)
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_planted_fault_is_caught_and_named(kind: str) -> None:
+    faulty = case(NETWORK[kind])
+    planted = next(FAULTS[kind](faulty))
+    validation = bnfold.validate(faulty.original, planted.model, threads=1)
     assert not validation.passed
     assert planted.is_named(validation), (planted.node, planted.site, validation.failures)
 
@@ -82,10 +86,9 @@ def test_a_fault_in_what_only_large_inputs_reach_is_named() -> None:
     assert planted.is_named(validation), validation.failures
 
 
-@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_right_fold_is_not_accused(network: str, seed: int) -> None:
-    original = NETWORKS[network](seed)
+def test_a_right_fold_is_not_accused(network: str) -> None:
+    original = NETWORKS[network](1)
     result = bnfold.fold(original)
     assert result.folded
     acquitted(bnfold.validate(original, result.model, threads=1))

@@ -71,7 +71,7 @@ def test_a_fault_names_the_optimizer_and_clears_the_folded_model() -> None:
         in fault.sentence
     )
     assert "The folded model is not affected (2e-07)." in fault.sentence
-    suffers = replace(fault, folded=0.2, optimizers=())
-    assert suffers.affects_folded
-    assert "its default optimization changes it" in suffers.sentence
-    assert "The folded model suffers too (0.2)" in suffers.sentence
+    affected = replace(fault, folded=0.2, optimizers=())
+    assert affected.affects_folded
+    assert "its default optimization changes it" in affected.sentence
+    assert "The folded model is affected too (0.2)" in affected.sentence

@@ -1,4 +1,4 @@
-"""Activations of which ONNX's reference has no form, a slow one, or one that overflows before it must."""
+"""Activations that ONNX's reference does not have, or has only slow or prone to overflow."""
 
 from __future__ import annotations
 

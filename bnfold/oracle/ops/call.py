@@ -1,4 +1,4 @@
-"""What an operator is, and what it is told of its node: the attributes as Python values, and the opset.
+"""What an operator is, and what it knows of its node: the attributes as Python values, and the opset.
 
 An operator is a function `operator(call, *inputs)` that gives one array, or a tuple of them. Inputs are NumPy
 arrays, None for an optional input that is left out; every floating-point one is float64. Float attributes are
@@ -11,25 +11,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from bnfold.tensors.precision import FLOATS
+
 Array: TypeAlias = npt.NDArray[Any]
 Operator: TypeAlias = Callable[..., Any]
 
-NARROW = frozenset(np.dtype(kind) for kind in (np.float16, np.float32, ml_dtypes.bfloat16))
+NARROW = frozenset(np.dtype(dtype.numpy()) for dtype in FLOATS) - {np.dtype(np.float64)}
 """The types of numbers that are widened to float64. Float8 and float4 are quantised values and stay."""
 
-_NARROW_ONNX = frozenset(
-    (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
-)
 
-
-class Refusal(Exception):  # noqa: N818 - says what an operator declines; it never leaves this package
-    """What an operator cannot do, as the end of the sentence "The oracle cannot evaluate NODE: …"."""
+class Refusal(Exception):  # noqa: N818 - what an operator refuses; it never leaves this package
+    """Why an operator cannot be evaluated: the end of the sentence "The oracle cannot evaluate NODE: …"."""
 
 
 def widen(value: Any) -> Any:
@@ -43,7 +40,7 @@ def widen(value: Any) -> Any:
 
 def is_float(element_type: int) -> bool:
     """Whether values of this ONNX element type are float64 in the oracle."""
-    return element_type in _NARROW_ONNX
+    return element_type in FLOATS
 
 
 def array_of(tensor: onnx.TensorProto) -> Array:
@@ -78,7 +75,7 @@ class Call:
     Attributes:
         node: The node itself.
         opset: The version of the operator set of the node's domain.
-        attributes: Those that the node states.
+        attributes: The attributes that the node states.
     """
 
     node: onnx.NodeProto
@@ -86,11 +83,11 @@ class Call:
     attributes: Mapping[str, Any]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value of an attribute, or its default, which is rounded to float32 alike."""
+        """The value of an attribute, or its default, which is rounded to float32 as well."""
         if name in self.attributes:
             return self.attributes[name]
         return float(np.float32(default)) if isinstance(default, float) else default
 
     def wants(self, output: int) -> bool:
-        """Whether anything is to be computed for the output of this number."""
+        """Whether the output of this number is to be computed."""
         return len(self.node.output) > output and bool(self.node.output[output])

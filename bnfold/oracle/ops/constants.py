@@ -1,4 +1,4 @@
-"""Operators that state an element type, which is lifted: Cast from float to float is the identity."""
+"""Operators that state an element type: floats become float64, so Cast between floats is the identity."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def cast(call: Call, x: Array) -> Array:
 
 
 def cast_like(call: Call, x: Array, like: Array) -> Array:
-    """`CastLike`, whose second input has been lifted already."""
+    """`CastLike`, whose second input has been widened already."""
     if like.dtype.kind in "OSU":
         return x.astype(str).astype(object)
     return _quantised(x, like.dtype, saturate=bool(call.get("saturate", 1)))
 
 
 def _quantised(x: Array, kind: np.dtype[Any], *, saturate: bool) -> Array:
-    """`x` in another type; to float8, what lies beyond the largest value becomes that value if so told."""
+    """`x` in another type; to float8 with `saturate`, larger values become the largest one."""
     if "e8m0" in kind.name:
-        raise Refusal("powers of two in eight bits are rounded in a way of their own")
+        raise Refusal("powers of two in eight bits have their own rounding")
     if saturate and "float8" in kind.name and x.dtype.kind == "f":
         largest = float(ir.DataType.from_numpy(kind).max)
         x = np.where(np.isnan(x), x, np.clip(x, -largest, largest))
@@ -62,7 +62,7 @@ def _quantised(x: Array, kind: np.dtype[Any], *, saturate: bool) -> Array:
 
 
 def element_type(onnx_type: int) -> np.dtype[Any]:
-    """NumPy's type for an element type of ONNX that is not lifted."""
+    """NumPy's type for an element type of ONNX that is not widened."""
     return np.dtype(ir.DataType(onnx_type).numpy())
 
 

@@ -22,8 +22,8 @@ def loop(
 ) -> tuple[Any, ...]:
     """`Loop`: at most `trips` times, while the condition holds; either may be left out.
 
-    The body's condition ends the loop even where the node has none: ONNX says that it be ignored then, and
-    ONNX Runtime does not ignore it. What the body gives beyond its states is stacked along a new first axis.
+    The body's condition ends the loop even if the node has no condition: ONNX says that it is ignored then,
+    but ONNX Runtime does not ignore it. Further outputs of the body are stacked along a new first axis.
     """
     carried = list(states)
     collected: list[list[Any]] = [[] for _ in call.node.output[len(states) :]]
@@ -31,8 +31,8 @@ def loop(
     limit = None if trips is None else int(np.asarray(trips).item())
     trip = 0
     while goes_on and (limit is None or trip < limit):
-        told, *results = bodies["body"]([np.asarray(trip, np.int64), np.asarray(True), *carried])
-        goes_on = bool(np.asarray(told).item())
+        condition, *results = bodies["body"]([np.asarray(trip, np.int64), np.asarray(True), *carried])
+        goes_on = bool(np.asarray(condition).item())
         carried = results[: len(states)]
         for pile, result in zip(collected, results[len(states) :], strict=False):
             pile.append(result)
@@ -43,7 +43,7 @@ def loop(
 def scan(call: Call, *inputs: Any, bodies: Bodies) -> tuple[Any, ...]:
     """`Scan` since opset 9: over slices of the inputs, forwards or backwards, along any axis."""
     if call.opset < 9:
-        raise Refusal("before opset 9 it had a batch axis, which no runtime keeps")
+        raise Refusal("before opset 9 it had a batch axis, which runtimes do not support")
     scanned = call.get("num_scan_inputs")
     states, sequences = list(inputs[:-scanned]), inputs[-scanned:]
     outputs = len(call.node.output) - len(states)
@@ -65,7 +65,7 @@ def scan(call: Call, *inputs: Any, bodies: Bodies) -> tuple[Any, ...]:
 
 def _stacked(pile: list[Any], axis: int) -> Array:
     if not pile:
-        raise Refusal("it makes no step, and what it would have collected has no shape")
+        raise Refusal("its body never runs, so the shapes of its outputs are not known")
     return np.stack(pile, axis=axis)
 
 

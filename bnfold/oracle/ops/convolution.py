@@ -1,7 +1,7 @@
 """Conv and ConvTranspose of any number of dimensions, as sums over taps of matrix products.
 
-Measured in double on two cores: a 3×3 convolution of 64 channels runs at 30 GMAC/s this way and at 5 in
-PyTorch, which has no fast kernel for double.
+In double on two cores, a 3×3 convolution of 64 channels runs at 30 GMAC/s this way, and at 5 in PyTorch,
+which has no fast kernel for double.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def conv_transpose(call: Call, x: Array, w: Array, bias: Array | None = None) ->
 def transposed(
     call: Call, sizes: Sequence[int], kernel: Sequence[int]
 ) -> tuple[list[int], list[int], list[int]]:
-    """Where the output of a `ConvTranspose` lies on its canvas.
+    """Where the output of a `ConvTranspose` is on its canvas.
 
     Returns:
         What is cut off at the beginning, the sizes of the output, and those of the canvas, by axis.
@@ -87,11 +87,11 @@ def transposed(
         (sizes[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 for axis in range(rank)
     ]
     full = [span + more for span, more in zip(spans, extra, strict=True)]
-    auto, told = call.get("auto_pad", "NOTSET"), call.get("output_shape")
-    if told or auto.startswith("SAME"):
-        # SAME without a shape wants the input times the stride, and kernels shorter than it reach less far.
+    auto, stated = call.get("auto_pad", "NOTSET"), call.get("output_shape")
+    if stated or auto.startswith("SAME"):
+        # SAME without a shape means size times stride, or less if the kernel is shorter than the stride.
         reached = [min(size * step, most) for size, step, most in zip(sizes, strides, full, strict=True)]
-        outputs = list(told[-rank:]) if told else reached
+        outputs = list(stated[-rank:]) if stated else reached
         cut = [max(size - out, 0) for size, out in zip(full, outputs, strict=True)]
         before = [total // 2 if auto == "SAME_UPPER" else total - total // 2 for total in cut]
     else:

@@ -1,4 +1,4 @@
-"""MatMul and Gemm, and the forms of them and of Conv that ONNX Runtime's optimizer writes."""
+"""MatMul and Gemm, and the fused forms of them and of Conv that ONNX Runtime's optimizer writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisations: over a batch that is past, over the axes of one sample, over neighbouring channels."""
+"""Normalisations: with running statistics, over the axes of one sample, over neighbouring channels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def batch_normalization(
 ) -> Array | tuple[Array, ...]:
     """`BatchNormalization` of every opset: `scale·(x − mean) / √(variance + ε) + bias`.
 
-    Before opset 9, `spatial=0` normalises every element on its own. Training mode gives the statistics of the
-    batch their turn; it is a function of the inputs only since opset 14.
+    Before opset 9, `spatial=0` normalises every element separately. Training mode uses the statistics of the
+    batch; only since opset 14 is it a function of the inputs.
     """
     epsilon = call.get("epsilon", 1e-5)
     if call.opset >= 14 and call.get("training_mode", 0):
@@ -47,7 +47,7 @@ def instance_normalization(call: Call, x: Array, scale: Array, bias: Array) -> A
 def group_normalization(call: Call, x: Array, scale: Array, bias: Array) -> Array:
     """`GroupNormalization`: over groups of channels and the spatial axes.
 
-    In opset 18, `scale` and `bias` have one entry a group; since opset 21, one a channel.
+    In opset 18, `scale` and `bias` have one entry for each group; since opset 21, for each channel.
     """
     groups = call.get("num_groups")
     grouped = x.reshape(len(x), groups, -1)

@@ -1,7 +1,7 @@
-"""ONNX's own reference implementation, for every operator that has none here.
+"""ONNX's own reference implementation, for every operator that this package does not implement.
 
-It computes in the types of its inputs, so in double, with exceptions that are refused rather than believed:
-operators that round to float32 inside, that are random, or that leave out part of what their node states.
+It computes in the types of its inputs, so in double. The exceptions are refused: operators that round to
+float32 inside, that are random, or that ignore some of what their node states.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SINGLE = frozenset(
     AffineGrid CausalConvWithState FlexAttention GridSample LinearAttention MelWeightMatrix TfIdfVectorizer
     """.split()  # noqa: SIM905 - a list of strings would be ten lines long
 )
-# Attributes and inputs that the reference's recurrent networks accept and then do not look at.
+# Attributes and inputs that the reference's recurrent networks accept and then ignore.
 _IGNORED = ("activations", "clip", "activation_alpha", "activation_beta")
 _LENGTHS = 4
 _TYPES = ("dtype", "output_datatype", "output_dtype", "precision", "softmax_precision")
@@ -30,7 +30,7 @@ def reference(call: Call) -> Operator:
     """The reference implementation of a node of ONNX's own domain, as an operator.
 
     Raises:
-        Refusal: There is none, or none that computes in double what the node states.
+        Refusal: It does not exist, or does not compute in double what the node states.
     """
     kind = call.node.op_type
     if kind in _RANDOM:
@@ -51,13 +51,13 @@ def evaluate(node: onnx.NodeProto, opset: int, *inputs: Array | None) -> Any:
 
 
 def _instance(node: onnx.NodeProto, opset: int) -> Any:
-    """The reference's object for one node, with its float attributes and stated types lifted."""
-    from onnx.reference.ops import load_op  # takes long to import, and seldom is needed
+    """The reference's object for one node, with its float attributes and stated types widened."""
+    from onnx.reference.ops import load_op  # slow to import, and seldom needed
 
     parameters = {"log": lambda *_: None, "opsets": {"": opset}, "verbose": 0, "new_ops": None}
     try:
         made = load_op("", node.op_type, opset)(node, parameters)
-    except Exception as error:  # from KeyError to RuntimeError, by version of onnx and by what is missing
+    except Exception as error:  # from KeyError to RuntimeError, depending on the version of onnx
         raise Refusal(f"onnx {onnx.__version__} has no reference implementation for it") from error
     for name in made.attributes_names_:
         value = widen(getattr(made, name))

@@ -29,7 +29,7 @@ def max_pool(call: Call, x: Array) -> tuple[Array, ...]:
 
 
 def _flat(windows: Windows, tap: tuple[int, ...], *, column_major: int) -> Array:
-    """For each window, where in its plane of the input `tap` lies."""
+    """For each window, the place of `tap` in its plane of the input."""
     places = np.meshgrid(
         *(
             np.arange(count) * step + position * gap - begin
@@ -48,7 +48,7 @@ def _flat(windows: Windows, tap: tuple[int, ...], *, column_major: int) -> Array
 
 
 def average_pool(call: Call, x: Array) -> Array:
-    """`AveragePool`: the sum over a window by the number of its elements, padding counted if so told."""
+    """`AveragePool`: the sum over a window by its number of elements; padding may count too."""
     windows = windows_of(call, x.shape[2:], call.get("kernel_shape"))
     return _total(windows, x) / _counts(windows, padding=bool(call.get("count_include_pad", 0)))
 

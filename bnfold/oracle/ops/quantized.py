@@ -1,4 +1,4 @@
-"""Quantisation: integers and float8 stay what they are, scales and everything between are float64."""
+"""Quantisation: integers and float8 stay as they are, scales and everything else are float64."""
 
 from __future__ import annotations
 

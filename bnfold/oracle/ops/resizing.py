@@ -14,10 +14,10 @@ _NEWEST = 19
 
 
 def upsample(call: Call, x: Array, scales: Array | None = None) -> Array:
-    """`Upsample`: nearest or linear, with output `y` looking at input `y / scale`."""
+    """`Upsample`: nearest or linear, where output `y` is read from input `y / scale`."""
     factors = call.get("scales") if scales is None else scales
     if factors is None:
-        raise Refusal("before opset 7 its sizes were told otherwise")
+        raise Refusal("before opset 7 its sizes were given in another way")
     return _simple(call, x, np.asarray(factors, np.float64))
 
 
@@ -32,7 +32,7 @@ def resize(
 
 
 def _simple(call: Call, x: Array, scales: Array) -> Array:
-    """The one way before opset 11: nearest rounds down where an axis grows and up where it shrinks."""
+    """Resizing before opset 11: nearest rounds down where an axis grows and up where it shrinks."""
     common = {"mode": call.get("mode", "nearest"), "coordinate_transformation_mode": "asymmetric"}
     grown = _resized({**common, "nearest_mode": "floor"}, x, None, np.maximum(scales, 1), None)
     return _resized({**common, "nearest_mode": "ceil"}, grown, None, np.minimum(scales, 1), None)
@@ -50,11 +50,11 @@ def _resized(
 
 
 def _that_fit(scales: Array, x: Array, axes: list[int] | None, *, corners: bool) -> Array:
-    """Scales that give in double the sizes and neighbours that they give in float32, where runtimes multiply.
+    """Scales that give the same sizes and neighbours in double as in float32, in which runtimes multiply.
 
-    0.7 is a little less in float32, and 10 times that rounds up to 7 there and down to 6 in double. A scale
-    that is the ratio of two sizes to float32's precision is meant to be that ratio; and where corners are
-    aligned, the sizes decide alone.
+    0.7 is slightly less in float32, and 10 times that is rounded up to 7 there, but down to 6 in double. A
+    scale that equals the ratio of two sizes in float32 means that ratio; with aligned corners, only the sizes
+    count.
     """
     sizes = np.asarray(x.shape if axes is None else [x.shape[axis] for axis in axes])
     single = scales.astype(np.float32)

@@ -1,8 +1,10 @@
-"""Where the windows of convolutions and pools lie, and the values that one tap of each window sees.
+"""Where the windows of convolutions and pools are, and the values that one tap of each window sees.
 
 A tap is one position in the kernel. A convolution is a sum over its taps of a matrix product, and a pool is a
 sum or a maximum over its taps, each over whole arrays: no loop over output elements, no unfolded copy, and
 the same few lines in one, two and three dimensions.
+
+The fold has its own window arithmetic, and that is intended: a judge shares no code with what it judges.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from bnfold.oracle.ops.call import Array, Call, Refusal
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows over the spatial axes; every field has one entry an axis.
+    """Windows over the spatial axes; every field has one entry for each axis.
 
     Attributes:
         sizes: Input sizes.
@@ -27,7 +29,7 @@ class Windows:
         strides: Steps between windows.
         dilations: Steps between taps.
         before: Padding at the beginning.
-        after: Padding at the end; windows of `ceil_mode` may reach beyond it.
+        after: Padding at the end; with `ceil_mode` windows may reach beyond it.
         outputs: The number of windows.
     """
 
@@ -64,7 +66,7 @@ class Windows:
 def strided(
     first: Sequence[int], count: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> tuple[Any, ...]:
-    """The index that picks, of the last axes, `count` elements from `first·dilation` on, a stride apart."""
+    """The index that selects `count` elements of each last axis, from `first·dilation` on, a stride apart."""
     return (
         ...,
         *(
@@ -101,7 +103,7 @@ def windows_of(call: Call, sizes: Sequence[int], kernel: Sequence[int]) -> Windo
             count = -(-size // step)
             total = (count - 1) * step + extent - size
             if total < -1 and not call.node.op_type.endswith("Conv"):
-                raise Refusal("ONNX Runtime shifts pools whose strides leave more out than auto_pad has")
+                raise Refusal("ONNX Runtime shifts pools whose strides skip more than auto_pad can pad")
             total = max(total, 0)
             begin = total // 2 if auto == "SAME_UPPER" else total - total // 2
             end = total - begin

@@ -14,7 +14,7 @@ Record = Mapping[str, Any]
 
 
 def outputs(validation: Record) -> View:
-    """Show how far every output is from the truth, or where there is no reference, from the original."""
+    """Show how far every output is from the truth, or without a reference, from the original."""
     rows = [
         {
             "output": check["output"],
@@ -42,7 +42,7 @@ def outputs(validation: Record) -> View:
 
 
 def _bound(check: Record) -> str:
-    """What the error to the oracle may be, or without one the difference from the original."""
+    """The bound of the error against the oracle, or without one of the difference from the original."""
     bound = check["tolerance"] if check.get("bound") is None else check["bound"]
     return "equal" if bound is None and check["max_rel"] is None else number(bound)
 
@@ -110,7 +110,7 @@ def latency(benchmark: Record, times: Sequence[Mapping[str, Sequence[float]]], t
 
 
 def _setting(row: Record, rows: Sequence[Record]) -> str:
-    """What tells a row from the others."""
+    """What distinguishes a row from the others."""
     batch = f", batch {row['batch']}" if row.get("batch") else ""
     several = len({other.get("measures") for other in rows}) > 1
     return f"{row['optimizer']}{batch}{', ' + row['measures'] if several else ''}"

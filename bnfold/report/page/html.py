@@ -1,8 +1,7 @@
-"""One page for people: a whole export in one file that fetches nothing.
+"""One page for people: a whole export in one file that loads nothing else.
 
-Style, script and plots stand in the page. A Content-Security-Policy forbids everything else, and all scripts
-but the one whose hash it names. What comes from a model, such as the names of its nodes, is escaped wherever
-it stands.
+Style, script and plots are in the page. A Content-Security-Policy forbids everything else, and every script
+except the one whose hash it has. Text from a model, such as the names of its nodes, is always escaped.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ def page(export: Export, *, command: str, record: Mapping[str, Any]) -> str:
     """Make the page of an export.
 
     Args:
-        export: What was done.
-        command: The command line that did it, as the page is to show it.
-        record: The same as a document, from [`export_document`][bnfold.report.json.export_document]; the
-            figures of the page are those that stand in it.
+        export: The result.
+        command: The command line that made it, as the page shows it.
+        record: Its document, from [`export_document`][bnfold.report.json.export_document], which has the
+            figures of the page.
 
     Raises:
         MissingExtraError: Jinja2 or matplotlib is not installed.
@@ -68,8 +67,8 @@ def render(shown: View) -> str:
     environment = Environment(
         loader=PackageLoader("bnfold.report.page", ""), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters["svg"] = Markup  # the plots, which hold no text of a model
-    # a long name may be broken behind its dots and slashes
+    environment.filters["svg"] = Markup  # the plots, which have no text from a model in them
+    # a long name may be broken after its dots and slashes
     environment.filters["breakable"] = lambda name: Markup(re.sub(r"([./])", r"\1<wbr>", str(escape(name))))
     script = _part("page.js")
     return environment.get_template("page.html.jinja").render(
@@ -86,14 +85,14 @@ def write(text: str, path: str | os.PathLike[str]) -> None:
     Raises:
         SaveError: The file could not be written.
     """
-    # a path with bytes that are no UTF-8 may be in the text; it is shown with a question mark there
+    # a path in the text may have bytes that are not UTF-8; they become question marks
     data = text.encode(errors="replace")
     with save_errors(path), replacing(destination(path)) as stream:
         stream.write(data)
 
 
 def _parameters(model: ir.Model) -> int:
-    """How many numbers a model's constants hold."""
+    """How many elements a model's constants have."""
     return sum(tensor.size for tensor in tensors(model))
 
 
@@ -111,5 +110,5 @@ def _part(name: str) -> str:
 
 
 def _hash(script: str) -> str:
-    """A script's name in a Content-Security-Policy."""
+    """A script's hash as a Content-Security-Policy writes it."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

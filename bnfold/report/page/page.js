@@ -1,5 +1,5 @@
 "use strict";
-// The page is complete without this; it adds the filter, sorting, and open tables in print.
+// The page is complete without this script, which adds filtering, sorting, and open tables in print.
 (() => {
   const table = document.getElementById("sites");
   if (table) {

@@ -1,6 +1,6 @@
 """The page's plots: errors along the depth, latency, weight ranges. Each for wide and narrow screens.
 
-No text of a model comes into a plot: layers have numbers, and the table beside the plot has their names.
+No text from a model appears in a plot: layers have numbers, and the table below the plot has their names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _POINTS = 256  # along a density
 
 @dataclass(frozen=True)
 class Plot:
-    """One plot in two forms, of which the page shows the one that fits."""
+    """One plot in two forms; the page shows the one that fits."""
 
     wide: str
     narrow: str
@@ -40,8 +40,8 @@ class LayerError:
         original: Of the original in the runtime, against the oracle.
         folded: Of the folded model, likewise.
         fold: What the fold alone changes, in float64.
-        bound: What one rounding explains of `fold`.
-        site: Whether a fold lies here.
+        bound: The part of `fold` that one rounding explains.
+        site: Whether something was folded here.
     """
 
     original: float | None
@@ -67,7 +67,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Latency:
-    """Latency at one setting; times are milliseconds a run and may be empty."""
+    """Latency at one setting; times are milliseconds per run and may be empty."""
 
     setting: str
     original: Sequence[float]
@@ -102,7 +102,9 @@ def errors(layers: Sequence[LayerError], name: str) -> Plot:
         places = np.arange(1, len(layers) + 1)
         keys = ("bound", "fold", "original", "folded")
         curves = {key: _positive([getattr(layer, key) for layer in layers]) for key in keys}
-        size = _marker(len(layers)) if len(layers) <= 300 else 0.0  # beyond, curves alone can be told apart
+        size = (
+            _marker(len(layers)) if len(layers) <= 300 else 0.0
+        )  # with more layers, only curves can be distinguished
         axes.plot(places, curves["bound"], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         axes.plot(places, curves["fold"], color=CONTROL, linewidth=0.9, marker="o", markersize=0.8 * size)
         axes.plot(places, curves["original"], color=ORIGINAL, linewidth=1.1, marker="o", markersize=size)
@@ -120,7 +122,7 @@ def errors(layers: Sequence[LayerError], name: str) -> Plot:
 
 
 def latency(rows: Sequence[Latency], name: str) -> Plot | None:
-    """Draw how the single timings are distributed; None where there are none."""
+    """Draw how the single timings are distributed; None without timings."""
     timed = [row for row in rows if len(row.original) and len(row.folded)]
     if not timed:
         return None
@@ -137,7 +139,7 @@ def latency(rows: Sequence[Latency], name: str) -> Plot | None:
 
 
 def ratios(rows: Sequence[Latency], threshold: float, name: str) -> Plot:
-    """Draw every ratio original / folded with its interval, and beside it the control's."""
+    """Draw every ratio original / folded with its interval, and the control's next to it."""
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
@@ -212,7 +214,7 @@ def _both(draw: Callable[[Figure, bool], None], wide: float, narrow: float, name
 
 
 def _densities(axes: Any, row: Latency) -> None:
-    """One curve a model above one another, on the range in which nearly all timings lie."""
+    """One curve for each model, one above the other, over the range of nearly all timings."""
     series = [
         (label, np.asarray(times), colour)
         for label, times, colour in (
@@ -222,7 +224,7 @@ def _densities(axes: Any, row: Latency) -> None:
         )
         if len(times)
     ]
-    # a few timings that something interrupted would leave the rest no room
+    # a few timings that were interrupted would leave no room for the others
     first = min(float(times.min()) for _, times, _ in series)
     last = max(_last(times) for _, times, _ in series)
     margin = max(0.06 * (last - first), 1e-3 * last)
@@ -242,11 +244,11 @@ def _densities(axes: Any, row: Latency) -> None:
     axes.set_xlim(grid[0], grid[-1])
     axes.locator_params(axis="x", nbins=5)
     axes.set_title(f"optimizer {row.setting}")
-    axes.set_xlabel("ms a run")
+    axes.set_xlabel("ms per run")
 
 
 def _last(times: Any) -> float:
-    """Where the bulk of the timings ends, on the slow side."""
+    """Where most timings end, on the slow side."""
     low, middle, high, most = np.quantile(times, [0.25, 0.5, 0.75, 0.97])
     return min(float(most), float(middle + 5 * (high - low))) if high > low else float(most)
 
@@ -256,7 +258,7 @@ def _density(times: Any, grid: Any) -> Any:
     low, high = np.quantile(times, [0.25, 0.75])
     spread = min(float(np.std(times)), float(high - low) / 1.349) or float(np.std(times))
     width = 0.9 * spread * len(times) ** -0.2
-    width = max(width, (grid[-1] - grid[0]) / _POINTS)  # equal timings are a spike, not a division by zero
+    width = max(width, (grid[-1] - grid[0]) / _POINTS)  # also for equal timings
     distance = (grid[:, None] - np.asarray(times)[None, :]) / width
     curve = np.exp(-0.5 * distance**2).sum(axis=1)
     return curve / max(float(curve.max()), 1e-300)
@@ -285,7 +287,7 @@ def _ends(layer: LayerRange) -> list[float]:
 
 
 def _positive(values: Sequence[float | None]) -> Any:
-    """The values that a logarithmic axis can show; the others are gaps."""
+    """The values that a logarithmic axis can show, with gaps for the others."""
     shown = [value if value is not None and 0 < value < math.inf else math.nan for value in values]
     return np.array(shown, np.float64)
 
@@ -305,7 +307,7 @@ def _depth(axes: Any, count: int) -> None:
 
 
 def _logarithmic(axes: Any, shown: Any) -> None:
-    """A logarithmic axis with at most some seven powers of ten; linear where nothing can be shown."""
+    """A logarithmic axis with about seven powers of ten at most; linear if there is nothing to show."""
     from matplotlib.ticker import FixedLocator, FuncFormatter
 
     values = shown[np.isfinite(shown) & (shown > 0)]

@@ -1,8 +1,8 @@
-"""Matplotlib figures as SVG that lives inside a page: its fonts, its colours, nothing from anywhere else.
+"""Matplotlib figures as SVG inside a page, with the fonts and colours of the page and nothing from elsewhere.
 
-A figure is drawn in stand-in colours, which become CSS variables, so that one drawing serves light and dark.
-Text stays text, in the page's own font. Names of parts are made unique over all figures of a page, and the
-same figure gives the same bytes.
+A figure is drawn in placeholder colours, which become CSS variables, so that one drawing suits light and
+dark. Text stays text, in the page's font. The ids of parts are made unique among all figures of a page, and
+the same figure gives the same bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bnfold.errors import MissingExtraError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Stand-ins: colours that nobody would choose, each for a variable of the page's style sheet.
+# Placeholders: colours that nobody would choose, each for a variable of the page's style sheet.
 INK, MUTED, LINE, SURFACE = "#010203", "#010204", "#010205", "#010206"
 ORIGINAL, FOLDED, CONTROL, BAD = "#010207", "#010208", "#010209", "#01020a"
 _VARIABLES = {
@@ -36,7 +36,7 @@ _STYLE: Mapping[str, object] = {
     "svg.hashsalt": "bnfold",
     "text.parse_math": False,
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; the page puts its own in its place
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; the page uses its own instead
     "font.size": 8,
     "text.color": INK,
     "axes.edgecolor": LINE,
@@ -77,16 +77,16 @@ def figure(width: float, height: float) -> Figure:
 
 
 def style() -> dict[Any, Any]:
-    """Settings for `matplotlib.rc_context`, within which a figure is made and turned to text."""
+    """Settings for `matplotlib.rc_context`, in which a figure is made and converted to text."""
     return dict(_STYLE)
 
 
 def text(drawing: Figure, prefix: str) -> str:
-    """Turn a figure into an `<svg>` element for a page.
+    """Convert a figure to an `<svg>` element for a page.
 
     Args:
         drawing: The figure.
-        prefix: What the names of its parts begin with, another one for every figure of a page.
+        prefix: How the ids of its parts begin; different for every figure of a page.
     """
     stream = io.BytesIO()
     drawing.savefig(stream, format="svg", metadata=_NO_METADATA)
@@ -97,10 +97,10 @@ def text(drawing: Figure, prefix: str) -> str:
                 parent.remove(child)
     for element in root.iter():
         _adapt(element, prefix)
-        _say_once(element)
+        _share_attributes(element)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
-    root.set("aria-hidden", "true")  # the figure's caption and table say it in words
+    root.set("aria-hidden", "true")  # the figure's caption and table describe it
     root.set("focusable", "false")
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
@@ -108,7 +108,7 @@ def text(drawing: Figure, prefix: str) -> str:
 
 
 def _adapt(element: ElementTree.Element, prefix: str) -> None:
-    """Make names unique, and coordinates no finer than a hundredth of a unit."""
+    """Make ids unique, and cut coordinates to hundredths of a unit."""
     for key, value in element.attrib.items():
         if key == "id":
             element.set(key, f"{prefix}-{value}")
@@ -119,11 +119,11 @@ def _adapt(element: ElementTree.Element, prefix: str) -> None:
             element.set(key, re.sub(r"(\.\d\d)\d+", r"\1", moved))
 
 
-def _say_once(parent: ElementTree.Element) -> None:
-    """Tell a group what all its members say alike, as hundreds of equal markers do."""
+def _share_attributes(parent: ElementTree.Element) -> None:
+    """Move attributes to a group that all its members share, such as those of hundreds of markers."""
     for name in ("style", "clip-path"):
-        said = {child.get(name) for child in parent}
-        value = said.pop() if len(said) == 1 and len(parent) > 1 else None
+        found = {child.get(name) for child in parent}
+        value = found.pop() if len(found) == 1 and len(parent) > 1 else None
         if value is not None and name not in parent.attrib:
             parent.set(name, value)
             for child in parent:
@@ -131,6 +131,6 @@ def _say_once(parent: ElementTree.Element) -> None:
 
 
 def _coloured(drawing: str) -> str:
-    for stand_in, variable in _VARIABLES.items():
-        drawing = drawing.replace(stand_in, f"var({variable})")
+    for placeholder, variable in _VARIABLES.items():
+        drawing = drawing.replace(placeholder, f"var({variable})")
     return drawing

@@ -1,7 +1,7 @@
-"""What the page shows, as plain lists and dictionaries of text, so that the template decides nothing.
+"""What the page shows, as plain lists and dictionaries of text; the template only sets it out.
 
-The figures come from the JSON document of the same run: what stands there is what the page says. A part that
-is missing from it (nothing was compared, nothing was timed) is None here, and the page says so in a sentence.
+The figures come from the JSON document of the same run, so both say the same. A part that it lacks (nothing
+was compared, nothing was timed) is None here, and a sentence on the page says so.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def view(
     Args:
         record: The JSON document of the export.
         command: The command line that made it.
-        parameters: How many numbers the constants of both models hold.
+        parameters: How many elements the constants of both models have.
         measured: Weight ranges.
-        times: For each benchmark and each of its rows the single timings in milliseconds a run, under
+        times: For each benchmark and each of its rows the single timings in milliseconds per run, under
             `"original"`, `"folded"` and `"control"`; any of them may be empty.
-        threshold: From which ratio on a difference counts, as 0.03.
+        threshold: The relative difference from which on the models differ, as 0.03.
     """
     validation, benchmarks = record["validation"], record["benchmarks"]
     tiles = _tiles(record, parameters)
@@ -69,8 +69,8 @@ def _verdict(validation: Record | None) -> View:
         return {
             "state": "none",
             "heading": "Not compared",
-            "sentence": "The outputs of the two models were not compared. bnfold validate ORIGINAL FOLDED"
-            " does so.",
+            "sentence": "The outputs of the two models were not compared. To compare them, run bnfold"
+            " validate ORIGINAL FOLDED.",
             "details": [],
         }
     if not validation["passed"]:
@@ -83,7 +83,7 @@ def _verdict(validation: Record | None) -> View:
             "state": "bad",
             "heading": "Disagrees with the original",
             "sentence": (validation.get("blame") or {}).get(
-                "sentence", "The folded model computes something else than the original."
+                "sentence", "The folded model does not compute the same as the original."
             ),
             "details": [*validation["problems"], *problems],
         }
@@ -98,12 +98,12 @@ def _verdict(validation: Record | None) -> View:
 
 
 def _closest(checks: Sequence[Record]) -> str:
-    """How far off the folded model is, in the strictest terms that are known."""
+    """The largest error of the folded model, against the strictest reference there is."""
     errors = [check["error"] for check in checks if check.get("error") is not None]
     if errors:
         originals = [check["original_error"] for check in checks if check.get("original_error") is not None]
-        beside = f"; the original’s own is {number(max(originals))}" if originals else ""
-        return f"Its largest error against the float64 reference is {number(max(errors))}{beside}."
+        other = f"; that of the original is {number(max(originals))}" if originals else ""
+        return f"Its largest error against the float64 reference is {number(max(errors))}{other}."
     differences = [check["max_rel"] for check in checks if check["max_rel"] is not None]
     if differences:
         return f"The largest difference is {number(max(differences))} of an output’s scale."
@@ -130,13 +130,13 @@ def _tiles(record: Record, parameters: tuple[int, int]) -> list[View]:
 
 
 def _weighed(benchmarks: Sequence[Record]) -> tuple[Record, Record]:
-    """What original and folded weigh, from the first benchmark that has weighed them."""
+    """The sizes of original and folded, from the first benchmark that has measured them."""
     found = next((one for one in benchmarks if one.get("original") and one.get("folded")), None)
     return (found["original"], found["folded"]) if found else ({}, {})
 
 
 def _file_tile(record: Record, weighed: tuple[Record, Record]) -> View:
-    """Sizes of the files; a PyTorch file counts as its export, which was folded, where that is known."""
+    """Sizes of the files; for a PyTorch file that of its ONNX export, which was folded, if it is known."""
     source, output = record["source"], record["output"]
     if source["kind"] != "onnx" and "bytes" in weighed[0]:
         return _tile("File size, as ONNX", weighed[0]["bytes"], weighed[1]["bytes"], size)
@@ -151,7 +151,7 @@ def _tile(label: str, before: int, after: int, write: Callable[[int], str] = "{:
         note = "all gone"
     else:
         note = _change((after - before) / before) if before else ""
-    # a unit that both have is said once
+    # a unit that both have is written once
     first, last = (write(amount).partition(" ") for amount in (before, after))
     shown = first[0] if first[2] == last[2] else "".join(first)
     return {"label": label, "before": shown, "after": "".join(last), "note": note, "state": ""}
@@ -211,9 +211,9 @@ def _site(at: int, site: Record) -> View:
     before, after = site["reason"], site["reason_after"]
     reasons = []
     if before:
-        reasons.append(_reason(", towards what comes before" if after else "", before))
+        reasons.append(_reason(", towards its producers" if after else "", before))
     if after:
-        reasons.append(_reason(", towards what follows", after))
+        reasons.append(_reason(", towards its consumers", after))
     return {
         "place": at,
         "name": site["name"],
@@ -229,7 +229,7 @@ def _reason(direction: str, reason: Record) -> View:
     return {
         "code": reason["code"],
         "direction": direction,
-        "sentence": reason["sentence"],  # may begin with a name, which is not to be capitalised
+        "sentence": reason["sentence"],  # may begin with a name, so it is not capitalised
         "remedy": reason["remedy"],
     }
 
@@ -259,11 +259,11 @@ def _evidence(record: Record, command: str) -> View:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Every entry of nested dictionaries as a label and a text; what is null is left out."""
+    """Every entry of nested dictionaries as a label and a text; null entries are left out."""
     for key, value in values.items():
         label = prefix + _LABELS.get(key, key.replace("_", " "))
         if key in ("versions", "system", "python") or value is None:
-            continue  # the versions stand in the document itself
+            continue  # the document itself has the versions
         if isinstance(value, Mapping):
             yield from _flat(value, f"{label}: ")
         elif isinstance(value, list | tuple):

@@ -1,15 +1,15 @@
 """How large a layer's weights are, channel by channel, before the fold and after it.
 
-A fold multiplies every output channel of a weight by a number of its own. In floating point that costs
-nothing. A weight that is quantised with one step for the whole tensor has that step set by its largest
-channel, and a channel whose own range is smaller by 2^b keeps b bits fewer:
+A fold multiplies every output channel of a weight by a different number. In floating point that costs
+nothing. If a weight is quantised with one step for the whole tensor, its largest channel sets that step, and
+a channel whose range is smaller by 2^b keeps b bits fewer:
 
     bits lost = mean over channels c of log2(max_k R_k / R_c),    R_c = max |w_c|
 
-The same formula stands on both sides. Before the fold, the BatchNorm's scale does not count: it multiplies a
-channel and that channel's rounding error alike, behind the quantised weight, so the precision relative to the
-channel's own range is that of the weight alone. After the fold the scale is in the weight, and in R_c. A
-channel of zeros is represented exactly whatever the step, so it is left out of the mean. (Nagel et al., "A
+The same formula applies before and after the fold. Before it, the BatchNorm's scale does not count: it comes
+after the quantised weight and multiplies a channel and its rounding error alike, so the precision relative to
+the channel's range is that of the weight alone. After the fold the scale is in the weight, and so in R_c. A
+channel of zeros is represented exactly with any step, so it is left out of the mean. (Nagel et al., "A
 White Paper on Neural Network Quantization", 2021, section 3.1 shows what such channels do to MobileNets.)
 """
 
@@ -32,7 +32,7 @@ from bnfold.runtime.interface import dtype_name
 from bnfold.tensors.precision import FLOATS, SMALLEST_NORMAL
 
 WORSE = 1.0
-"""From how many bits lost through the fold a layer is worth a warning."""
+"""The number of bits lost by the fold from which on there is a warning."""
 
 _BITS = 8.0
 _OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -45,8 +45,8 @@ class WeightRange:
 
     Attributes:
         maxima: Largest absolute weight of every output channel, shape `(channels,)`.
-        subnormals: Number of weights below the smallest normal number of their type, zeros left out: slow on
-            some hardware, and flushed to zero on other.
+        subnormals: Number of weights other than zero below the smallest normal number of their type, which
+            some hardware computes slowly and other hardware flushes to zero.
     """
 
     maxima: tuple[float, ...]
@@ -54,7 +54,7 @@ class WeightRange:
 
     @property
     def zeros(self) -> int:
-        """Number of channels with no weight but zero."""
+        """Number of channels whose weights are all zero."""
         return self.maxima.count(0.0)
 
     @property
@@ -64,7 +64,7 @@ class WeightRange:
 
     @property
     def bits_lost(self) -> float:
-        """What one step for the whole tensor costs a channel on average; 0 where all ranges are alike."""
+        """Bits that one step for the whole tensor costs a channel on average; 0 if all ranges are equal."""
         live = np.array(self.live)
         return float(np.mean(np.minimum(np.log2(live[-1] / live), _BITS))) if live.size else 0.0
 
@@ -77,10 +77,10 @@ class NodeRange:
         name: The PyTorch module path where the exporter kept it, otherwise the node's name.
         node: The node's name in the folded graph.
         op_type: `"Conv"`, `"ConvTranspose"`, `"Gemm"` or `"MatMul"`.
-        graph: Where it stands: `""` for the main graph, otherwise the function or subgraph.
-        type: Of the weight, as `"float32"`.
+        graph: Where it is: `""` for the main graph, otherwise the function or subgraph.
+        type: Type of the weight, as `"float32"`.
         before: The weight in the original; None for a convolution that was merged from several branches, and
-            where the original has no node of this name.
+            if the original has no node of this name.
         after: The weight in the folded model.
     """
 
@@ -106,13 +106,13 @@ class NodeRange:
 def ranges(original: ir.Model, folded: ir.Model, result: FoldResult[ir.Model]) -> tuple[NodeRange, ...]:
     """Measure every weight that took a BatchNorm, in the order of the folded graph.
 
-    One weight is read at a time. Weights behind a DequantizeLinear are left out: their integers stay as they
-    are, and the fold is in their scales.
+    One weight is read at a time. Weights after a DequantizeLinear are left out: their integers do not change,
+    only their scales do.
 
     Args:
         original: The model before the fold.
         folded: The model after it.
-        result: Of the fold, which names the nodes.
+        result: The result of the fold, which names the nodes.
     """
     facts, facts_after = Facts(original), Facts(folded)
     before = {(graph, label(node)): node for graph, node in _linear(original)}
@@ -141,8 +141,8 @@ def ranges(original: ir.Model, folded: ir.Model, result: FoldResult[ir.Model]) -
 def _places(result: FoldResult[ir.Model]) -> dict[_Key, str]:
     """How the nodes that took a site are named in the folded graph, with the name that the result gives.
 
-    A node without a name goes by its output's, which may now be that of the BatchNorm that was behind it, or
-    tell that a new Add behind it has the bias.
+    A node without a name goes by its output's, which may now be that of the BatchNorm that was after it, or
+    end in `.without_bias` because a new Add after it has the bias.
     """
     renamed = {(site.graph, site.node): site.into[0] for site in result.sites if site.into}
     return renamed | {(site.graph, name): name for site in result.sites for name in site.into}
@@ -178,7 +178,7 @@ def _weight_index(node: ir.Node, facts: Facts) -> int:
 
 
 def _by_channel(node: ir.Node, index: int, weight: Array) -> Array:
-    """The weight with a row for every output channel."""
+    """The weight as a matrix with a row for every output channel."""
     if node.op_type == "ConvTranspose":  # [Cin, Cout/g, k…]
         groups, (cin, each) = integer(node, "group", 1), weight.shape[:2]
         return np.moveaxis(weight.reshape(groups, cin // groups, each, -1), 2, 1).reshape(groups * each, -1)

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 PROVIDERS = {"cpu": "CPU", "cuda": "CUDA"}
-"""What people call ONNX Runtime's providers, in the order of the page."""
+"""The usual names of ONNX Runtime's providers, in the order of the page."""
 
 SPEED = {"faster": "good", "slower": "bad", "too noisy to say": "warn"}
-"""How a verdict on latency is marked; that there is no difference is not."""
+"""How a verdict on latency is marked; no measurable difference has no mark."""
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """Write a number with some digits: as `0.0123`, or where it is very small or large as `1.2×10⁻⁷`."""
+    """Write a number with some digits: as `0.0123`, or if it is very small or large as `1.2×10⁻⁷`."""
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0:
@@ -42,11 +42,11 @@ def count(amount: int, noun: str) -> str:
 
 
 def provider(name: str) -> str:
-    """Name a provider as people do."""
+    """Give the usual name of a provider."""
     return PROVIDERS.get(name, name)
 
 
 def place(check: Mapping[str, Any]) -> str:
-    """Say where a comparison was made, with what was special about it."""
+    """Say on which provider and at which settings a comparison was made."""
     row = f", {check['row'].upper()}" if check.get("row") else ""
     return f"{provider(check['provider'])}, optimizer {check['optimizer']}{row}"

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from bnfold.reasons import Reason
     from bnfold.result import FoldResult, Site
 
-_SHOWN = 20  # sites that are gone; all of them would push out of sight what is said of those that stay
+_SHOWN = 20  # folded sites; all of them would push those that stay out of sight
 _STYLES = {"folded": "green", "merged": "green", "kept": "yellow"}
 
 
 def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
-    """Show every site: its name, its operator, and where it went or why it stays; then the merged branches.
+    """Show every site: its name, its operator, and into what it was folded or why it stays; then merges.
 
     Args:
-        result: Of a fold.
-        foreseen: Whether nothing is saved, so that the words speak of what would happen; all sites are shown
-            then, and otherwise those that stay and the first few of those that are gone.
+        result: The result of a fold.
+        foreseen: Whether nothing is saved, so that the text says what would happen. All sites are then shown;
+            otherwise those that stay and the first few of the others.
     """
     parts: list[RenderableType] = []
     if result.sites:
@@ -37,17 +37,17 @@ def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
 def _fates(sites: Iterable[Site], most: int) -> Iterator[RenderableType]:
     table = headed("site", "operator", "status", "into, or why it stays")
     table.columns[0].overflow = "fold"
-    gone = 0
+    folded = 0
     for site in sites:
-        gone += site.status != "kept"
-        if site.status == "kept" or gone <= most:
+        folded += site.status != "kept"
+        if site.status == "kept" or folded <= most:
             place = f"{site.name}\n(in {site.graph})" if site.graph else site.name
             status = Text(site.status, style=_STYLES[site.status])
             table.add_row(Text(place), site.op_type, status, _fate(site))
     yield table
-    if gone > most:
-        more = count(gone - most, "more site")
-        yield Text(f"… and {more} that went into others; --json FILE lists all.", style="dim")
+    if folded > most:
+        more = count(folded - most, "more site")
+        yield Text(f"… and {more} that were folded; --json FILE lists all.", style="dim")
 
 
 def merges(result: FoldResult[Any]) -> RenderableType:
@@ -63,7 +63,7 @@ def merges(result: FoldResult[Any]) -> RenderableType:
 
 def _fate(site: Site) -> Text:
     if site.reason is None:
-        return Text(", ".join(site.into) or "nothing: it changes no number")
+        return Text(", ".join(site.into) or "nothing: it has no effect")
     if site.reason_after is None:
         return Text.assemble(*_words(site.reason))
     before, after = _words(site.reason), _words(site.reason_after)
@@ -75,7 +75,7 @@ def _words(reason: Reason) -> tuple[str | tuple[str, str], ...]:
 
 
 def fold_summary(result: FoldResult[Any], *, foreseen: bool = False) -> Text:
-    """Say how many sites are gone and how many stay, operator by operator, and how the nodes have changed."""
+    """Say how many sites were folded and how many stay, and how the number of nodes has changed."""
     line = _site_counts(result, foreseen) if result.sites else _without_sites(result, foreseen)
     line.append(f" {count(result.nodes_before, 'node')} before, {result.nodes_after} after.")
     if codes := sorted({site.reason.code for site in result.kept if site.reason}):
@@ -85,21 +85,21 @@ def fold_summary(result: FoldResult[Any], *, foreseen: bool = False) -> Text:
 
 def _without_sites(result: FoldResult[Any], foreseen: bool) -> Text:
     if not result.merges:
-        return Text("There is no BatchNorm and no per-channel arithmetic to fold in this model.")
+        return Text("This model has no BatchNorm and no per-channel arithmetic to fold.")
     verb = "can become" if foreseen else "became"
     branches = sum(len(one.branches) for one in result.merges)
     return Text.assemble(
         (f"{branches} parallel branches {verb} {count(len(result.merges), 'convolution')}", "bold"),
-        "; there is no BatchNorm.",
+        "; the model has no BatchNorm.",
     )
 
 
 def _site_counts(result: FoldResult[Any], foreseen: bool) -> Text:
-    total, gone, stay = len(result.sites), len(result.folded), len(result.kept)
+    total, folded, stay = len(result.sites), len(result.folded), len(result.kept)
     verb = "can be folded" if foreseen else "folded"
     norms = [site for site in result.sites if site.op_type == "BatchNormalization"]
     left = sum(site.status == "kept" for site in norms)
-    line = Text.assemble((f"{gone} of {total} {plural(total, 'site')} {verb}", "bold"))
+    line = Text.assemble((f"{folded} of {total} {plural(total, 'site')} {verb}", "bold"))
     if len(norms) != total:
         line.append(f" ({len(norms) - left} of {count(len(norms), 'BatchNorm')})")
     return line.append(f"; {stay} {'stay' if stay != 1 else 'stays'}." if stay else "; none stays.")

@@ -1,4 +1,4 @@
-"""What all text for a terminal is set with: tables, and figures as words."""
+"""Tables and numbers, as all text for a terminal shows them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def small(value: float | None) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a noun in the number that a count asks for."""
+    """Write a noun as singular or plural, depending on a count."""
     return noun if count == 1 else f"{noun}s"
 
 

@@ -1,4 +1,4 @@
-"""Every result as tables and sentences for a terminal, made of rich's renderables."""
+"""Every result as tables and sentences for a terminal, made with rich."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def inspect_report(source: Source, result: FoldResult[Any], *, foreseen: bool = 
 
 
 def source_note(source: Source) -> RenderableType:
-    """Say what was read, and that a module in train mode was taken in eval mode."""
+    """Say what was read, and that a module in train mode was put in eval mode."""
     line = Text.assemble((str(source.path), "bold"), f" holds {_KINDS[source.kind]}.")
     if source.was_training:
         line.append(
-            "\nIt was saved in train mode. It was read as in eval mode (running statistics, no dropout);"
-            " the file is as it was.",
+            "\nIt was saved in train mode and put in eval mode (running statistics, no dropout); the file is"
+            " unchanged.",
             style="yellow",
         )
     for note in source.notes:
@@ -124,7 +124,7 @@ def _outcome(check: Check) -> Text:
 
 
 def _agreement(result: Validation) -> Text:
-    """Say whether the models agree, on what; an error is relative to the output's scale."""
+    """Say whether the models agree, and on which inputs."""
     if not result.passed:
         lines = ("The folded model disagrees with the original.", *result.failures)
         return Text("\n".join(lines), style="bold red")
@@ -139,20 +139,16 @@ def _proof(result: Validation) -> str:
     """Say how far the proof in float64 went."""
     good = [layer for layer in result.layers if layer.agrees]
     worst = max(good, key=lambda layer: layer.fold_error / layer.bound, default=None)
-    nearest = (
-        f" (at most {small(worst.fold_error)}, where {small(worst.bound)} is explained by it)"
-        if worst
-        else ""
-    )
+    nearest = f" (at most {small(worst.fold_error)}, where {small(worst.bound)} is allowed)" if worst else ""
     return (
         f"In float64, on {count(len(result.proved_on), 'input')}, {len(good)} of "
-        f"{count(len(result.layers), 'value')} that both models compute are the same but for one "
+        f"{count(len(result.layers), 'value')} that both models compute are the same up to one "
         f"rounding of the weights{nearest}."
     )
 
 
 def _worst_layers(result: Validation) -> list[RenderableType]:
-    """Where ONNX Runtime's numbers were measured layer by layer, those that are farthest off."""
+    """The layers that are farthest off, where ONNX Runtime's errors were measured layer by layer."""
     measured = [layer for layer in result.layers if layer.folded_error is not None]
     if not measured:
         return []
@@ -174,7 +170,7 @@ def _worst_layers(result: Validation) -> list[RenderableType]:
 
 
 def replay(result: Replay) -> RenderableType:
-    """Show whether an earlier validation still holds, and what is not as it was."""
+    """Show whether an earlier validation still holds, and what has changed."""
     holds = "still holds" if result.holds else "does not hold any more"
     verdict = Text(f"What {result.report} says {holds}.", style="green" if result.holds else "bold red")
     changes = [Text(change, style="yellow") for change in result.changes]
@@ -188,11 +184,11 @@ def benchmarks(results: Iterable[Benchmark]) -> RenderableType:
 
 
 def benchmark(result: Benchmark) -> RenderableType:
-    """Show medians, ratios with intervals, verdicts, quantiles, and what both models weigh."""
+    """Show medians, ratios with intervals, verdicts, quantiles, and the size of both models."""
     shapes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in result.shapes.items())
     where = f"Latency on {result.provider}, {count(result.threads, 'thread')}, {shapes}; medians"
     notes = [Text(note, style="dim") for note in result.notes]
-    parts = [_ratios(result), "", _quantiles(result), "", *_weights(result), Text(result.sentence), *notes]
+    parts = [_ratios(result), "", _quantiles(result), "", *_sizes(result), Text(result.sentence), *notes]
     return Group(Text(where), *parts)
 
 
@@ -222,7 +218,7 @@ def _ratios(result: Benchmark) -> Table:
 
 
 def _quantiles(result: Benchmark) -> Table:
-    """What 50, 90 and 99 % of the timings stay below, and how long a session takes to make."""
+    """What 50, 90 and 99 % of the timings are below, and how long it takes to make a session."""
     table = headed("optimizer", "original p50", "p90", "p99", "folded p50", "p90", "p99", "sessions made in")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -235,26 +231,26 @@ def _quantiles(result: Benchmark) -> Table:
 
 
 def _setting(row: Row, result: Benchmark) -> str:
-    """What tells a row from the others."""
+    """What distinguishes a row from the others."""
     batch = f", batch {row.batch}" if row.batch else ""
     several = len({other.measures for other in result.rows}) > 1
     return f"{row.optimizer}{batch}{f', {row.measures}' if several else ''}"
 
 
-def _weights(result: Benchmark) -> list[RenderableType]:
+def _sizes(result: Benchmark) -> list[RenderableType]:
     if result.original is None or result.folded is None:
         return []
     table = headed("model", "size", "nodes", "parameters", "multiply-adds", "peak memory")
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, weighs in (("original", result.original), ("folded", result.folded)):
+    for name, model in (("original", result.original), ("folded", result.folded)):
         table.add_row(
             name,
-            size(weighs.bytes),
-            f"{weighs.nodes:,}",
-            f"{weighs.parameters:,}",
-            "–" if weighs.multiply_adds is None else f"{weighs.multiply_adds:,}",
-            "–" if weighs.peak_memory is None else size(weighs.peak_memory),
+            size(model.bytes),
+            f"{model.nodes:,}",
+            f"{model.parameters:,}",
+            "–" if model.multiply_adds is None else f"{model.multiply_adds:,}",
+            "–" if model.peak_memory is None else size(model.peak_memory),
         )
     return [table, ""]
 
@@ -272,16 +268,16 @@ def rule(one: Rule) -> RenderableType:
     )
 
 
-def rules(all_of_them: Iterable[Rule]) -> RenderableType:
+def rules(listed: Iterable[Rule]) -> RenderableType:
     """List rules by code and title."""
     table = headed("code", "why a BatchNorm stays")
-    for one in all_of_them:
+    for one in listed:
         table.add_row(Text(one.code, style="bold"), Text(one.title))
-    return Group(table, "", Text("More on one: bnfold explain CODE"))
+    return Group(table, "", Text("More on a reason: bnfold explain CODE"))
 
 
 def doctor(diagnosis: Diagnosis) -> RenderableType:
-    """Show every finding, with the line to type below it, and how many are amiss."""
+    """Show every finding with the command that repairs it, and how many problems there are."""
     table = headed("", "what", "found")
     for one in diagnosis.findings:
         found = Text(one.found)

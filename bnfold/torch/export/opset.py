@@ -30,12 +30,12 @@ def check(opset: int | None, ir_version: int | None) -> None:
     """
     newest = onnx.defs.onnx_opset_version()
     if opset is not None and not OLDEST <= opset <= newest:
-        raise InputError(f"There is no opset {opset} to export to.", f"Take one from {OLDEST} to {newest}.")
+        raise InputError(f"Opset {opset} cannot be exported to.", f"Take one from {OLDEST} to {newest}.")
     if ir_version is None:
         return
     if not OLDEST_IR <= ir_version <= onnx.IR_VERSION:
         raise InputError(
-            f"There is no IR version {ir_version} to write.",
+            f"IR version {ir_version} cannot be written.",
             f"Take one from {OLDEST_IR} to {onnx.IR_VERSION}.",
         )
 

@@ -1,1 +1,1 @@
-"""PyTorch files in: told apart by content and loaded without running what they carry."""
+"""PyTorch files in: recognised by their content and loaded without running what they carry."""

@@ -11,6 +11,7 @@ import pytest
 
 from bnfold.oracle.evaluator import NotEvaluableError
 from tests.oracle.ops.nodes import agrees, evaluated, floats
+from tests.pairwise import pairwise
 
 X = {"x": 4 * floats(2, 3, 4)}
 
@@ -33,9 +34,11 @@ def test_activations(operator: str, opset: int, attributes: dict[str, Any]) -> N
     agrees(operator, X, opset=opset, **attributes)
 
 
-@pytest.mark.parametrize("attributes", [{}, {"axis": 0}, {"axis": 1}, {"axis": -1}])
-@pytest.mark.parametrize("opset", [11, 13])
-@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax", "Hardmax"])
+@pairwise(
+    attributes=[{}, {"axis": 0}, {"axis": 1}, {"axis": -1}],
+    opset=[11, 13],
+    operator=["Softmax", "LogSoftmax", "Hardmax"],
+)
 def test_softmax_before_and_since_opset_13(operator: str, opset: int, attributes: dict[str, int]) -> None:
     agrees(operator, X, opset=opset, **attributes)
 

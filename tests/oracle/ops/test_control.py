@@ -53,7 +53,7 @@ def test_a_loop_without_a_condition_ends_as_its_body_says() -> None:
 
 
 def test_a_loop_that_makes_no_step_is_refused_if_it_collects() -> None:
-    with pytest.raises(NotEvaluableError, match="makes no step"):
+    with pytest.raises(NotEvaluableError, match="its body never runs"):
         Oracle(build(LOOP)).run({**X, "n": np.array(0), "c": np.array(True)})
     plain = (
         LOOP.replace(", float steps", "").replace("last, steps", "last").replace(", float[2,3] u) {", ") {")

@@ -12,6 +12,7 @@ from bnfold.oracle.evaluator import NotEvaluableError
 from bnfold.oracle.ops.call import Call
 from bnfold.oracle.ops.matmul import contracted
 from tests.oracle.ops.nodes import agrees, evaluated, floats
+from tests.pairwise import pairwise
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,7 @@ def test_matmul(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     agrees("MatMul", {"a": floats(*a)}, {"b": floats(*b)})
 
 
-@pytest.mark.parametrize("c", [(4,), (1, 4), (2, 1), (), None])
-@pytest.mark.parametrize(("left", "right"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pairwise(left=[0, 1], right=[0, 1], c=[(4,), (1, 4), (2, 1), (), None])
 def test_gemm(left: int, right: int, c: tuple[int, ...] | None) -> None:
     constants = {"b": floats(4, 3) if right else floats(3, 4)}
     if c is not None:

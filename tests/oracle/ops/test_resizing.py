@@ -9,6 +9,7 @@ import pytest
 
 from bnfold.oracle.evaluator import NotEvaluableError
 from tests.oracle.ops.nodes import agrees, evaluated, floats
+from tests.pairwise import pairwise
 
 X = {"x": floats(1, 2, 5, 10)}
 
@@ -26,11 +27,11 @@ def test_before_opset_11(mode: str, sizes: tuple[float, float]) -> None:
         agrees("Upsample", X, opset=7, mode=mode, scales=factors(*sizes)["scales"].tolist())
 
 
-@pytest.mark.parametrize(
-    "transformation", ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
+@pairwise(
+    transformation=["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"],
+    mode=["nearest", "linear", "cubic"],
+    sizes=[(2, 3), (1.5, 1), (1, 0.6)],
 )
-@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
-@pytest.mark.parametrize("sizes", [(2, 3), (1.5, 1), (1, 0.6)])
 def test_scales(mode: str, transformation: str, sizes: tuple[float, float]) -> None:
     attributes: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": transformation}
     agrees("Resize", X, factors(*sizes), inputs=["x", "", "scales"], **attributes)

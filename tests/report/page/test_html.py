@@ -109,7 +109,7 @@ def test_what_is_missing_is_said(
 
 def test_a_model_without_sites_has_a_page() -> None:
     text = html.render(sample(0, validation=None, benchmarks=[]))
-    assert "There is no BatchNorm" in text
+    assert "This model has no BatchNorm" in text
     assert "No weight took a BatchNorm" in text
     assert Tree(text).open == []
 
@@ -118,7 +118,7 @@ def test_five_hundred_sites_take_little_time_and_room() -> None:
     html.render(sample(1))  # loads matplotlib
     start = time.process_time()
     text = html.render(sample(500))
-    assert time.process_time() - start < 3
+    assert time.process_time() - start < 10  # it takes one; a loaded machine is slower
     assert len(text.encode()) < 2_000_000
 
 

@@ -106,5 +106,5 @@ def test_a_thousand_layers_take_little_room_and_time() -> None:
     layers = [LayerError(1e-7, 2e-7, 1e-8, 1e-7, site=i % 2 == 0) for i in range(1000)]
     start = time.process_time()
     plot = plots.errors(layers, "e")
-    assert time.process_time() - start < 3
+    assert time.process_time() - start < 10  # it takes less than one; a loaded machine is slower
     assert len(plot.wide) < 600_000

@@ -86,7 +86,7 @@ def test_cuda_is_marked_as_not_run_unless_it_was() -> None:
 
 
 def test_agreement_is_told_in_the_strictest_terms_known() -> None:
-    assert "1.9×10⁻⁷; the original’s own is 2.1×10⁻⁷" in sample(3)["verdict"]["sentence"]
+    assert "1.9×10⁻⁷; that of the original is 2.1×10⁻⁷" in sample(3)["verdict"]["sentence"]
     plain = validation(3)
     for check in plain["checks"]:
         for key in ("error", "original_error", "ratio", "bound"):
@@ -151,7 +151,7 @@ def test_a_reason_begins_with_its_name_as_it_is() -> None:
     assert (one["code"], one["direction"], one["sentence"]) == ("BN301", "", "max_pool is read.")
     fold["sites"] = [site(0, status="kept", into=[], reason=reason, reason_after=reason)]
     both = sample(1, fold=fold)["sites"]["rows"][0]["reasons"]
-    assert [entry["direction"] for entry in both] == [", towards what comes before", ", towards what follows"]
+    assert [entry["direction"] for entry in both] == [", towards its producers", ", towards its consumers"]
 
 
 def test_the_machine_is_told_in_words() -> None:

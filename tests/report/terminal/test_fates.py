@@ -40,7 +40,7 @@ def test_the_summary_counts(sites, foreseen: bool, sentence: str) -> None:
 def test_a_model_without_batchnorms_says_so() -> None:
     page = words(fates.sites(result()))
     assert page == (
-        "There is no BatchNorm and no per-channel arithmetic to fold in this model. 9 nodes before, 8 after."
+        "This model has no BatchNorm and no per-channel arithmetic to fold. 9 nodes before, 8 after."
     )
 
 
@@ -49,7 +49,7 @@ def test_branches_without_batchnorms_are_something_to_fold(foreseen: bool, verb:
     merged = replace(result(), merges=(Merge("sum", ("conv3", "conv1", "identity"), 90, 81),))
     page = words(fates.sites(merged, foreseen=foreseen))
     assert page.startswith("parallel branches became multiply-adds now conv3, conv1, identity sum 90 81")
-    assert f"3 parallel branches {verb} 1 convolution; there is no BatchNorm. 9 nodes before, 8" in page
+    assert f"3 parallel branches {verb} 1 convolution; the model has no BatchNorm. 9 nodes before, 8" in page
     for part in ("to fold", "0 of 0", "operator"):
         assert part not in page
 
@@ -65,7 +65,7 @@ def test_of_many_that_are_gone_only_the_first_are_shown_and_of_those_that_stay_a
     for site in (*gone[: fates._SHOWN], *stay):
         assert f"{site.name} " in page
     assert not any(f"{site.name} " in page for site in gone[fates._SHOWN :])
-    assert "… and 3 more sites that went into others; --json FILE lists all." in page
+    assert "… and 3 more sites that were folded; --json FILE lists all." in page
     everything = words(fates.sites(result(*gone, *stay), foreseen=True))
     assert all(f"{site.name} " in everything for site in (*gone, *stay))
-    assert "that went into others" not in everything
+    assert "that were folded" not in everything

@@ -64,10 +64,10 @@ def test_the_proof_says_how_far_it_went_and_how_near_to_its_bound() -> None:
     nearer = replace(LAYER, name="z", depth=1, fold_error=9e-8, bound=2e-7)
     page = words(text.validation(Validation((CHECK,), layers=(LAYER, nearer), samples=3, seed=0)))
     assert (
-        "In float64, on 0 inputs, 2 of 2 values that both models compute are the same but for one rounding"
+        "In float64, on 0 inputs, 2 of 2 values that both models compute are the same up to one rounding"
         in page
     )
-    assert "(at most 9.0e-08, where 2.0e-07 is explained by it)" in page
+    assert "(at most 9.0e-08, where 2.0e-07 is allowed)" in page
     assert "fold of" not in page, "no layer was measured in ONNX Runtime"
 
 
@@ -103,7 +103,7 @@ def test_a_disagreement_names_the_value_and_its_fold() -> None:
     )
     assert "disagrees with the original. It is wrong. The first value that differs is 'r[1]'" in page
     assert "The fold of net.bn1 made it." in page
-    assert "0 of 1 value that both models compute are the same but for one rounding of the weights." in page
+    assert "0 of 1 value that both models compute are the same up to one rounding of the weights." in page
 
 
 @pytest.mark.parametrize("holds", [True, False])
@@ -158,7 +158,7 @@ def test_latency_shows_its_conditions_its_interval_and_its_verdict() -> None:
     assert "off 1.500 ms 1.000 ms 1.500× 1.400 to 1.600 1.000 to 1.000 faster" in page
     assert "default 1.000 1.100 1.300 0.999 1.000 1.200 9.0 / 7.0 ms" in page
     assert "folded 1.2 kB 8 1,000 – 2.0 MB" in page
-    assert "CPUs of their own in 5 of 9 loads" in page
+    assert "pinned to free CPUs in 5 of 9 loads" in page
     assert result.sentence in page
 
 

@@ -80,7 +80,7 @@ def _detail(error: BaseException) -> str:
 
 
 def plain_pickle(stream: BinaryIO, path: str, reading: Reading) -> Any:
-    """What `pickle.dump(...)` wrote: there is no safe way to load it, but its names can be listed."""
+    """What `pickle.dump(...)` wrote: it cannot be loaded safely, but its names can be listed."""
     if reading.trust:
         return trusted(lambda: pickle.load(stream), stream, path)
     names = pickles.names_in(stream)

@@ -1,5 +1,0 @@
-"""`python -m bnfold_cli` is `bnfold`."""
-
-from . import main
-
-main(prog_name="bnfold")

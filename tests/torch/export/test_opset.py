@@ -31,10 +31,10 @@ def model(
 @pytest.mark.parametrize(
     ("versions", "problem"),
     [
-        ((6, None), "no opset 6"),
-        ((99, None), "no opset 99"),
-        ((None, 3), "no IR version 3"),
-        ((None, 99), "no IR version 99"),
+        ((6, None), "Opset 6 cannot"),
+        ((99, None), "Opset 99 cannot"),
+        ((None, 3), "IR version 3 cannot"),
+        ((None, 99), "IR version 99 cannot"),
     ],
 )
 def test_what_does_not_exist(versions: tuple[int | None, int | None], problem: str) -> None:

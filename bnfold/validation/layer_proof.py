@@ -171,8 +171,9 @@ class Regions:
             if node in found:
                 continue
             found[node] = None
-            read = {value.name or "" for value in (*node.inputs, *_captured(node)) if value is not None}
-            pending.extend(made[before] for before in read & made.keys() - self._names)
+            inputs = (*node.inputs, *_captured(node))
+            read = dict.fromkeys(value.name or "" for value in inputs if value is not None)
+            pending.extend(made[before] for before in read if before in made and before not in self._names)
         return list(found)[::-1]
 
 

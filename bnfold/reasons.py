@@ -248,6 +248,18 @@ BRANCHES_COST = Rule(
     "instead of {before}.",
     "Nothing to fix: apart they are faster than as one convolution.",
 )
+PATTERN = Rule(
+    "BN309",
+    "it would take a pattern apart that runtimes know",
+    "{node} belongs to a {pattern} that is written out, which runtimes run as one operator.",
+    "Nothing to fix: the model runs faster as it is.",
+)
+RUNTIME_WORSE = Rule(
+    "BN310",
+    "the runtime's own graph would become worse",
+    "with {node} folded, the graph that ONNX Runtime makes of the model would have {what}.",
+    "Nothing to fix: the fold is exact, and the model runs faster without it.",
+)
 
 OVERFLOW = Rule(
     "BN401",
@@ -260,6 +272,12 @@ UNDERFLOW = Rule(
     "folded weights would lose precision",
     "the folded constants of {node} are so small that {dtype} keeps only a few of their digits.",
     "Export in a wider type: the original keeps these digits because it scales in a second step.",
+)
+ACTIVATIONS = Rule(
+    "BN403",
+    "activations could leave the range of their type",
+    "{value} would grow by a factor of up to {factor}, and may then exceed the range of {dtype}.",
+    "Fold the model in float32, and convert it to half precision afterwards.",
 )
 
 NO_PLACE = Rule(

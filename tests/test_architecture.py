@@ -22,7 +22,7 @@ PRODUCT = SOURCES + sorted((ROOT / "cli").rglob("*.py"))
 # A folder, or a file directly in bnfold/, may import from itself and from those before it.
 ROOMS = (
     *("_version", "errors", "reasons", "result", "options"),
-    *("algebra", "tensors", "graph", "files", "ops", "folding"),
+    *("algebra", "tensors", "graph", "files", "patterns", "ops", "folding"),
     *("runtime", "system", "inputs", "oracle", "validation", "latency", "torch", "pipeline", "report"),
 )
 ENTRANCES = {"__init__", "__main__"}  # they import whatever they lead to

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, overload
 
@@ -21,13 +21,14 @@ from bnfold.errors import InputError, ModelError
 from bnfold.files.load import from_proto, load_onnx
 from bnfold.folding.merge import merge_branches, refusals
 from bnfold.folding.provenance import Provenance
-from bnfold.folding.recognise import Chain, chains, data_norm, is_batchnorm, link_of
+from bnfold.folding.recognise import Chain, chains, data_norm, has_ample_range, is_batchnorm, link_of
 from bnfold.folding.rewrite import Rewriter
 from bnfold.folding.search import Plan, search
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import count_nodes, label, module_name
 from bnfold.graph.scopes import nodes
 from bnfold.ops.base import ToInput, ToOutput
+from bnfold.patterns import find
 from bnfold.reasons import Reason
 from bnfold.result import FoldResult, Merge, Site
 from bnfold.tensors.precision import OutOfRangeError
@@ -112,7 +113,7 @@ def fold_into(
         model: As in `fold`, like what follows.
         merge: Whether to merge parallel linear branches.
         inline_functions: Whether to inline functions first.
-        keep: What stays.
+        keep: What stays; a mapping gives the reason with each name.
         on_progress: Called in every sweep.
 
     Returns:
@@ -155,12 +156,14 @@ def _kept(model: ir.Model, keep: Collection[str]) -> dict[int, Reason]:
     """The nodes that stay on request, by their position in the model."""
     if not keep:
         return {}
+    given = keep if isinstance(keep, Mapping) else {}
     missing = set(keep)
     barred: dict[int, Reason] = {}
     for position, node in enumerate(nodes(model)):
         names = {label(node), module_name(node)}.intersection(keep)
         if names:
-            barred[position] = reasons.ON_REQUEST(node=label(node))
+            own = next((given[name] for name in names if given.get(name)), None)
+            barred[position] = own or reasons.ON_REQUEST(node=label(node))
             missing -= names
     if missing:
         raise InputError(
@@ -189,6 +192,8 @@ class _Pass:
         self._facts = Facts(model)
         position = {node: i for i, node in enumerate(nodes(model))}
         self._barred = {node: barred[i] for node, i in position.items() if i in barred}
+        self._patterns = find(self._facts)
+        self._whole = {*self._barred, *self._patterns.fixed, *self._patterns.free}
         self._provenance = Provenance(position, self._facts)
         self._rewriter = Rewriter(self._facts, self._provenance, self._barred)
         self._on_progress = on_progress
@@ -245,7 +250,7 @@ class _Pass:
         total = sum(is_batchnorm(node) for node in nodes(self.model))
         for scope in self._facts.scopes:
             # each chain is composed when its turn comes, since the fold before it may have changed its nodes
-            for chain in chains(scope, self._facts, self._barred):
+            for chain in chains(scope, self._facts, self._whole):
                 changed |= self._fold(chain, rebalance=rebalance)
                 done += len(chain.batchnorms)
                 if self._on_progress is not None:
@@ -255,19 +260,28 @@ class _Pass:
     def _fold(self, chain: Chain, *, rebalance: bool) -> bool:
         """Fold one chain if there is a way; otherwise note why not."""
         first, last = chain.links[0], chain.links[-1]
+        ample = has_ample_range(chain, self._facts)
         refused: list[Reason] = []
         for node, step in (
             (first.node, ToInput(first.data, chain.affine)),
             (last.node, ToOutput(0, chain.affine)),
         ):
-            found = search(node, step, self._facts, leaving=chain.nodes, rebalance=rebalance)
+            found = search(
+                node,
+                step,
+                self._facts,
+                patterns=self._patterns,
+                ample=ample,
+                leaving=chain.nodes,
+                rebalance=rebalance,
+            )
             plan = self._rewriter.affordable(chain, found)
             if isinstance(plan, Plan):
                 self._rewriter.apply(chain, plan)
                 return True
             refused.append(plan)
-            # A number that is the same everywhere, and a plain bias, are part of patterns that runtimes
-            # recognise (GELU, attention): they go into weights before them, and nowhere else.
+            # A number that is the same everywhere, and a plain bias, cost little where they are, and may be
+            # part of a pattern that the list does not have yet: they go into weights before them only.
             if not chain.normalises:
                 return False
         if not rebalance:
@@ -279,7 +293,7 @@ class _Pass:
         found = [
             merged
             for scope in self._facts.scopes
-            for merged in merge_branches(scope, self._facts, self._rewriter.editor, self._barred)
+            for merged in merge_branches(scope, self._facts, self._rewriter.editor, self._whole)
         ]
         for merged in found:
             self._provenance.merged(merged)

@@ -21,6 +21,8 @@ from bnfold.tensors.precision import FLOATS
 DATA_NORMS = frozenset(
     {"InstanceNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization"}
 )
+_MARGIN = 64.0  # terms that cancel are larger than their sum
+_LARGEST = 65504.0  # of float16
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
@@ -118,6 +120,22 @@ def link_of(node: ir.Node, facts: Facts) -> Link | Reason | None:
     [index] = constants
     affine_or_none = _arithmetic(node, index, facts)
     return None if affine_or_none is None else Link(node, affine_or_none, 1 - index)
+
+
+def has_ample_range(chain: Chain, facts: Facts) -> bool:
+    """Whether float16 has room for what a chain makes of the terms that its input is the sum of.
+
+    A BatchNorm knows the mean μ and the deviation σ of what it reads, and terms are of that size unless they
+    cancel. With a margin of 64 for those that do, `|s|·64·(|μ| + σ) + |t|` has to be within the type.
+    """
+    bounds = []
+    for node in chain.batchnorms:
+        mean, variance = facts.operand(node, 3), facts.operand(node, 4)
+        if mean is None or variance is None:
+            return False
+        size = _MARGIN * (np.abs(mean).max() + np.sqrt(variance.max()))
+        bounds.append(float(np.abs(chain.affine.scale).max() * size + np.abs(chain.affine.shift).max()))
+    return bool(bounds) and max(bounds) < _LARGEST
 
 
 def data_norm(node: ir.Node) -> Reason | None:

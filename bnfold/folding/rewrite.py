@@ -10,13 +10,15 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from bnfold import reasons
+from bnfold.algebra.affine import Array
 from bnfold.folding.provenance import Provenance
 from bnfold.folding.recognise import Chain
 from bnfold.folding.search import Plan
 from bnfold.folding.shorten import shorter
+from bnfold.folding.tidy import close_gap
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import NO_FOLDS, Facts
-from bnfold.graph.naming import can_stand_for, rename
+from bnfold.graph.naming import can_stand_for, rename, replace
 from bnfold.graph.nodes import label, name_of
 from bnfold.ops import operator
 from bnfold.ops.base import Operand
@@ -42,6 +44,7 @@ class Rewriter:
         self._provenance = provenance
         self._barred = barred
         self._inserted: set[ir.Node] = set()
+        self._gaps: list[ir.Value] = []
 
     def affordable(self, chain: Chain, plan: Plan | Reason) -> Plan | Reason:
         """Refuse a plan that changes a node that must stay, or whose new bias Adds outnumber what goes.
@@ -54,7 +57,7 @@ class Rewriter:
             return plan
         for node, _ in plan.edits:
             reason = self._barred.get(node)
-            if reason is not None and reason.rule is reasons.ON_REQUEST:
+            if reason is not None and reason.rule in (reasons.ON_REQUEST, reasons.RUNTIME_WORSE):
                 return reason
         new = [node for node in plan.inserts if node not in self._inserted]
         room = len(chain.nodes) if chain.normalises else len(chain.nodes) - 1
@@ -68,7 +71,7 @@ class Rewriter:
             if isinstance(step, Operand):
                 old = self._facts.operand(node, step.index)
                 assert old is not None, "planned on a constant"
-                self._facts.edited[node, step.index] = old * step.scale + step.shift
+                self._facts.edited[node, step.index] = _trimmed(old * step.scale + step.shift, old.ndim)
                 continue
             folds = self._facts.folds.get(node, NO_FOLDS)
             self._facts.folds[node] = folds.absorbing(step.side, step.affine)
@@ -79,7 +82,8 @@ class Rewriter:
                 self.editor.rename_changed(value)
         if chain.source in plan.changed:
             rename(chain.source, like=chain.result)
-        _replace(chain.result, chain.source)
+        replace(chain.result, chain.source)
+        self._gaps.append(chain.source)
         for node in reversed(chain.nodes):
             self.editor.release(node)
 
@@ -106,7 +110,7 @@ class Rewriter:
                 self.editor.rename_changed(value)
         if value is not result:
             rename(value, like=result)
-            _replace(result, value)
+            replace(result, value)
         for link in reversed(gone):
             self.editor.release(link.node)
         return True
@@ -117,6 +121,8 @@ class Rewriter:
         Raises:
             OutOfRangeError: A constant that is computed at once does not fit its type.
         """
+        for value in self._gaps:
+            close_gap(value, self._facts, self.editor)
         for node, folds in self._facts.folds.items():
             family = operator(node)
             assert isinstance(family, Linear), "only linear operators absorb"
@@ -127,8 +133,11 @@ class Rewriter:
         self.editor.sweep()
 
 
-def _replace(old: ir.Value, new: ir.Value) -> None:
-    """Let all readers of a value read another, under the name that callers know."""
-    if old.is_graph_output():
-        rename(new, like=old)
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
+def _trimmed(array: Array, rank: int) -> Array:
+    """An array without the axes of size 1 by which an affine has more of them than the constant had.
+
+    Runtimes recognise a bias by its one axis.
+    """
+    while array.ndim > rank and array.shape[0] == 1:
+        array = array[0]
+    return array

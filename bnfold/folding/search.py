@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,10 +15,19 @@ from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import caller_problem, label, name_of, other_readers
 from bnfold.ops import operator
-from bnfold.ops.base import Absorb, Operand, Step, ToInput, ToOutput, unknown_shape
+from bnfold.ops.base import Absorb, Answer, Operand, Step, ToInput, ToOutput, unknown_shape
+from bnfold.patterns import NO_PATTERNS, Patterns
 from bnfold.reasons import Reason
 
 _LIMIT = 20_000  # steps; a search that takes more has met something unforeseen
+_KEEP_RANGE = frozenset(
+    """
+    Concat DepthToSpace Dropout Flatten GlobalMaxPool Identity MaxPool Relu Reshape SpaceToDepth Squeeze
+    Transpose Unsqueeze
+    """.split()  # noqa: SIM905 - a list of strings would be fourteen lines long
+)
+"""Operators through which a value changes into one that the original holds too, up to what Relu cuts off."""
+_MOVED = 2.0**10  # the largest shift that a value in float16 takes: its range ends at 2¹⁶
 _BALANCED = 2.0**16  # scales beyond this, or below its inverse, are not moved from one layer to another
 
 
@@ -55,6 +65,8 @@ def search(
     step: ToInput | ToOutput,
     facts: Facts,
     *,
+    patterns: Patterns = NO_PATTERNS,
+    ample: bool = False,
     leaving: Collection[ir.Node] = (),
     rebalance: bool = False,
 ) -> Plan | Reason:
@@ -67,6 +79,8 @@ def search(
         node: Where it starts.
         step: Through which input or output the affine leaves.
         facts: What is known of the model.
+        patterns: What must stay whole.
+        ample: Whether the range of float16 is known to be ample for what the affine makes of a term of a sum.
         leaving: The nodes that will be removed when there is a way, and so can take nothing themselves.
         rebalance: Whether values that are read elsewhere too may be rescaled, their other readers taking the
             inverse scale: `x' = s·x`, and `W·x = (W/s)·x'`. Only scales, and only moderate ones: a shift that
@@ -75,15 +89,25 @@ def search(
     Returns:
         A plan, or the reason that stood in the way of the first way tried.
     """
-    return _Search(facts, frozenset(leaving), rebalance).run((node, step))
+    return _Search(facts, patterns, frozenset(leaving), ample=ample, rebalance=rebalance).run((node, step))
 
 
 class _Search:
     """One search: what is left to do, what was found, and where another way could be taken."""
 
-    def __init__(self, facts: Facts, leaving: frozenset[ir.Node], rebalance: bool) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        patterns: Patterns,
+        leaving: frozenset[ir.Node],
+        *,
+        ample: bool,
+        rebalance: bool,
+    ) -> None:
         self._facts = facts
+        self._patterns = patterns
         self._leaving = leaving
+        self._ample = ample and not rebalance
         self._rebalance = rebalance
         self._edits: list[tuple[ir.Node, Absorb | Operand]] = []
         self._touched: dict[ir.Value, None] = {}  # in the order of the search
@@ -122,6 +146,10 @@ class _Search:
         """What would fulfil a task: at least one way, each a sequence of further tasks."""
         if step.affine.is_identity:
             return [()]
+        if not isinstance(step, Enter) and node not in self._leaving:
+            beyond = self._leaves_range(node, step)
+            if beyond is not None:
+                return beyond
         if isinstance(step, ToInput):
             return self._to_producer(node, step)
         if isinstance(step, ToOutput):
@@ -130,7 +158,7 @@ class _Search:
             return _own_reader(node, step.index)
         family = operator(node)
         at_input = family.at_input_rebalanced if self._rebalance else family.at_input
-        answer = caller_problem(node) or at_input(node, step.index, step.affine, self._facts)
+        answer = self._ask(node, lambda: at_input(node, step.index, step.affine, self._facts))
         return answer if isinstance(answer, Reason) else [[(node, s) for s in way] for way in answer]
 
     def _to_producer(self, node: ir.Node, step: ToInput) -> Ways | Reason:
@@ -158,10 +186,46 @@ class _Search:
             return _own_reader(node, step.index)
         index = next(i for i, output in enumerate(producer.outputs) if output is value)
         family = operator(producer)
-        answer = caller_problem(producer) or family.at_output(producer, index, step.affine, self._facts)
+        answer = self._ask(producer, lambda: family.at_output(producer, index, step.affine, self._facts))
         if isinstance(answer, Reason):
             return answer
         return [[*((producer, s) for s in way), *others] for way in answer]
+
+    def _leaves_range(self, node: ir.Node, step: ToInput | ToOutput) -> Reason | None:
+        """Whether a value in float16 could become larger than any that the original holds.
+
+        A term of a sum, an element of a mean or a factor can be far larger than the result. So it may shrink,
+        and grow only where the statistics of the BatchNorm leave room for it.
+        """
+        value = node.inputs[step.index] if isinstance(step, ToInput) else node.outputs[step.index]
+        if self._ample or node.op_type in _KEEP_RANGE or self._facts.dtype(value) != ir.DataType.FLOAT16:
+            return None
+        size = np.abs(step.affine.scale)
+        with np.errstate(divide="ignore"):
+            factor = float(np.max(size if isinstance(step, ToInput) else 1 / size))
+        if factor <= 1 and np.max(np.abs(step.affine.shift)) <= _MOVED:
+            return None
+        return reasons.ACTIVATIONS(value=name_of(value), factor=f"{factor:.3g}", dtype="float16")
+
+    def _ask(self, node: ir.Node, ask: Callable[[], Answer]) -> Answer:
+        """Ask a node's operator, unless the node must stay as it is.
+
+        The scale and the shift of a normalisation that is written out take other numbers, in the same shape.
+        """
+        if node in self._patterns.fixed:
+            return reasons.PATTERN(node=label(node), pattern=self._patterns.fixed[node].name)
+        answer = caller_problem(node) or ask()
+        if node not in self._patterns.free or isinstance(answer, Reason):
+            return answer
+        ways = [way for way in answer if all(self._keeps_shape(node, step) for step in way)]
+        return ways or reasons.PATTERN(node=label(node), pattern=self._patterns.free[node].name)
+
+    def _keeps_shape(self, node: ir.Node, step: Step) -> bool:
+        if not isinstance(step, Operand):
+            return True
+        old = self._facts.operand(node, step.index)
+        assert old is not None, "planned on a constant"
+        return math.prod(np.broadcast_shapes(old.shape, step.scale.shape, step.shift.shape)) == old.size
 
     def _other_readers(self, node: ir.Node, step: ToInput, value: ir.Value) -> Sequence[Task] | Reason:
         """What the other readers of a value must take so that it can change."""

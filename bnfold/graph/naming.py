@@ -26,6 +26,13 @@ def rename(value: ir.Value, like: ir.Value) -> None:
         value.meta[QUANTIZATION] = like.meta[QUANTIZATION]
 
 
+def replace(old: ir.Value, new: ir.Value) -> None:
+    """Let all readers of a value read another, under the name that callers know."""
+    if old.is_graph_output():
+        rename(new, like=old)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
 def annotated(model: ir.Model) -> set[str]:
     """The initializers that quantization annotations name."""
     values = (value for node in nodes(model) for value in node.outputs)

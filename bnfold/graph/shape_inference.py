@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from bnfold.graph.constants import Constants, held
 from bnfold.graph.scopes import Scope, subgraphs
-from bnfold.graph.skeleton import is_inferable, skeleton_of
+from bnfold.graph.skeleton import skeleton_of
 
 Dim = int | str | None
 Dims = tuple[Dim, ...]
@@ -21,9 +21,8 @@ def infer(
 ) -> tuple[dict[ir.Value, Dims], dict[ir.Value, ir.DataType]]:
     """Infer on a skeleton of the model, which itself stays as it is.
 
-    Recorded shapes can be stale, as when somebody has changed the batch size of the inputs alone, and
-    runtimes do not mind. So all are inferred again from the inputs, and what is recorded only fills what
-    inference leaves open.
+    Sizes follow from the inputs of the graph by the operators' rules, and from nothing else. What the file
+    records of other values may be stale: only their rank and their type are taken from it.
 
     Args:
         model: The model.
@@ -33,9 +32,10 @@ def infer(
         The shape and the element type of every value for which they are known.
     """
     opsets = {scope.graph: scope.opset for scope in scopes}
+    given = frozenset(model.graph.inputs)
     constants = Constants(
         model.ir_version,
-        lambda value: None if is_inferable(value) else _dims(value),
+        lambda value: _dims(value) if value in given or value.is_initializer() else None,
         lambda node: opsets[node.graph] if node.graph is not None else 1,
     )
     inferred = _inferred(model, constants)
@@ -73,16 +73,15 @@ def _inferred(model: ir.Model, constants: Constants) -> dict[ir.Graph, _Types]:
 
 
 def _known(value: ir.Value, inferred: onnx.TypeProto | None) -> tuple[Dims | None, ir.DataType | None]:
-    """A value's shape and type: those of its tensor, else what was inferred, else what the file records."""
+    """A value's shape and type: those of its tensor, or as inferred; the recorded rank where that fails."""
     producer = value.producer()
     tensor = held(producer) if producer is not None else value.const_value if value.is_initializer() else None
     if tensor is not None:
         return _dims(tensor), tensor.dtype
-    recorded = _dims(value)
-    if inferred is None:
-        return recorded, value.dtype
-    shape, dtype = _read(inferred)
-    return _completed(shape, recorded), value.dtype if dtype is None else dtype
+    shape, dtype = (None, None) if inferred is None else _read(inferred)
+    if shape is None and value.shape is not None:
+        shape = (None,) * len(value.shape)
+    return shape, value.dtype if dtype is None else dtype
 
 
 def _read(proto: onnx.TypeProto) -> tuple[Dims | None, ir.DataType | None]:
@@ -104,15 +103,6 @@ def _dims(holder: ir.Value | ir.TensorProtocol) -> Dims | None:
     """A shape as sizes, symbols and None."""
     shape = holder.shape
     return None if shape is None else tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
-
-
-def _completed(inferred: Dims | None, recorded: Dims | None) -> Dims | None:
-    """What inference found, with what the file records where it found nothing."""
-    if inferred is None or recorded is None:
-        return recorded if inferred is None else inferred
-    if len(inferred) != len(recorded):
-        return inferred
-    return tuple(own if own is not None else other for own, other in zip(inferred, recorded, strict=True))
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

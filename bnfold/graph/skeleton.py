@@ -39,18 +39,17 @@ _SHAPE_ONLY = frozenset(
 _LARGE = 1000  # bytes; a larger constant holds no sizes
 
 
-def is_inferable(value: ir.Value) -> bool:
-    """Whether one of ONNX's own operators gives the value, so that its shape follows from its inputs'.
+def _rank_only(shape: ir.Shape | None) -> ir.Shape | None:
+    """What may be believed of a recorded shape: its rank.
 
-    What files record of such a value can be stale, as when somebody has changed the batch size of the inputs
-    alone, and runtimes do not mind.
+    The sizes can be stale, as when somebody has changed the batch size of the inputs alone, and runtimes do
+    not mind. A function may be called with several, and a loop may carry others from step to step.
     """
-    producer = value.producer()
-    return producer is not None and producer.domain in ONNX_DOMAINS
+    return None if shape is None else ir.Shape([None] * len(shape))
 
 
 def skeleton_of(model: ir.Model, constants: Constants) -> onnx.ModelProto:
-    """The model in protobuf's terms, without its weights and without shapes that can be inferred.
+    """The model in protobuf's terms, without its weights and without the sizes that it records.
 
     Args:
         model: The model.
@@ -58,22 +57,32 @@ def skeleton_of(model: ir.Model, constants: Constants) -> onnx.ModelProto:
     """
     proto = onnx.ModelProto(ir_version=model.ir_version)
     _import(proto.opset_import, model.opset_imports)
-    skeleton = _Skeleton(constants)
+    skeleton = _Skeleton(constants, model.graph)
     skeleton.graph(proto.graph, model.graph)
     for function in model.functions.values():
         skeleton.function(proto.functions.add(), function)
     return proto
 
 
+def is_inferable(value: ir.Value) -> bool:
+    """Whether one of ONNX's own operators gives the value, so that its shape follows from its inputs'."""
+    producer = value.producer()
+    return producer is not None and producer.domain in ONNX_DOMAINS
+
+
 class _Skeleton:
     """Writes the parts of one model."""
 
-    def __init__(self, constants: Constants) -> None:
+    def __init__(self, constants: Constants, main: ir.Graph) -> None:
         self._constants = constants
+        self._main = main
 
     def graph(self, proto: onnx.GraphProto, graph: ir.Graph) -> None:
         for value in graph.inputs:
-            _describe(proto.input.add(), value, value.shape)
+            # only a caller keeps to the sizes that a graph declares for its inputs
+            _describe(
+                proto.input.add(), value, value.shape if graph is self._main else _rank_only(value.shape)
+            )
         for value in graph.initializers.values():
             self._initializer(proto, value)
         for node in graph:
@@ -83,16 +92,18 @@ class _Skeleton:
                 continue
             self._node(proto, node)
             for value in node.outputs:
-                shape = None if is_inferable(value) else value.shape
+                shape = None if is_inferable(value) else _rank_only(value.shape)
                 if value.name and not (value.type is None and shape is None) and not value.is_graph_output():
                     _describe(proto.value_info.add(), value, shape)
         for value in graph.outputs:
-            _describe(proto.output.add(), value, None if is_inferable(value) else value.shape)
+            _describe(proto.output.add(), value, None if is_inferable(value) else _rank_only(value.shape))
 
     def _initializer(self, proto: onnx.GraphProto, value: ir.Value) -> None:
         tensor = value.const_value
         if not value.is_graph_input():
-            _describe(proto.value_info.add(), value, value.shape, tensor)
+            _describe(
+                proto.value_info.add(), value, _rank_only(value.shape) if tensor is None else None, tensor
+            )
         if tensor is not None and tensor.nbytes <= _LARGE and _may_hold_sizes(value, tensor):
             ir.serde.serialize_tensor_into(proto.initializer.add(), tensor)
             proto.initializer[-1].name = value.name or ""

@@ -17,6 +17,7 @@ from bnfold.files.load import blaming
 from bnfold.files.save import save_onnx
 from bnfold.folding.fold import fold_into
 from bnfold.options import Checking, OracleMode, Reading, Timing
+from bnfold.pipeline.harm import RuntimeGraphs, without_harm
 from bnfold.pipeline.progress import Progress, Stage, silent, within
 from bnfold.pipeline.read import Source, read_model, read_onnx
 from bnfold.pipeline.rollback import Attempt
@@ -39,6 +40,7 @@ class Export:
         validation: How well the folded model agrees with the original; None if it was not validated.
         benchmarks: Latency, one entry per provider; empty if it was not measured.
         rolled_back: Names of the nodes that were left as they are because folding them gave wrong results.
+        graphs: What ONNX Runtime makes of both models; None if it is not installed or cannot load them.
     """
 
     source: Source
@@ -47,6 +49,7 @@ class Export:
     validation: Validation | None = None
     benchmarks: tuple[Benchmark, ...] = ()
     rolled_back: tuple[str, ...] = ()
+    graphs: RuntimeGraphs | None = None
 
 
 class ExportDisagreementError(DisagreementError):
@@ -146,7 +149,8 @@ def export(
     original = read_model(source, reading, progress=progress)
     check_destination(target, *data_files(original.model))
     attempt = Attempt(original, keep, merge, inline_functions, checking, inputs, progress)
-    done = Export(original, None, attempt.fold())
+    attempt, folded, graphs = without_harm(attempt, attempt.fold())
+    done = Export(original, None, folded, graphs=graphs)
     if validate:
         done = _validated(done, attempt, target, rollback=rollback)
     if bench:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -13,6 +13,7 @@ from bnfold.folding.fold import fold
 from bnfold.options import Checking
 from bnfold.pipeline.progress import Progress, Stage, within
 from bnfold.pipeline.read import Source
+from bnfold.reasons import Reason
 from bnfold.result import FoldResult
 
 if TYPE_CHECKING:
@@ -25,12 +26,16 @@ class Attempt:
     """How a model is folded and validated, once or several times."""
 
     source: Source
-    keep: Collection[str]
+    keep: Collection[str] | Mapping[str, Reason | None]
     merge: bool
     inline_functions: bool
     checking: Checking
     inputs: Inputs | None
     progress: Progress
+
+    def keeping(self, nodes: Mapping[str, Reason]) -> Attempt:
+        """The same with more nodes that stay, each for its reason."""
+        return replace(self, keep={**_with_reasons(self.keep), **nodes})
 
     def fold(self, undone: Collection[str] = ()) -> FoldResult[ir.Model]:
         """Fold everything except `keep` and what was undone."""
@@ -40,7 +45,7 @@ class Attempt:
                 self.source.model,
                 merge=self.merge,
                 inline_functions=self.inline_functions,
-                keep=(*self.keep, *undone),
+                keep={**_with_reasons(self.keep), **dict.fromkeys(undone)},
                 on_progress=within(Stage.FOLD, self.progress),
             )
 
@@ -70,3 +75,7 @@ class Attempt:
             result = self.fold(undone)
             validation = self.validate(result)
         return result, validation, tuple(undone)
+
+
+def _with_reasons(keep: Collection[str] | Mapping[str, Reason | None]) -> Mapping[str, Reason | None]:
+    return keep if isinstance(keep, Mapping) else dict.fromkeys(keep)

@@ -171,9 +171,7 @@ def test_the_page_tells_of_all(tmp_path: Path, capsys) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [written.name]
 
 
-@pytest.mark.parametrize(
-    ("took", "missed"), [({"bnfold": 2.5}, "resnet50"), ({"cp": 0.4}, "large, cold")]
-)
+@pytest.mark.parametrize(("took", "missed"), [({"bnfold": 2.5}, "resnet50"), ({"cp": 0.4}, "large, cold")])
 def test_a_limit_that_is_missed_is_told(measured, took, missed: str, tmp_path: Path, capsys) -> None:
     measured |= took
     assert speed.main([*SMALL, "--folder", str(tmp_path)]) == 1

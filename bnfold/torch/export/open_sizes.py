@@ -102,7 +102,9 @@ def assign(sizes: Sequence[OpenSize], inputs: Mapping[str, torch.Tensor]) -> Siz
 def _meant(size: OpenSize, inputs: Mapping[str, torch.Tensor]) -> list[str]:
     """The inputs whose axis `size` means, of which there is at least one."""
     if size.input is not None and size.input not in inputs:
-        raise InputError(f"The model has no input {size.input!r} to leave open.", f"It takes {', '.join(inputs)}.")
+        raise InputError(
+            f"The model has no input {size.input!r} to leave open.", f"It takes {', '.join(inputs)}."
+        )
     candidates = list(inputs) if size.input is None else [size.input]
     having = [name for name in candidates if -inputs[name].ndim <= size.axis < inputs[name].ndim]
     if not having:

@@ -1,0 +1,100 @@
+"""Do no harm: folds after which the runtime's own graph of a model is worse are taken back, each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from bnfold import reasons
+from bnfold.errors import MissingExtraError, ModelError, ProviderError
+from bnfold.folding.recognise import is_batchnorm
+from bnfold.graph.nodes import label
+from bnfold.graph.scopes import nodes
+from bnfold.pipeline.rollback import Attempt
+from bnfold.result import FoldResult
+from bnfold.runtime.optimizers import smallest
+
+if TYPE_CHECKING:
+    from bnfold.latency.optimized_graph import OptimizedGraph
+
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+_TRIES = 120  # folds to find out which ones do harm; what is not found out by then is left as it is
+
+
+@dataclass(frozen=True)
+class RuntimeGraphs:
+    """What ONNX Runtime makes of a model before and after the fold.
+
+    Attributes:
+        original: Its graph of the original.
+        folded: Its graph of the folded model.
+        taken_back: Names of the nodes that were left as they are, since with them folded it was worse.
+        worse: What is worse all the same, as words; empty where nothing is.
+    """
+
+    original: OptimizedGraph
+    folded: OptimizedGraph
+    taken_back: tuple[str, ...] = ()
+    worse: tuple[str, ...] = ()
+
+
+def without_harm(
+    attempt: Attempt, result: FoldResult[ir.Model]
+) -> tuple[Attempt, FoldResult[ir.Model], RuntimeGraphs | None]:
+    """Take back the folds after which ONNX Runtime's graph has more nodes, bytes or multiply-adds.
+
+    Args:
+        attempt: How the model is folded.
+        result: Its fold.
+
+    Returns:
+        How the model is folded without them, that fold, and what the runtime makes of it; None for the last
+        where ONNX Runtime is not installed or cannot load the model.
+    """
+    try:
+        from bnfold.latency.optimized_graph import optimized_graph, what_grew
+
+        original = optimized_graph(attempt.source.model)
+        folded = optimized_graph(result.model)
+    except (MissingExtraError, ModelError, ProviderError):
+        return attempt, result, None
+    grown = what_grew(original, folded)
+    if not grown:
+        return attempt, result, RuntimeGraphs(original, folded)
+
+    tries = iter(range(_TRIES))
+
+    def is_harmless(other: Attempt) -> bool:
+        """Whether a fold makes nothing worse; when the tries are used up, it counts as one that does."""
+        return next(tries, None) is not None and not what_grew(original, optimized_graph(other.fold().model))
+
+    def keeping(names: Sequence[str]) -> Attempt:
+        what = " and ".join(grown)
+        return attempt.keeping({name: reasons.RUNTIME_WORSE(node=name, what=what) for name in names})
+
+    taken_back = _culprits(attempt.source.model, result.model, lambda names: is_harmless(keeping(names)))
+    if taken_back:
+        attempt = keeping(taken_back)
+    elif attempt.merge and is_harmless(replace(attempt, merge=False)):
+        attempt = replace(attempt, merge=False)
+    else:
+        return attempt, result, RuntimeGraphs(original, folded, worse=grown)
+    result = attempt.fold()
+    return attempt, result, RuntimeGraphs(original, optimized_graph(result.model), taken_back)
+
+
+def _culprits(
+    original: ir.Model, folded: ir.Model, harmless: Callable[[Sequence[str]], bool]
+) -> tuple[str, ...]:
+    """A smallest set of nodes without whose fold nothing is worse; arithmetic is suspected first."""
+    stayed = {(node.op_type, label(node)) for node in nodes(folded)}
+    gone = [node for node in nodes(original) if (node.op_type, label(node)) not in stayed]
+    arithmetic = [label(node) for node in gone if node.op_type in _ARITHMETIC]
+    norms = [label(node) for node in gone if is_batchnorm(node)]
+    for suspects in (arithmetic, [*arithmetic, *norms]):
+        if suspects and harmless(suspects):
+            return smallest(harmless, suspects)
+    return ()

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from bnfold.graph.facts import Facts
 from bnfold.graph.scopes import ONNX_DOMAINS
-from bnfold.patterns.formula import Pattern
+from bnfold.patterns.formula import Pattern, operators_of
 from bnfold.patterns.matching import Matcher
 
 PATTERNS: tuple[Pattern, ...] = tuple(
@@ -26,8 +26,11 @@ PATTERNS: tuple[Pattern, ...] = tuple(
 )
 """All patterns, of every family."""
 
-_REACH = 8  # nodes from an anchor to the last node of its pattern
-_MANY = 200  # nodes that are looked at from one anchor
+_VOCABULARY = frozenset(
+    {"Cast", "Identity", "Dropout"}.union(*(operators_of(pattern.formula) for pattern in PATTERNS))
+)
+_REACH = 5  # nodes from an anchor to the last node of its pattern
+_MANY = 60  # nodes that are looked at from one anchor
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def _after(anchor: ir.Node) -> Collection[ir.Node]:
             for node in edge
             for output in node.outputs
             for reader in dict.fromkeys(user for user, _ in output.uses())
-            if reader not in found and reader.graph is anchor.graph
+            if reader not in found and reader.graph is anchor.graph and reader.op_type in _VOCABULARY
         ]
         found.update(dict.fromkeys(edge))
         if len(found) > _MANY:

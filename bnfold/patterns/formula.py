@@ -94,6 +94,22 @@ class Pattern:
     own: tuple[str, ...] = ()
 
 
+def operators_of(formula: Formula) -> set[str]:
+    """The operators of all nodes that can make up a formula."""
+    match formula:
+        case Op(kinds, parts):
+            own = set(kinds.split())
+        case Product(parts):
+            own = {"Mul", "Div"}
+        case Sum(parts):
+            own = {"Add", "Sub"}
+        case Either(parts):
+            own = set()
+        case _:
+            return set()
+    return own.union(*map(operators_of, parts))
+
+
 def square(value: Formula) -> Formula:
     """`value²`."""
     return Either((Op("Pow", (value, Number(2.0))), Product((value, value), 1.0)))

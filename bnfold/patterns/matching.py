@@ -78,7 +78,7 @@ class Matcher:
         """Products and sums: take the value apart as far as it gives as many parts as are wanted."""
         is_product = isinstance(formula, Product)
         parts = formula.factors if isinstance(formula, Product) else formula.terms
-        for leaves, number, nodes in self._parts(value, is_product, _DEPTH):
+        for leaves, number, nodes in self._parts(value, is_product, len(parts), _DEPTH):
             if len(leaves) != len(parts) or not nodes:
                 continue
             if formula.number is not None and not _near(number, formula.number):
@@ -97,13 +97,15 @@ class Matcher:
                 yield from self._all(formulas[1:], values[1:], found)
 
     def _parts(
-        self, value: ir.Value, is_product: bool, depth: int
+        self, value: ir.Value, is_product: bool, most: int, depth: int
     ) -> Iterator[tuple[list[ir.Value], float, tuple[ir.Node, ...]]]:
-        """The ways to read a value as a product (or a sum) of values and a number."""
+        """The ways to read a value as a product (or a sum) of so many values at most, and a number."""
         neutral = 1.0 if is_product else 0.0
         number = self._number(value)
         if number is not None:
             yield [], number, ()
+            return
+        if most == 0:
             return
         yield [value], neutral, ()
         node = _origin(value).producer()
@@ -118,11 +120,11 @@ class Matcher:
             divisor = self._number(right)
             if divisor is None or (is_product and divisor == 0):
                 return
-            for leaves, own, nodes in self._parts(left, is_product, depth - 1):
+            for leaves, own, nodes in self._parts(left, is_product, most, depth - 1):
                 yield leaves, own / divisor if is_product else own - divisor, (node, *nodes)
             return
-        for first, one, before in self._parts(left, is_product, depth - 1):
-            for second, two, after in self._parts(right, is_product, depth - 1):
+        for first, one, before in self._parts(left, is_product, most, depth - 1):
+            for second, two, after in self._parts(right, is_product, most - len(first), depth - 1):
                 total = one * two if is_product else one + two
                 yield [*first, *second], total, (node, *before, *after)
 

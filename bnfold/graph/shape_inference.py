@@ -35,7 +35,7 @@ def infer(
     given = frozenset(model.graph.inputs)
     constants = Constants(
         model.ir_version,
-        lambda value: _dims(value) if value in given or value.is_initializer() else None,
+        lambda value: _dims(value) if value in given else _dims(value.const_value),
         lambda node: opsets[node.graph] if node.graph is not None else 1,
     )
     inferred = _inferred(model, constants)
@@ -75,7 +75,9 @@ def _inferred(model: ir.Model, constants: Constants) -> dict[ir.Graph, _Types]:
 def _known(value: ir.Value, inferred: onnx.TypeProto | None) -> tuple[Dims | None, ir.DataType | None]:
     """A value's shape and type: those of its tensor, or as inferred; the recorded rank where that fails."""
     producer = value.producer()
-    tensor = held(producer) if producer is not None else value.const_value if value.is_initializer() else None
+    # a caller may replace an initializer that is an input, by one of another size where that is left open
+    fixed = value.const_value if value.is_initializer() and not value.is_graph_input() else None
+    tensor = fixed if producer is None else held(producer)
     if tensor is not None:
         return _dims(tensor), tensor.dtype
     shape, dtype = (None, None) if inferred is None else _read(inferred)
@@ -99,9 +101,9 @@ def _read(proto: onnx.TypeProto) -> tuple[Dims | None, ir.DataType | None]:
     return tuple(getattr(dim, name) if name is not None else None for name, dim in sizes), dtype
 
 
-def _dims(holder: ir.Value | ir.TensorProtocol) -> Dims | None:
+def _dims(holder: ir.Value | ir.TensorProtocol | None) -> Dims | None:
     """A shape as sizes, symbols and None."""
-    shape = holder.shape
+    shape = None if holder is None else holder.shape
     return None if shape is None else tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
 
 

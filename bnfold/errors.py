@@ -5,7 +5,7 @@ A BatchNorm that stays is not an error: that is a [`Reason`][bnfold.reasons.Reas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class BnfoldError(Exception):
@@ -92,3 +92,10 @@ def reason(error: BaseException) -> str:
         return error.strerror
     lines = (line.strip() for line in str(error).splitlines())
     return next((line.rstrip(".:") for line in lines if line), type(error).__name__)
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """Names in a sentence: the first few, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

@@ -65,7 +65,7 @@ try:
     session(
         arguments["model"],
         provider=arguments["provider"],
-        optimized=True,
+        optimized="default",
         threads=arguments["threads"],
         configure=verbose,
     )
@@ -108,7 +108,12 @@ def culprits(
             options.graph_optimization_level = getattr(kind, level)
 
         made = session(
-            model, provider=provider, optimized=True, threads=threads, configure=at_level, disabled=disabled
+            model,
+            provider=provider,
+            optimized="default",
+            threads=threads,
+            configure=at_level,
+            disabled=disabled,
         )
         return not wrong(run(made, feeds))
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnfold.errors import ProviderError
+from bnfold.errors import ProviderError, listed
 from bnfold.runtime.sessions import PROVIDERS, Feeds, ModelLike, Optimizer, run, session
 from bnfold.tensors.precision import FLOATS
 
@@ -69,7 +69,7 @@ def placements(
     feeds: Feeds,
     *,
     provider: str = "cpu",
-    optimized: bool | Optimizer = True,
+    optimized: Optimizer = "default",
     threads: int | None = 1,
 ) -> Placements:
     """Run a model once and find out on which provider each node ran.
@@ -127,7 +127,9 @@ def sentence(placed: Mapping[str, Sequence[PlacedNode]], provider: str) -> str:
     there, others = len(placed.get(provider, ())), elsewhere(placed, provider)
     if not others:
         return f"All {there} nodes ran on {provider}."
-    return f"{there} of {there + len(others)} nodes ran on {provider}; elsewhere: {_listed(others)}."
+    return (
+        f"{there} of {there + len(others)} nodes ran on {provider}; elsewhere: {listed(map(str, others), 3)}."
+    )
 
 
 def check(placed: Mapping[str, Sequence[PlacedNode]], provider: str) -> None:
@@ -141,11 +143,7 @@ def check(placed: Mapping[str, Sequence[PlacedNode]], provider: str) -> None:
         where = ", ".join(sorted(name for name in placed if name != provider))
         raise ProviderError(
             f"{len(others)} nodes that do the model's work ran on {where} instead of {provider}: "
-            f"{_listed(others)}.",
+            f"{listed(map(str, others), 3)}.",
             f"The {provider} provider has no kernel for their type or version: export with other types or a "
             "newer opset, or measure on the CPU.",
         )
-
-
-def _listed(nodes: Sequence[PlacedNode]) -> str:
-    return ", ".join(map(str, nodes[:3])) + (", …" if len(nodes) > 3 else "")

@@ -61,7 +61,7 @@ def session(
     model: ModelLike,
     *,
     provider: str = "cpu",
-    optimized: bool | Optimizer,
+    optimized: Optimizer,
     threads: int | None = None,
     tf32: bool = False,
     configure: Callable[[ort.SessionOptions], None] | None = None,
@@ -72,8 +72,7 @@ def session(
     Args:
         model: A path (external data is read from its folder), a `ModelProto` or an `onnx_ir.Model`.
         provider: `"cpu"` or `"cuda"`.
-        optimized: ONNX Runtime's graph optimizer: `"off"`, `"basic"` or `"default"`; False is off, and True
-            is its default.
+        optimized: ONNX Runtime's graph optimizer: `"off"`, `"basic"` or `"default"`.
         threads: Threads within an operator; None takes every CPU that this process may use.
         tf32: Whether CUDA may round float32 factors to TF32.
         configure: Called with the options at the end, and may change them to find out what a session does,
@@ -224,7 +223,7 @@ def provider_list(ort: Any, provider: str, tf32: bool = False) -> list[str | tup
     return [(PROVIDERS["cuda"], CUDA_OPTIONS | {"use_tf32": str(int(tf32))}), PROVIDERS["cpu"]]
 
 
-def session_options(ort: Any, optimized: bool | Optimizer, threads: int | None) -> Any:
+def session_options(ort: Any, optimized: Optimizer, threads: int | None) -> Any:
     """The options of every session.
 
     Raises:
@@ -233,8 +232,7 @@ def session_options(ort: Any, optimized: bool | Optimizer, threads: int | None) 
     if threads is not None and threads < 1:
         raise InputError(f"{threads} threads cannot run a model.", "Give 1 or more.")
     options = ort.SessionOptions()
-    optimizer = optimized if isinstance(optimized, str) else "default" if optimized else "off"
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[optimizer])
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[optimized])
     options.intra_op_num_threads = threads or usable_cpus()
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL

@@ -137,8 +137,8 @@ def _trial(provider: str) -> str | None:
     windows = np.lib.stride_tricks.sliding_window_view(feeds["x"][0], (3, 3), axis=(1, 2))
     expected = np.einsum("cijuv,ocuv->oij", windows.astype(np.float64), feeds["w"])
     try:
-        (actual,) = run(session(model, provider=provider, optimized=False, threads=1), feeds)
-        placed = placements(model, feeds, provider=provider, optimized=False)
+        (actual,) = run(session(model, provider=provider, optimized="off", threads=1), feeds)
+        placed = placements(model, feeds, provider=provider, optimized="off")
     except BnfoldError as error:
         return error.problem
     if not np.allclose(actual[0], expected, rtol=1e-4, atol=1e-4):

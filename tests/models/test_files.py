@@ -72,7 +72,7 @@ def test_a_folded_program_has_one_convolution_a_block_and_predicts_the_same(path
     assert (counts[1]["BatchNormalization"], counts[1]["Conv"], counts[1]["Add"]) == (0, blocks, 0)
     assert len(result.merges) == blocks
     images = digits(network.input_shape).test_images
-    session = sessions.session(result.model, optimized=False, threads=1)
+    session = sessions.session(result.model, optimized="off", threads=1)
     with torch.no_grad():
         expected = files.load(path)(images).numpy()
     (actual,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})

@@ -57,7 +57,7 @@ class Verifier:
     """
 
     def __init__(self, model: ir.Model, module: nn.Module, call: Callable[[nn.Module], Run]) -> None:
-        self._session: ort.InferenceSession = sessions.session(model, optimized=False)
+        self._session: ort.InferenceSession = sessions.session(model, optimized="off")
         self._module = module
         self._call = call
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from bnfold.errors import InputError, reason
-from bnfold.torch.read.importing import from_here
+from bnfold.torch.read.safety.importing import from_here
 
 _FACTORY = re.compile(r"(?P<module>\w+(\.\w+)*):(?P<name>\w+(\.\w+)*)")
 

@@ -18,8 +18,8 @@ from bnfold.errors import InputError, MissingExtraError, ModelError, reason
 from bnfold.files.file_kind import FileKind, ModelKind, kind_of
 from bnfold.options import Reading
 from bnfold.system.torch_advisories import weaknesses
-from bnfold.torch.read import architecture, archive, checkpoint, torchscript, weights
-from bnfold.torch.read.safety import pt2
+from bnfold.torch.read import architecture, checkpoint, torchscript, weights
+from bnfold.torch.read.safety import archive, pt2
 from bnfold.torch.read.safety import torchscript as torchscript_safety
 from bnfold.torch.read.safety.unpickle import OLD_FORMAT_PICKLES, SAVE_WHOLE, plain_pickle, trusted, unpickle
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from bnfold.errors import InputError, ModelError, reason
+from bnfold.errors import InputError, ModelError, listed, reason
 from bnfold.torch.read.checkpoint import Weights, below
 
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and AveragedModel; torch.compile
@@ -101,7 +101,7 @@ def _compare(weights: Weights, own: Mapping[str, Any], path: str, arch: str, key
         + ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
         + ".",
         "\n".join(
-            [f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names]
+            [f"{kind}: {listed(names, _SHOWN)}" for kind, names in kinds.items() if names]
             + list(_hint(weights, own, key))
             + ["Name the network that they were saved from with --arch, its sizes with --arch-args."]
         ),
@@ -120,10 +120,6 @@ def _shape(value: Any) -> str | None:
     if not isinstance(value, torch.Tensor) or is_lazy(value):
         return None
     return "x".join(map(str, value.shape)) or "scalar"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _hint(weights: Weights, own: Mapping[str, Any], key: str) -> Iterator[str]:

@@ -195,7 +195,7 @@ def test_one_of_everything(museum: nn.Module) -> None:
     assert len(result.sites) == 13
     named = {site.name for site in result.sites}
     assert {"sync.1", "instance.1", "plain_instance.1", "twice.1", "tied.1", "one_path"} <= named
-    session = sessions.session(result.model, optimized=False)
+    session = sessions.session(result.model, optimized="off")
     (actual,) = sessions.run(session, {session.get_inputs()[0].name: X.numpy()})
     torch.testing.assert_close(torch.from_numpy(actual), expected, rtol=1e-3, atol=1e-4)
 

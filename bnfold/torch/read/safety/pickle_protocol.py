@@ -28,7 +28,8 @@ def lowered(stream: BinaryIO) -> Iterator[BinaryIO]:
     """Yield the zip archive in `stream` with its pickle in protocol 2; `stream` itself if it already is.
 
     Args:
-        stream: An archive by `torch.save`, which [`entries`][bnfold.torch.read.archive.entries] has passed.
+        stream: An archive by `torch.save` that [`entries`][bnfold.torch.read.safety.archive.entries] has
+            passed.
 
     Raises:
         pickle.UnpicklingError: The pickle holds what protocol 2 cannot express.

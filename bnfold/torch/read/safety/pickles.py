@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from bnfold.errors import UnsafePickleError, reason
-from bnfold.torch.read.importing import from_here
+from bnfold.torch.read.safety.importing import from_here
 
 Global = tuple[Callable[..., Any], str]
 

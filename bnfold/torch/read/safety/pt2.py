@@ -24,8 +24,7 @@ import torch
 from torch.export.pt2_archive._package import PT2ArchiveReader
 
 from bnfold.errors import ModelError, UnsafePickleError, reason
-from bnfold.torch.read import archive
-from bnfold.torch.read.safety import pickles
+from bnfold.torch.read.safety import archive, pickles
 
 _RECORD = re.compile(
     r"archive_format|archive_version|byteorder|version|\.format_version|\.storage_alignment|\.data/\w+"

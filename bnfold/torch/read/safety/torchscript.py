@@ -34,7 +34,7 @@ def check(stream: BinaryIO, path: str) -> None:
     """Refuse the archive in `stream` unless its code only computes.
 
     Args:
-        stream: The archive, which [`entries`][bnfold.torch.read.archive.entries] has passed.
+        stream: The archive, which [`entries`][bnfold.torch.read.safety.archive.entries] has passed.
         path: Its path, for the messages.
 
     Raises:

@@ -12,8 +12,8 @@ import torch
 
 from bnfold.errors import ModelError, reason
 from bnfold.options import Reading
-from bnfold.torch.read.importing import from_here
 from bnfold.torch.read.safety import pickle_protocol, pickles
+from bnfold.torch.read.safety.importing import from_here
 
 # A file from before PyTorch 1.6 is a sequence of pickles: a magic number, a version, the system, the object,
 # the keys of its storages; then the storages themselves.

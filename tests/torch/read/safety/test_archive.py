@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from bnfold.errors import ModelError, UnsafePickleError  # noqa: E402
-from bnfold.torch.read import archive  # noqa: E402
+from bnfold.torch.read.safety import archive  # noqa: E402
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 pytest.importorskip("torch")
-from bnfold.torch.read.importing import from_here
+from bnfold.torch.read.safety.importing import from_here
 
 
 def test_the_current_folder_is_searched_and_forgotten(tmp_path, monkeypatch, capsys) -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.errors import MissingExtraError, ModelError, ProviderError
+from bnfold.files.external_data import tensors
 from bnfold.folding.recognise import is_batchnorm
 from bnfold.graph.nodes import label
 from bnfold.graph.scopes import nodes
@@ -20,6 +21,7 @@ from bnfold.runtime.optimizers import smallest
 if TYPE_CHECKING:
     from bnfold.latency.optimized_graph import OptimizedGraph
 
+_LARGEST = 3 * 2**29  # bytes of weights; a larger model would be written to disk once for every graph
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 _TRIES = 120  # folds to find out which ones do harm; what is not found out by then is left as it is
 
@@ -52,8 +54,10 @@ def without_harm(
 
     Returns:
         How the model is folded without them, that fold, and what the runtime makes of it; None for the last
-        where ONNX Runtime is not installed or cannot load the model.
+        where ONNX Runtime is not installed or cannot load the model, or the model is too large.
     """
+    if sum(tensor.nbytes for tensor in tensors(attempt.source.model)) > _LARGEST:
+        return attempt, result, None
     try:
         from bnfold.latency.optimized_graph import optimized_graph, what_grew
 

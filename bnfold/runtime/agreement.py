@@ -27,6 +27,9 @@ import numpy.typing as npt
 from bnfold.runtime.interface import dtype_name
 from bnfold.tensors.precision import ROUNDOFF
 
+UNITS = {dtype_name(dtype): roundoff for dtype, roundoff in ROUNDOFF.items()}
+"""Unit roundoff by the name of a type."""
+
 TOLERANCES = {
     # About 420 units in the last place of the scale: a few dozen layers that round their sums differently.
     "float32": 5e-5,
@@ -34,13 +37,9 @@ TOLERANCES = {
     "float64": 1e-12,
     # Eight units in the last place: every layer rounds its output to so few bits that a fold changes the last
     # of them, since it rounds once where Conv and BatchNorm rounded twice.
-    "float16": 8 * 2.0**-10,
-    "bfloat16": 8 * 2.0**-7,
+    "float16": 16 * UNITS["float16"],
+    "bfloat16": 16 * UNITS["bfloat16"],
 }
-
-
-UNITS = {dtype_name(dtype): roundoff for dtype, roundoff in ROUNDOFF.items()}
-"""Unit roundoff by the name of a type."""
 
 
 @dataclass(frozen=True)

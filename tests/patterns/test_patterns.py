@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -297,3 +298,9 @@ def test_the_scale_and_shift_of_a_layer_norm_take_a_batchnorm() -> None:
     assert found(result.model) == found(original)
     assert_same(original, result.model)
     assert optimized_graph(result.model).whole == {"LayerNormalization": 1}
+
+
+def test_the_page_lists_every_pattern_with_its_sources() -> None:
+    rows = [f"| {pattern.name} | {'; '.join(pattern.sources)} |" for pattern in PATTERNS]
+    page = (Path(__file__).parents[2] / "docs" / "patterns.md").read_text(encoding="utf-8")
+    assert [row for row in page.splitlines() if row.startswith("| ") and "---" not in row][1:] == rows

@@ -138,7 +138,7 @@ def measure(path: Path, tools: Sequence[Tool], time_limit: float = TIME_LIMIT) -
     with tempfile.TemporaryDirectory() as folder:
         for tool in tools:
             target = Path(folder) / f"{tool.package}.onnx"
-            problem = _convert(tool, path, target, time_limit)
+            problem = convert(tool, path, target, time_limit)
             outcomes[tool.name] = Outcome(problem=problem) if problem else judge(target, truth)
             target.unlink(missing_ok=True)
     return Row(path.stem, count(ir.load(path)), outcomes)
@@ -151,10 +151,10 @@ def reference(path: Path) -> Reference:
         BnfoldError: ONNX Runtime cannot run it.
     """
     feeds = samples.draw(interface(ir.load(path)).inputs, SIZES, seed=0)
-    return Reference(feeds, sessions.run(sessions.session(path, optimized=False), feeds))
+    return Reference(feeds, sessions.run(sessions.session(path, optimized="off"), feeds))
 
 
-def _convert(tool: Tool, source: Path, target: Path, time_limit: float) -> str | None:
+def convert(tool: Tool, source: Path, target: Path, time_limit: float) -> str | None:
     """Run one tool; the sentence says what went wrong."""
     command = [sys.executable, "-m", "benchmarks.tools", tool.name, str(source.resolve()), str(target)]
     try:
@@ -173,7 +173,7 @@ def judge(target: Path, truth: Reference) -> Outcome:
     """Count what is left in a file and compare what it computes with what the original did."""
     try:
         left = count(ir.load(target))
-        actual = sessions.run(sessions.session(target, optimized=False), truth.feeds)
+        actual = sessions.run(sessions.session(target, optimized="off"), truth.feeds)
     except (BnfoldError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         return Outcome(problem=f"What it wrote cannot be read or run: {error}")
     if len(actual) != len(truth.outputs):

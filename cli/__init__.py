@@ -163,7 +163,8 @@ def main(show_traceback: bool) -> None:
     What a reason code means:
         bnfold explain BN301
 
-    Exit codes: 0, success; 1, the answer is negative (the outputs disagree, a report no longer holds, or
-    doctor found a problem); 2, an error, such as a wrong option or a file that cannot be read.
+    Exit codes: 0, success; 1, the answer is negative (the outputs disagree, a report no longer holds, the
+    model is not faster with --only-if-faster, or doctor found a problem); 2, an error, such as a wrong option
+    or a file that cannot be read.
     """
     del show_traceback  # LazyGroup.invoke reads it from the context

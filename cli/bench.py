@@ -39,7 +39,7 @@ def command(
     default, basic and off. The default already folds a BatchNorm that follows a convolution, so there the
     gain is smaller, and often zero. The original also runs a second time, as a control. The verdict rests on
     a 95 % interval of the ratio and on the control; it may be "no measurable difference" or "too noisy to
-    say".
+    say". Where the second model is slower at the default, the first line of the report says so.
 
     \b
     Examples:
@@ -60,4 +60,4 @@ def command(
         first, second = read_onnx(original), read_onnx(folded)
         results = compare_latency(first.model, second.model, providers, timing, inputs, progress)
     _terminal.write_json(json.bench_document(first, second, results), json_path)
-    _terminal.show(text.benchmarks(results), quiet=quiet, json_path=json_path)
+    _terminal.show(text.bench_report(results), quiet=quiet, json_path=json_path)

@@ -2,7 +2,7 @@
 
 Original and folded run in turn in one process. The original also runs a second time, in its own session: this
 control shows how far the original differs from itself ([`interleave`][bnfold.latency.interleave]). The figure
-is the ratio of the medians, original by folded, with a 95 % bootstrap interval; the control has such a ratio
+is the ratio of the medians, original ÷ folded, with a 95 % bootstrap interval; the control has such a ratio
 and interval too ([`bootstrap`][bnfold.latency.bootstrap]).
 
 The verdict, with `THRESHOLD` at 3 % and `RESOLUTION` at 10 %:

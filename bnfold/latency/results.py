@@ -151,6 +151,23 @@ class Benchmark:
         return " ".join(f"{name[0].upper()}{name[1:]}: {sentence}" for name, sentence in sentences.items())
 
     @property
+    def defaults(self) -> tuple[Row, ...]:
+        """The rows at ONNX Runtime's default, one for each batch size and kind of measurement."""
+        return tuple(row for row in self.rows if row.optimizer == "default")
+
+    @property
+    def slower(self) -> tuple[str, ...]:
+        """A sentence for each of these rows at which the folded model is slower."""
+        slow = [row for row in self.defaults if row.verdict == "slower"]
+        return tuple(f"Slower: {row.sentence} on {self.place(row)}." for row in slow)
+
+    def place(self, row: Row) -> str:
+        """The provider, and what distinguishes a row from the others at its optimizer setting."""
+        batch = f", batch {row.batch}" if row.batch else ""
+        measures = f", {row.measures}" if len({other.measures for other in self.rows}) > 1 else ""
+        return f"{self.provider}{batch}{measures}"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Remarks on the conditions, as sentences."""
         return tuple(self._notes())

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from bnfold.errors import DisagreementError
+from bnfold.errors import BnfoldError, DisagreementError, InputError
 from bnfold.files.atomic import check_destination
 from bnfold.files.external_data import data_files
 from bnfold.files.load import blaming
 from bnfold.files.save import save_onnx
 from bnfold.folding.fold import fold_into
 from bnfold.options import Checking, OracleMode, Reading, Timing
-from bnfold.pipeline.harm import RuntimeGraphs, without_harm
+from bnfold.pipeline.harm import RuntimeGraphs, counted_again, without_harm
 from bnfold.pipeline.progress import Progress, Stage, silent, within
 from bnfold.pipeline.read import Source, read_model, read_onnx
 from bnfold.pipeline.rollback import Attempt
@@ -40,7 +40,8 @@ class Export:
         validation: How well the folded model agrees with the original; None if it was not validated.
         benchmarks: Latency, one entry per provider; empty if it was not measured.
         rolled_back: Names of the nodes that were left as they are because folding them gave wrong results.
-        graphs: What ONNX Runtime makes of both models; None if it is not installed or cannot load them.
+        graphs: What ONNX Runtime makes of both models; None if it is not installed or cannot load them, or
+            they are too large.
     """
 
     source: Source
@@ -68,6 +69,27 @@ class ExportDisagreementError(DisagreementError):
             f"A fold is meant to be exact: please report this, with the model.{'' if rollback else undo}"
             " If you accept the difference, give a larger --tolerance.",
         )
+        self.export = export
+
+
+class NotFasterError(BnfoldError):
+    """The folded model was to be written only if it is faster, and it is not; nothing was written.
+
+    Args:
+        export: The results, with the latency.
+        destination: The file that was to be written.
+    """
+
+    exit_code = 1
+
+    def __init__(self, export: Export, destination: Path) -> None:
+        verdicts = "; ".join(
+            f"on {benchmark.place(row)}, {row.sentence}"
+            for benchmark in export.benchmarks
+            for row in benchmark.defaults
+            if row.verdict != "faster"
+        )
+        super().__init__(f"{destination} was not written, since it would not be faster: {verdicts}.")
         self.export = export
 
 
@@ -100,11 +122,13 @@ def export(
     seconds: float = 10.0,
     validate: bool = True,
     bench: bool = True,
+    only_if_faster: bool = False,
     progress: Progress = silent,
 ) -> Export:
     """Turn a trained model into an ONNX file without its BatchNorms, checked before it is written.
 
-    The file is written completely or not at all: not if validation fails or the job is interrupted.
+    The file is written completely or not at all: not if validation fails or the job is interrupted. Folds
+    after which ONNX Runtime's own graph of the model is worse are taken back, if it is installed.
 
     Args:
         source: The model, in any form that [`read_model`][bnfold.pipeline.read.read_model] reads.
@@ -136,12 +160,20 @@ def export(
         seconds: How long to time on each provider.
         validate: Whether to compare the outputs before anything is written.
         bench: Whether to time the original against the folded model.
+        only_if_faster: Whether to write the file only if the verdict at ONNX Runtime's default is "faster" on
+            every provider. It needs `bench`.
         progress: Called with each stage and how far it is.
 
     Raises:
         ExportDisagreementError: The outputs disagree; it carries the report. Nothing was written.
+        NotFasterError: The model is not faster, with `only_if_faster`; it carries the report. Nothing was
+            written.
         BnfoldError: Something else went wrong; it says what to do. Nothing was written.
     """
+    if only_if_faster and not bench:
+        raise InputError(
+            "--only-if-faster needs the latency, which --no-bench leaves out.", "Leave out one of the two."
+        )
     reading = Reading(input_shape, dtype, arch, arch_args, key, allow, trust, opset, ir_version, dynamic)
     checking = Checking(tuple(providers), samples, seed, tolerance, oracle=oracle, per_layer=per_layer)
     target = Path(destination)
@@ -157,6 +189,8 @@ def export(
         timing = Timing(threads, seconds, seed=seed)
         latencies = compare_latency(original.model, done.fold.model, providers, timing, inputs, progress)
         done = replace(done, benchmarks=latencies)
+    if only_if_faster and any(row.verdict != "faster" for one in done.benchmarks for row in one.defaults):
+        raise NotFasterError(done, target)
     progress(Stage.SAVE, 0, 0)
     save_onnx(done.fold.model, target, exclusive=True)
     return replace(done, destination=target)
@@ -164,11 +198,13 @@ def export(
 
 def _validated(done: Export, attempt: Attempt, target: Path, *, rollback: bool) -> Export:
     """Add the validation, and undo what it finds wrong if that was asked for."""
-    folded, rolled_back = done.fold, done.rolled_back
+    folded, rolled_back, graphs = done.fold, done.rolled_back, done.graphs
     validation = attempt.validate(folded)
     if rollback:
         folded, validation, rolled_back = attempt.without_bad_folds(folded, validation)
-    done = replace(done, fold=folded, validation=validation, rolled_back=rolled_back)
+    if graphs and rolled_back:
+        graphs = counted_again(graphs, folded.model)
+    done = replace(done, fold=folded, validation=validation, rolled_back=rolled_back, graphs=graphs)
     if not validation.passed:
         raise ExportDisagreementError(done, target, rollback=rollback)
     return done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,6 @@ from bnfold.graph.nodes import label
 from bnfold.graph.scopes import nodes
 from bnfold.pipeline.rollback import Attempt
 from bnfold.result import FoldResult
-from bnfold.runtime.optimizers import smallest
 
 if TYPE_CHECKING:
     from bnfold.latency.optimized_graph import OptimizedGraph
@@ -35,12 +34,14 @@ class RuntimeGraphs:
         folded: Its graph of the folded model.
         taken_back: Names of the nodes that were left as they are, since with them folded it was worse.
         worse: What is worse all the same, as words; empty where nothing is.
+        apart: Whether no parallel branches were merged, since with them merged it was worse.
     """
 
     original: OptimizedGraph
     folded: OptimizedGraph
     taken_back: tuple[str, ...] = ()
     worse: tuple[str, ...] = ()
+    apart: bool = False
 
 
 def without_harm(
@@ -60,6 +61,7 @@ def without_harm(
         return attempt, result, None
     try:
         from bnfold.latency.optimized_graph import optimized_graph, what_grew
+        from bnfold.runtime.optimizers import smallest
 
         original = optimized_graph(attempt.source.model)
         folded = optimized_graph(result.model)
@@ -79,26 +81,39 @@ def without_harm(
         what = " and ".join(grown)
         return attempt.keeping({name: reasons.RUNTIME_WORSE(node=name, what=what) for name in names})
 
-    taken_back = _culprits(attempt.source.model, result.model, lambda names: is_harmless(keeping(names)))
-    if taken_back:
+    def culprits(suspects: Sequence[str]) -> tuple[str, ...]:
+        """A smallest set of nodes without whose fold nothing is worse."""
+
+        def harmless(names: Sequence[str]) -> bool:
+            return is_harmless(keeping(names))
+
+        return smallest(harmless, suspects) if suspects and harmless(suspects) else ()
+
+    arithmetic, norms = _gone(attempt.source.model, result.model)
+    if taken_back := culprits(arithmetic):
         attempt = keeping(taken_back)
-    elif attempt.merge and is_harmless(replace(attempt, merge=False)):
+    elif result.merges and is_harmless(replace(attempt, merge=False)):
         attempt = replace(attempt, merge=False)
+    elif taken_back := culprits([*arithmetic, *norms]):
+        attempt = keeping(taken_back)
     else:
         return attempt, result, RuntimeGraphs(original, folded, worse=grown)
     result = attempt.fold()
-    return attempt, result, RuntimeGraphs(original, optimized_graph(result.model), taken_back)
+    graphs = RuntimeGraphs(original, folded, taken_back, apart=not taken_back)
+    return attempt, result, counted_again(graphs, result.model)
 
 
-def _culprits(
-    original: ir.Model, folded: ir.Model, harmless: Callable[[Sequence[str]], bool]
-) -> tuple[str, ...]:
-    """A smallest set of nodes without whose fold nothing is worse; arithmetic is suspected first."""
+def counted_again(graphs: RuntimeGraphs, folded: ir.Model) -> RuntimeGraphs:
+    """The same after folds were undone, with the graph of what the model has become."""
+    from bnfold.latency.optimized_graph import optimized_graph, what_grew
+
+    now = optimized_graph(folded)
+    return replace(graphs, folded=now, worse=what_grew(graphs.original, now))
+
+
+def _gone(original: ir.Model, folded: ir.Model) -> tuple[list[str], list[str]]:
+    """The nodes that a fold removed: arithmetic, which is suspected first, and BatchNorms."""
     stayed = {(node.op_type, label(node)) for node in nodes(folded)}
     gone = [node for node in nodes(original) if (node.op_type, label(node)) not in stayed]
     arithmetic = [label(node) for node in gone if node.op_type in _ARITHMETIC]
-    norms = [label(node) for node in gone if is_batchnorm(node)]
-    for suspects in (arithmetic, [*arithmetic, *norms]):
-        if suspects and harmless(suspects):
-            return smallest(harmless, suspects)
-    return ()
+    return arithmetic, [label(node) for node in gone if is_batchnorm(node)]

@@ -60,6 +60,7 @@ def export_document(command: str, export: Export, source: Json | None = None) ->
         validation=validation_record(export.validation) if export.validation else None,
         benchmarks=[benchmark_record(benchmark) for benchmark in export.benchmarks],
         rolled_back=list(export.rolled_back),
+        graphs=plain(export.graphs),
         environment=record(environment()),
     )
 
@@ -187,7 +188,7 @@ def benchmark_record(benchmark: Benchmark) -> Json:
     """Give quantiles in milliseconds, ratios with their intervals, verdicts, and the size of both models."""
     single_times = ("original_times_ms", "folded_times_ms", "control_times_ms")
     rows = [record(row, "verdict", without=single_times) for row in benchmark.rows]
-    return record(benchmark, "sentence", "notes", without=("rows",)) | {"rows": rows}
+    return record(benchmark, "sentence", "slower", "notes", without=("rows",)) | {"rows": rows}
 
 
 def dumps(report: Json) -> str:

@@ -230,7 +230,7 @@ def test_a_bad_fold_exits_1_or_is_undone(run, model, tmp_path) -> None:
     given = ("export", model, "-o", out, "--no-bench", "--json", report)
     result = run(*given)
     assert result.exit_code == 1
-    assert "The fold of batchnormalization_1 made it." in " ".join(result.stdout.split())
+    assert "It comes from the fold of batchnormalization_1." in " ".join(result.stdout.split())
     assert "--rollback" in result.stderr
     assert not out.exists()
     result = run(*given, "--rollback")
@@ -281,7 +281,7 @@ def test_the_page_and_the_report_are_written_when_validation_fails(run, model, t
     assert not out.exists()
     record = json.loads(report.read_text())
     assert (record["output"], record["validation"]["passed"]) == (None, False)
-    assert "The fold of batchnormalization_1 made it." in page.read_text()
+    assert "It comes from the fold of batchnormalization_1." in page.read_text()
 
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
@@ -359,6 +359,94 @@ def test_batch_statistics_are_refused_by_name_and_nothing_is_written(run, tmp_pa
     assert result.exit_code == 2
     assert "A BatchNorm at 1 normalises by the statistics of the batch" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
+
+
+# what is slower, and --only-if-faster
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Let the folded model take that many times as long at ONNX Runtime's default."""
+    from bnfold.latency import benchmark
+    from bnfold.latency.results import Benchmark, Row
+
+    def plant(longer: float) -> None:
+        figures = (1 / longer, 0.96 / longer, 1.04 / longer)
+        rows = (
+            Row("default", 50, 3, 1.0, 1.1, longer, 1.2, *figures),
+            Row("off", 50, 3, 2.0, 2.1, 1.0, 1.1, 2.0, 1.9, 2.1),
+        )
+        found = Benchmark("cpu", 1, 0, {"x": (1, 3, 8, 8)}, rows)
+        monkeypatch.setattr(benchmark, "benchmark", lambda *_, **__: found)
+
+    return plant
+
+
+SLOWER = "Slower: the folded model takes 1.12 times as long (1.08 to 1.17) on cpu."
+
+
+def test_slower_is_said_first_and_changes_no_exit_status(run, model, tmp_path, timed) -> None:
+    out, report, page = (tmp_path / name for name in ("out.onnx", "report.json", "page.html"))
+    timed(1.12)
+    result = run("export", model, "-o", out, "--json", report, "--html", page)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[0] == SLOWER
+    assert json.loads(report.read_text())["benchmarks"][0]["slower"] == [SLOWER]
+    assert page.read_text().index(SLOWER) < page.read_text().index('id="verdict"')
+    result = run("bench", model, out)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[0] == SLOWER
+    timed(0.8)
+    for command in (("export", model, "-o", out), ("bench", model, out)):
+        result = run(*command)
+        assert result.exit_code == 0, result.stderr
+        assert "Slower" not in result.stdout
+
+
+def test_what_is_not_faster_is_not_written_and_its_reports_are(run, model, tmp_path, timed) -> None:
+    out, report, page = (tmp_path / name for name in ("out.onnx", "report.json", "page.html"))
+    out.write_text("what was there before")
+    command = ("export", model, "-o", out, "--json", report, "--html", page, "--only-if-faster")
+    timed(1.12)
+    result = run(*command)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"bnfold: {out} was not written, since it would not be faster:"
+        " on cpu, the folded model takes 1.12 times as long (1.08 to 1.17).\n"
+    )
+    assert result.stdout.splitlines()[0] == SLOWER
+    assert "Wrote" not in result.stdout
+    assert out.read_text() == "what was there before"
+    document = json.loads(report.read_text())
+    assert (document["output"], document["validation"]["passed"]) == (None, True)
+    assert "nothing was written" in page.read_text()
+    timed(0.8)
+    result = run(*command)
+    assert result.exit_code == 0, result.stderr
+    assert operators(out) == ["Conv"]
+
+
+@pytest.mark.parametrize("other", ["--no-bench", "--to=pt2"])
+def test_only_if_faster_needs_the_latency(run, model, tmp_path, other: str) -> None:
+    result = run("export", model, "-o", tmp_path / "out.onnx", "--only-if-faster", other)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("bnfold: --only-if-faster ")
+    assert ("needs the latency" if other == "--no-bench" else "has no meaning with") in result.stderr
+    assert sorted(tmp_path.iterdir()) == [model]
+
+
+def test_what_onnx_runtime_makes_of_both_models_is_shown(run, model, tmp_path) -> None:
+    report = tmp_path / "report.json"
+    result = run("export", model, "-o", tmp_path / "out.onnx", "--no-bench", "--json", report)
+    assert result.exit_code == 0, result.stderr
+    graphs = json.loads(report.read_text())["graphs"]
+    assert graphs["original"]["multiply_adds"] == graphs["folded"]["multiply_adds"] == 4 * 36 * 27
+    nodes = " → ".join(str(graphs[name]["nodes"]) for name in ("original", "folded"))
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("ONNX Runtime's own graph"))
+    assert line.startswith(f"ONNX Runtime's own graph: {nodes} nodes, 1.8 → 1.8 kB read and written, 3,888 →")
+    words = " ".join(run("export", "--help").stdout.split())
+    assert "If ONNX Runtime is installed, the graphs that its optimizer makes of both models" in words
+    assert "without running them" in words
 
 
 def test_a_rollback_needs_the_comparison(run, model, tmp_path) -> None:

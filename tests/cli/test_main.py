@@ -72,7 +72,8 @@ def test_help_says_what_the_exit_codes_mean(run, model: Path, monkeypatch) -> No
     assert "  doctor  " in run("--help").stdout
     assert (
         "Exit codes: 0, success; 1, the answer is negative (the outputs disagree, a report no longer holds, "
-        "or doctor found a problem); 2, an error, such as a wrong option or a file that cannot be read."
+        "the model is not faster with --only-if-faster, or doctor found a problem); 2, an error, such as a "
+        "wrong option or a file that cannot be read."
     ) in page
     problem = doctor.Finding("problem", "cpu", "It does not run.")
     monkeypatch.setattr(doctor, "doctor", lambda: doctor.Diagnosis(environment(), (problem,)))

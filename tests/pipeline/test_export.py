@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from bnfold.errors import DisagreementError, InputError, ModelError, SaveError
 from bnfold.files.atomic import check_destination
 from bnfold.folding.fold import fold
 from bnfold.latency import benchmark as timing
+from bnfold.latency.results import Benchmark, Row
 from bnfold.options import Checking
 from bnfold.pipeline import export as module
-from bnfold.pipeline.export import ExportDisagreementError, export, fold_file
+from bnfold.pipeline.export import ExportDisagreementError, NotFasterError, export, fold_file
 from bnfold.validation import compare as comparing
 from bnfold.validation.validate import Validation
 
@@ -147,6 +149,73 @@ def test_nothing_is_saved_before_everything_else_is_done(model, tmp_path, monkey
     with pytest.raises(ModelError, match="The timing failed"):
         export(model, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
+
+
+def timed(ratio: float, *, off: float = 2.0, **changes: Any) -> Benchmark:
+    """A benchmark that found this ratio at ONNX Runtime's default, and another with the optimizer off."""
+    rows = [
+        Row(name, 50, 3, 1.0, 1.1, 1 / found, 1.2, found, found * 0.98, found * 1.02, **changes)
+        for name, found in (("default", ratio), ("off", off))
+    ]
+    return Benchmark("cpu", 1, 0, {"x": (1, 3, 8, 8)}, tuple(rows))
+
+
+FASTER, SAME, SLOWER = timed(1.2), timed(1.0), timed(0.8)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"cpu": SAME}, "on cpu, no measurable difference (ratio 1.00, 0.98 to 1.02)."),
+        ({"cpu": SLOWER}, "on cpu, the folded model takes 1.25 times as long (1.23 to 1.28)."),
+        ({"cpu": timed(1.1, control_low=0.8, control_high=1.3)}, "on cpu, too noisy to say (ratio 1.10,"),
+        ({"cpu": FASTER, "cuda": SAME}, "on cuda, no measurable difference (ratio 1.00, 0.98 to 1.02)."),
+        ({"cpu": SLOWER, "cuda": SAME}, "1.28); on cuda, no measurable difference (ratio 1.00,"),
+    ],
+)
+def test_what_is_not_faster_everywhere_is_not_written_if_so_asked(
+    model: Path, tmp_path: Path, monkeypatch, found: dict[str, Benchmark], words: str
+) -> None:
+    """The setting off, where the folded model is faster in every case, does not count."""
+    monkeypatch.setattr(
+        timing, "benchmark", lambda *_, provider, **__: replace(found[provider], provider=provider)
+    )
+    out = tmp_path / "out.onnx"
+    out.write_text("old")
+    options: dict[str, Any] = {"providers": list(found), "validate": False}
+    with pytest.raises(NotFasterError) as caught:
+        export(model, out, only_if_faster=True, **options)
+    assert caught.value.exit_code == 1
+    assert caught.value.problem.startswith(f"{out} was not written, since it would not be faster: on c")
+    assert words in caught.value.problem
+    assert "times as fast" not in caught.value.problem
+    assert [one.provider for one in caught.value.export.benchmarks] == list(found)
+    assert caught.value.export.destination is None
+    assert out.read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == [model, out]
+    assert export(model, out, **options).destination == out, "without the option it is written"
+    assert onnx.load(out).graph.node[0].op_type == "Conv"
+
+
+def test_what_is_faster_is_written(model: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(timing, "benchmark", lambda *_, **__: timed(1.2, off=0.5))
+    done = export(model, tmp_path / "out.onnx", only_if_faster=True, validate=False)
+    assert done.destination == tmp_path / "out.onnx"
+    assert [node.op_type for node in onnx.load(done.destination).graph.node] == ["Conv"]
+
+
+def test_every_kind_of_measurement_has_to_be_faster(model: Path, tmp_path: Path, monkeypatch) -> None:
+    both = replace(FASTER, rows=(*FASTER.rows, *timed(1.0, measures="on the device").rows))
+    monkeypatch.setattr(timing, "benchmark", lambda *_, **__: both)
+    with pytest.raises(NotFasterError, match="on cpu, on the device, no measurable difference"):
+        export(model, tmp_path / "out.onnx", only_if_faster=True, validate=False)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_only_if_faster_needs_the_latency(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "read_model", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(InputError, match="needs the latency"):
+        export(tmp_path / "model.onnx", tmp_path / "out.onnx", only_if_faster=True, bench=False)
 
 
 def test_fold_file_runs_nothing(model, tmp_path, monkeypatch) -> None:

@@ -15,8 +15,10 @@ import onnx_ir as ir
 import pytest
 
 from bnfold.latency.footprint import Footprint
+from bnfold.latency.optimized_graph import OptimizedGraph
 from bnfold.latency.results import Benchmark, Row
 from bnfold.pipeline.export import Export
+from bnfold.pipeline.harm import RuntimeGraphs
 from bnfold.pipeline.read import Source
 from bnfold.pipeline.replay import Replay
 from bnfold.reasons import Rule
@@ -123,6 +125,40 @@ def test_an_export_follows_the_schema(source, folded, command: str) -> None:
     document = report.export_document(command, undone)
     check(document)
     assert document["rolled_back"] == ["node_5"]
+
+
+def test_the_runtimes_own_graphs_are_in_the_document(source, folded) -> None:
+    before = OptimizedGraph(9, 8, 1000, 500, {"Gelu": 2})
+    found = RuntimeGraphs(
+        before, replace(before, nodes=10, multiply_adds=None), ("node_5",), ("1 more node",)
+    )
+    document = report.export_document("export", Export(source, None, folded, graphs=found))
+    check(document)
+    assert document["graphs"] == {
+        "original": {
+            "nodes": 9,
+            "extended_nodes": 8,
+            "bytes": 1000,
+            "multiply_adds": 500,
+            "whole": {"Gelu": 2},
+        },
+        "folded": document["graphs"]["original"] | {"nodes": 10, "multiply_adds": None},
+        "taken_back": ["node_5"],
+        "worse": ["1 more node"],
+        "apart": False,
+    }
+    assert set(document["graphs"]) == set(SCHEMA["$defs"]["graphs"]["properties"])
+    assert set(document["graphs"]["folded"]) == set(SCHEMA["$defs"]["optimized_graph"]["properties"])
+    assert report.export_document("fold", Export(source, None, folded))["graphs"] is None
+
+
+def test_what_is_slower_is_in_the_document() -> None:
+    slow = replace(benchmark().rows[0], ratio=0.8, low=0.78, high=0.82)
+    record = report.benchmark_record(replace(benchmark(), rows=(slow, benchmark().rows[1])))
+    assert record["slower"] == ["Slower: the folded model takes 1.25 times as long (1.22 to 1.28) on cpu."]
+    assert report.benchmark_record(benchmark())["slower"] == []
+    slow_off = replace(benchmark(), rows=(benchmark().rows[0], replace(slow, optimizer="off")))
+    assert report.benchmark_record(slow_off)["slower"] == [], "ONNX Runtime as it comes decides"
 
 
 def test_how_a_pytorch_file_was_read_is_told(source, folded) -> None:

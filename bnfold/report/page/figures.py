@@ -8,6 +8,7 @@ from typing import Any
 from bnfold.report.page import plots
 from bnfold.report.page.weight_ranges import NodeRange, WeightRange
 from bnfold.report.page.words import PROVIDERS, SPEED, count, number, place
+from bnfold.report.terminal.tables import size
 
 View = dict[str, Any]
 Record = Mapping[str, Any]
@@ -145,6 +146,29 @@ def missing(benchmarks: Sequence[Record]) -> list[str]:
     """Name the providers on which nothing was timed."""
     timed = {benchmark["provider"] for benchmark in benchmarks}
     return [name for name in PROVIDERS if name not in timed]
+
+
+def graphs(found: Record) -> View:
+    """Show what ONNX Runtime makes of both models before it runs them."""
+    before, after = found["original"], found["folded"]
+    kinds = sorted({*before["whole"], *after["whole"]})
+    figures = [
+        ("Nodes", before["nodes"], after["nodes"], "{:,}".format),
+        ("Nodes before layouts are chosen", before["extended_nodes"], after["extended_nodes"], "{:,}".format),
+        ("Bytes read and written", before["bytes"], after["bytes"], size),
+        ("Multiply-adds", before["multiply_adds"], after["multiply_adds"], "{:,}".format),
+        *((kind, before["whole"].get(kind, 0), after["whole"].get(kind, 0), "{:,}".format) for kind in kinds),
+    ]
+    return {
+        "rows": [
+            {"what": what, "before": write(one), "after": write(other)}
+            for what, one, other, write in figures
+            if one is not None and other is not None
+        ],
+        "taken_back": found["taken_back"],
+        "apart": found["apart"],
+        "worse": " and ".join(found["worse"]),
+    }
 
 
 def ranges(measured: Sequence[NodeRange]) -> View:

@@ -49,6 +49,7 @@ def view(
     return {
         "title": PurePath(record["source"]["path"]).name,
         "version": record["versions"]["bnfold"],
+        "slower": [sentence for benchmark in benchmarks for sentence in benchmark["slower"]],
         "verdict": _verdict(validation),
         "tiles": tiles,
         "columns": len(tiles) if len(tiles) <= 5 else math.ceil(len(tiles) / math.ceil(len(tiles) / 4)),
@@ -59,6 +60,7 @@ def view(
             *(figures.latency(*one, threshold) for one in zip(benchmarks, times, strict=True)),
             *({"provider": name, "rows": None} for name in figures.missing(benchmarks)),
         ],
+        "graphs": figures.graphs(record["graphs"]) if record["graphs"] else None,
         "ranges": figures.ranges(measured) if measured else None,
         "evidence": _evidence(record, command),
     }

@@ -28,6 +28,20 @@ def count(number: int, noun: str) -> str:
     return f"{number} {plural(number, noun)}"
 
 
+def change(before: str, after: str) -> str:
+    """Write a quantity before and after; a unit that both have is written once."""
+    (first, _, one), (_, _, other) = before.partition(" "), after.partition(" ")
+    return f"{first} → {after}" if one == other else f"{before} → {after}"
+
+
+def large(number: int) -> str:
+    """Write a number with three digits and a word for its size, as `33.4 million`."""
+    for unit, word in ((10**9, "billion"), (10**6, "million")):
+        if number >= unit:
+            return f"{number / unit:.3g} {word}"
+    return f"{number:,}"
+
+
 def size(count: int) -> str:
     """Write a number of bytes in decimal units, as disks are sold and `ls --si` prints."""
     amount, units = float(count), ("bytes", "kB", "MB", "GB")

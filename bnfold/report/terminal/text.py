@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnfold.report.terminal.fates import sites
+from bnfold.report.terminal.graphs import graphs
 from bnfold.report.terminal.tables import count, headed, size, small
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ _STATES = {"good": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def export_report(export: Export) -> RenderableType:
-    """Show a whole export or fold: the sites, the validation, the latency, and the file."""
-    parts: list[RenderableType] = [inspect_report(export.source, export.fold, foreseen=False)]
+    """Show a whole export or fold: what is slower, the sites, the validation, the latency, and the file."""
+    parts: list[RenderableType] = [*_slower(export.benchmarks)]
+    parts.append(inspect_report(export.source, export.fold, foreseen=False))
+    if export.graphs:
+        parts.append(graphs(export.graphs, export.fold))
     if export.rolled_back:
         names = ", ".join(export.rolled_back)
         parts += ["", Text(f"Rolled back, because the fold was wrong: {names}.", style="yellow")]
@@ -176,6 +180,15 @@ def replay(result: Replay) -> RenderableType:
     changes = [Text(change, style="yellow") for change in result.changes]
     parts = [validation(result.validation), ""] if result.validation else []
     return Group(*parts, verdict, *changes)
+
+
+def bench_report(results: Sequence[Benchmark]) -> RenderableType:
+    """Show what is slower, then the latency on every provider."""
+    return Group(*_slower(results), benchmarks(results))
+
+
+def _slower(results: Iterable[Benchmark]) -> list[Text]:
+    return [Text(sentence, style="bold red") for result in results for sentence in result.slower]
 
 
 def benchmarks(results: Iterable[Benchmark]) -> RenderableType:

@@ -98,6 +98,10 @@ def test_nothing_is_fetched(page: str) -> None:
         ({"validation": validation(0)}, "The layers were not compared one by one."),
         ({"benchmarks": []}, "Not run: nothing was timed on CPU."),
         ({}, "Not run: nothing was timed on CUDA."),
+        ({"graphs": None}, "own graphs of the two models were not compared"),
+        ({}, "The fold makes it worse,</strong> with 1 more node and 1 fewer Gelu."),
+        ({}, "No parallel branches were merged, since the graph was worse with them merged."),
+        ({}, "since the graph was worse with them folded: <code>&lt;script&gt;"),
     ],
 )
 def test_what_is_missing_is_said(

@@ -103,12 +103,12 @@ def test_agreement_is_told_in_the_strictest_terms_known() -> None:
 
 def test_a_disagreement_names_the_fold_and_every_failure() -> None:
     wrong = validation(3) | {"passed": False, "problems": ["The model does not run."]}
-    wrong["blame"] = {"sentence": "The fold of bn2 made it."}
+    wrong["blame"] = {"sentence": "It comes from the fold of bn2."}
     wrong["checks"][0] |= {"passed": False, "problem": "It is off."}
     wrong["checks"][1] |= {"passed": False, "problem": "Off, too.", "excused": True}
     view = sample(3, validation=wrong)
     assert view["verdict"]["state"] == "bad"
-    assert view["verdict"]["sentence"] == "The fold of bn2 made it."
+    assert view["verdict"]["sentence"] == "It comes from the fold of bn2."
     assert view["verdict"]["details"][0] == "The model does not run."
     assert [line.rsplit(": ", 1)[1] for line in view["verdict"]["details"][1:]] == ["It is off."]
     assert [row["verdict"] for row in view["outputs"]["rows"]] == ["disagrees", "excused"]
@@ -128,6 +128,28 @@ def test_a_verdict_on_latency_is_marked() -> None:
     benchmark["rows"] = [row("default", verdict="too noisy to say"), row("off", verdict="slower")]
     states = [one["state"] for one in sample(3, benchmarks=[benchmark])["latency"][0]["rows"]]
     assert states == ["warn", "bad"]
+
+
+def test_what_is_slower_comes_first() -> None:
+    assert sample(3)["slower"] == []
+    slow = record(3)["benchmarks"][0] | {"slower": ["Slower: it is."]}
+    assert sample(3, benchmarks=[slow, slow | {"slower": ["Slower: so is that."]}])["slower"] == [
+        "Slower: it is.",
+        "Slower: so is that.",
+    ]
+
+
+def test_the_runtimes_own_graphs_are_a_table() -> None:
+    view = sample(3)["graphs"]
+    assert [(row["what"], row["before"], row["after"]) for row in view["rows"]] == [
+        ("Nodes", "174", "158"),
+        ("Nodes before layouts are chosen", "160", "161"),
+        ("Bytes read and written", "32.2 MB", "31.9 MB"),
+        ("Gelu", "2", "0"),
+        ("LayerNormalization", "0", "1"),
+    ]
+    assert (view["worse"], view["apart"]) == ("1 more node and 1 fewer Gelu", True)
+    assert sample(3, graphs=None)["graphs"] is None
 
 
 def test_weights_that_quantise_worse_are_named() -> None:

@@ -102,7 +102,7 @@ def test_a_disagreement_names_the_value_and_its_fold() -> None:
         text.validation(Validation((CHECK,), ("It is wrong.",), layers=(wrong,), blame=Blame(wrong)))
     )
     assert "disagrees with the original. It is wrong. The first value that differs is 'r[1]'" in page
-    assert "The fold of net.bn1 made it." in page
+    assert "It comes from the fold of net.bn1." in page
     assert "0 of 1 value that both models compute are the same up to one rounding of the weights." in page
 
 
@@ -170,6 +170,25 @@ def test_rows_of_several_batches_and_kinds_are_told_apart() -> None:
     assert "default, batch 8, end to end 1.000 ms" in page
     assert "off, batch 8, on the device 1.000 ms" in page
     assert "peak memory" not in page
+
+
+def test_what_is_slower_is_the_first_line_for_every_setting_that_is_slower() -> None:
+    slow = Row("default", 50, 3, 1.0, 1.1, 1.25, 1.3, 0.8, 0.78, 0.82)
+    cpu = Benchmark("cpu", 1, 0, {"x": (1, 3)}, (slow, replace(slow, optimizer="off")))
+    rows = (
+        replace(slow, batch=8),
+        replace(slow, batch=8, measures="on the device", ratio=2.0, low=1.9, high=2.1),
+    )
+    cuda = Benchmark("cuda", 1, 0, {"x": (8, 3)}, (*rows, *(replace(row, optimizer="off") for row in rows)))
+    first = "Slower: the folded model takes 1.25 times as long (1.22 to 1.28) on cpu."
+    second = first.replace("on cpu", "on cuda, batch 8, end to end")
+    for shows in (
+        text.bench_report([cpu, cuda]),
+        text.export_report(Export(source(Path("in.onnx")), None, result(GONE), benchmarks=(cpu, cuda))),
+    ):
+        lines = shown(shows).splitlines()
+        assert [line.rstrip() for line in lines[:2]] == [first, second]
+        assert not any("Slower" in line for line in lines[2:])
 
 
 def test_an_export_ends_with_the_file(tmp_path: Path) -> None:

@@ -10,13 +10,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 
-from bnfold.errors import BnfoldError, reason
+from bnfold.errors import BnfoldError, InputError, reason
 from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.oracle.ops import operator
-from bnfold.oracle.ops.call import NARROW, Call, Operator, Refusal, array_of, attributes_of
-from bnfold.oracle.prepare import Readers
+from bnfold.oracle.ops.call import NARROW, Array, Call, Operator, Refusal, array_of, attributes_of, widen
+from bnfold.oracle.prepare import SMALLEST, Readers
 
 See: TypeAlias = Callable[[str, Any], Any]
+Ask: TypeAlias = Callable[[onnx.NodeProto, Sequence[Any], str], Sequence[Any] | None]
+"""Gives the outputs of a node that cannot be evaluated, from its inputs and the reason; or None."""
 
 
 class NotEvaluableError(BnfoldError):
@@ -45,9 +47,10 @@ class Evaluator:
         opsets: Version of each domain's operator set.
         weights: Functions that read the inputs that are weights, unless such an input is fed.
         choose: Finds the function that evaluates a node.
+        ask: Where to get the outputs of nodes that cannot be evaluated.
 
     Raises:
-        NotEvaluableError: A node has no implementation in float64.
+        NotEvaluableError: A node has no implementation in float64, and nobody can be asked.
     """
 
     def __init__(
@@ -56,13 +59,25 @@ class Evaluator:
         opsets: Mapping[str, int],
         weights: Readers | None = None,
         choose: Callable[[Call], Operator] = operator,
+        ask: Ask | None = None,
     ) -> None:
         self.inputs = [value.name for value in graph.input]
         self.outputs = [value.name for value in graph.output]
-        self._weights = weights or {}
-        self._constants = {tensor.name: array_of(tensor) for tensor in graph.initializer}
-        self._steps = [_prepared(node, opsets, choose) for node in graph.node]
-        own = {*self.inputs, *self._constants, *(name for node in graph.node for name in node.output)}
+        self._ask = ask
+        small = {tensor.name for tensor in graph.initializer if tensor.ByteSize() <= SMALLEST}
+        large = [(tensor.name, tensor) for tensor in graph.initializer if tensor.name not in small]
+        large += [held for node in graph.node for held in _large_constant(node)]
+        self._constants = {t.name: array_of(t) for t in graph.initializer if t.name in small}
+        self._weights: dict[str, Callable[[], Array]] = {
+            **{name: partial(array_of, tensor) for name, tensor in large},
+            **(weights or {}),
+        }
+        self._steps = [_prepared(node, opsets, choose, ask) for node in graph.node]
+        own = {
+            *self.inputs,
+            *(t.name for t in graph.initializer),
+            *(name for node in graph.node for name in node.output),
+        }
         self.captured = frozenset().union(self.outputs, *(step.reads for step in self._steps)) - own
         self._plan_drops()
 
@@ -85,56 +100,94 @@ class Evaluator:
         """
         values: dict[str, Any] = {**self._constants, **feeds}
         for step in self._steps:
-            self._fetch(step.reads, values, around or {})
-            for name, result in _results(step, values):
+            # A weight is read again by its next reader, which is cheap next to keeping it in double.
+            weights = self._fetch(step.reads, values, around or {})
+            for name, result in _results(step, values, self._ask):
                 other = see(name, result) if see and name else None
                 values[name] = result if other is None else other
-            for name in step.drops:
+                if other is None and name in self._weights:
+                    weights.append(name)
+            for name in (*step.drops, *weights):
                 values.pop(name, None)
         self._fetch(self.outputs, values, around or {})
         return [values[name] for name in self.outputs]
 
-    def _fetch(self, names: Iterable[str], values: dict[str, Any], around: Mapping[str, Any]) -> None:
-        """Get the values that are read here but neither fed nor computed here."""
+    def _fetch(self, names: Iterable[str], values: dict[str, Any], around: Mapping[str, Any]) -> list[str]:
+        """Get the values that are read here but neither fed nor computed here; those that are weights."""
+        read = []
         for name in names:
             if name not in values:
                 stored = self._weights.get(name)
                 if stored is None and name not in around:
                     raise NotEvaluableError(f"The model reads {name}, which is not computed anywhere.")
                 values[name] = around[name] if stored is None else stored()
+                read += [] if stored is None else [name]
+        return read
 
 
-def _prepared(node: onnx.NodeProto, opsets: Mapping[str, int], choose: Callable[[Call], Operator]) -> _Step:
+def _large_constant(node: onnx.NodeProto) -> list[tuple[str, onnx.TensorProto]]:
+    """The output of a `Constant` and what it holds, if that is worth reading again for each reader."""
+    held = [a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"]
+    return [(node.output[0], tensor) for tensor in held if tensor.ByteSize() > SMALLEST]
+
+
+def _prepared(
+    node: onnx.NodeProto,
+    opsets: Mapping[str, int],
+    choose: Callable[[Call], Operator],
+    ask: Ask | None,
+) -> _Step:
     domain = "" if node.domain in ONNX_DOMAINS else node.domain
     call = Call(node, opsets.get(domain, 1), attributes_of(node))
     bodies = {
-        attribute.name: Evaluator(attribute.g, opsets, choose=choose)
+        attribute.name: Evaluator(attribute.g, opsets, choose=choose, ask=ask)
         for attribute in node.attribute
         if attribute.type == onnx.AttributeProto.GRAPH
     }
     reads = {name for name in node.input if name}.union(*(body.captured for body in bodies.values()))
     try:
-        return _Step(call, choose(call), bodies, frozenset(reads))
+        function = choose(call)
     except Refusal as refusal:
-        raise _refused(node, str(refusal)) from refusal
+        if ask is None:
+            raise _refused(node, str(refusal)) from refusal
+        function = partial(_refuse, refusal)
+    return _Step(call, function, bodies, frozenset(reads))
 
 
-def _results(step: _Step, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _refuse(refusal: Refusal, *_: Any, **__: Any) -> Any:
+    raise refusal
+
+
+def _results(step: _Step, values: Mapping[str, Any], ask: Ask | None) -> Iterator[tuple[str, Any]]:
     """The outputs of one node by name; the name is empty where nothing reads them."""
     node = step.call.node
     inputs = [values[name] if name else None for name in node.input]
+    try:
+        results = _evaluated(step, inputs, values)
+    except NotEvaluableError as error:
+        given = ask(node, inputs, error.problem) if ask else None
+        if given is None:
+            raise
+        results = widen(list(given))
+        if len(results) < len(node.output):
+            raise InputError(
+                f"{len(results)} values were given for the {len(node.output)} outputs of {node.op_type}.",
+                "Give one for each output; None where nothing reads it.",
+            ) from error
+    return zip(node.output, results, strict=False)
+
+
+def _evaluated(step: _Step, inputs: Sequence[Any], values: Mapping[str, Any]) -> list[Any]:
     bodies = {name: partial(_run_body, body, values) for name, body in step.bodies.items()}
     try:
         made = step.function(step.call, *inputs, **({"bodies": bodies} if bodies else {}))
-        results = made if isinstance(made, tuple) else (made,)
-        for name, result in zip(node.output, results, strict=False):
-            yield name, _checked(result)
+        return [_checked(result) for result in (made if isinstance(made, tuple) else (made,))]
     except BnfoldError:
         raise
     except Refusal as refusal:
-        raise _refused(node, str(refusal)) from refusal
+        raise _refused(step.call.node, str(refusal)) from refusal
     except Exception as error:  # whatever NumPy or the reference implementation raises
-        raise _refused(node, reason(error)) from error
+        raise _refused(step.call.node, reason(error)) from error
 
 
 def _run_body(body: Evaluator, values: Mapping[str, Any], inputs: Sequence[Any]) -> list[Any]:

@@ -21,7 +21,7 @@ from bnfold.oracle.ops.call import Array, Call, Operator, attributes_of
 from bnfold.oracle.ops.convolution import transposed
 from bnfold.oracle.ops.matmul import contracted
 from bnfold.oracle.ops.windows import windows_of
-from bnfold.oracle.oracle import Oracle
+from bnfold.oracle.oracle import Oracle, Unknown
 from bnfold.oracle.prepare import take_apart
 from bnfold.runtime.sessions import Feeds, ModelLike
 
@@ -32,12 +32,13 @@ _SECOND = {"QLinearConv": 3, "QLinearMatMul": 3}  # the second factor, which els
 _Shape: TypeAlias = Sequence[int]
 
 
-def multiply_adds(model: ModelLike, feeds: Feeds) -> int:
+def multiply_adds(model: ModelLike, feeds: Feeds, unknown: Unknown | None = None) -> int:
     """Count the multiply-adds of all convolutions and matrix products; biases and pools do not count.
 
     Args:
         model: A path, a `ModelProto` or an `onnx_ir.Model`.
         feeds: Inputs by name, whose shapes decide.
+        unknown: As for the oracle; what it gets is then of the right shapes, but not of the right values.
 
     Raises:
         ModelError: The model cannot be read.
@@ -49,7 +50,7 @@ def multiply_adds(model: ModelLike, feeds: Feeds) -> int:
     if counted is not None:
         return counted
     counter = _Counter()
-    Oracle(model, choose=counter.choose).run(feeds)
+    Oracle(model, choose=counter.choose, unknown=unknown).run(feeds)
     return counter.total
 
 

@@ -7,11 +7,13 @@ since its rounding is an error like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
 
 from bnfold.errors import InputError
 from bnfold.oracle.evaluator import Evaluator, See
@@ -20,6 +22,22 @@ from bnfold.oracle.ops.call import Array, Call, Operator, widen
 from bnfold.oracle.perturb import perturb, read
 from bnfold.oracle.prepare import take_apart
 from bnfold.runtime.sessions import Feeds, ModelLike
+
+Unknown: TypeAlias = Callable[[onnx.NodeProto, Sequence[Any]], Sequence[Any] | None]
+"""Gives the outputs of a node from its inputs; None where it has none."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A node that was not evaluated in float64.
+
+    Attributes:
+        node: The node.
+        why: What kept the oracle from it, as a sentence.
+    """
+
+    node: onnx.NodeProto
+    why: str
 
 
 class Oracle:
@@ -31,10 +49,15 @@ class Oracle:
             roundoff of the type that the weight is stored in. So the outputs show how far one rounding of
             every weight moves the truth.
         choose: Finds the function that evaluates a node.
+        unknown: Where the outputs of nodes come from that cannot be evaluated, operators of custom domains
+            above all. It gets the node and its inputs' values in order, floats in float64, None for an input
+            that is left out; and returns the outputs' values in order, or None if it has none. The oracle
+            goes on from what it returns, and `taken` says for which nodes it did. A node of a loop or a
+            branch is asked for first, then the loop or branch as a whole.
 
     Raises:
         ModelError: The model cannot be read.
-        NotEvaluableError: It has an operator that is not evaluated in float64.
+        NotEvaluableError: It has an operator that is not evaluated in float64, and there is no `unknown`.
     """
 
     def __init__(
@@ -43,6 +66,7 @@ class Oracle:
         perturbed: int | None = None,
         *,
         choose: Callable[[Call], Operator] = operator,
+        unknown: Unknown | None = None,
     ) -> None:
         proto, stored = take_apart(model)
         readers: dict[str, Callable[[], Array]] = {
@@ -53,9 +77,22 @@ class Oracle:
         opsets = {
             "" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in proto.opset_import
         }
-        self._evaluator = Evaluator(proto.graph, opsets, readers, choose)
+        self._unknown = unknown
+        self._taken: dict[int, Taken] = {}
+        self._evaluator = Evaluator(proto.graph, opsets, readers, choose, self._ask if unknown else None)
         given = {*stored, *(tensor.name for tensor in proto.graph.initializer)}
         self._required = [name for name in self._evaluator.inputs if name not in given]
+
+    @property
+    def taken(self) -> tuple[Taken, ...]:
+        """The nodes whose outputs came from `unknown` in any evaluation so far, each once, in order."""
+        return tuple(self._taken.values())
+
+    def _ask(self, node: onnx.NodeProto, inputs: Sequence[Any], why: str) -> Sequence[Any] | None:
+        given = self._unknown(node, inputs) if self._unknown else None
+        if given is not None:
+            self._taken.setdefault(id(node), Taken(node, why))
+        return given
 
     def run(self, feeds: Feeds) -> list[Any]:
         """The graph's outputs in order, floats in float64; a value is dropped after its last reader.

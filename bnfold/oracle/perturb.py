@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from bnfold.oracle.ops.call import Array, is_float, widen
 from bnfold.oracle.prepare import Readers, Stored
+from bnfold.tensors.block_tensor import BlockTensor
 from bnfold.tensors.precision import ROUNDOFF
 
 # The inputs that are weights of a layer; an empty tuple stands for all.
@@ -40,6 +41,9 @@ _LAYOUT: dict[str, tuple[int, ...]] = {
 }
 
 
+_STEP = 1 << 17  # elements that are moved at a time
+
+
 def read(tensor: ir.TensorProtocol, seed: int | None = None) -> Array:
     """The elements of a tensor in float64, each multiplied by `1 + d` where there is a seed.
 
@@ -48,12 +52,34 @@ def read(tensor: ir.TensorProtocol, seed: int | None = None) -> Array:
         seed: Together with the tensor's name it decides `d`, which is uniform within ± the unit roundoff of
             the tensor's type. Zero stays zero.
     """
-    array = np.asarray(widen(tensor.numpy()))
+    array = _widened(tensor)
     if seed is None or tensor.dtype not in ROUNDOFF:
         return array
     rng = np.random.default_rng([seed, zlib.crc32((tensor.name or "").encode())])
     roundoff = ROUNDOFF[tensor.dtype]
-    return array * (1 + rng.uniform(-roundoff, roundoff, array.shape))
+    array = np.asarray(array, order="C")
+    # Only what is in double already may be the tensor's own memory.
+    moved = np.empty(array.shape) if tensor.dtype == ir.DataType.DOUBLE else array
+    before, after = array.reshape(-1), moved.reshape(-1)
+    for start in range(0, array.size, _STEP):
+        part = slice(start, start + _STEP)
+        np.multiply(before[part], 1 + rng.uniform(-roundoff, roundoff, before[part].size), out=after[part])
+    return moved
+
+
+def _widened(tensor: ir.TensorProtocol) -> Array:
+    """The elements in float64, without a copy of all of them as they are stored."""
+    if tensor.dtype not in ROUNDOFF or not isinstance(tensor, BlockTensor):
+        return np.asarray(widen(tensor.numpy()))
+    array, place = np.empty(tensor.shape.numpy()), 0
+    flat, kind = array.reshape(-1), tensor.dtype.numpy().newbyteorder("<")
+    for block in tensor.blocks():
+        part = np.frombuffer(block, kind)
+        flat[place : place + part.size] = part
+        place += part.size
+    if place != array.size:
+        raise ValueError(f"{tensor!r} has {array.size} elements but gave {place}")
+    return array
 
 
 def perturb(model: onnx.ModelProto, stored: Stored, seed: int) -> Readers:

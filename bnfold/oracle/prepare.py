@@ -21,8 +21,8 @@ from bnfold.files.load import from_proto, load_onnx
 from bnfold.oracle.ops.call import Array
 from bnfold.runtime.sessions import ModelLike
 
-_SMALLEST = 1024  # bytes; shapes, axes and scales, which decide sizes, are smaller
-
+SMALLEST = 1024
+"""Bytes of a constant that is kept; shapes, axes and scales, which decide sizes, are not larger."""
 
 Stored: TypeAlias = dict[str, ir.TensorProtocol]
 Readers: TypeAlias = Mapping[str, Callable[[], Array]]
@@ -45,7 +45,7 @@ def take_apart(model: ModelLike) -> tuple[onnx.ModelProto, Stored]:
     weights = {}
     for name, value in tuple(copy.graph.initializers.items()):
         tensor = value.const_value
-        if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes > _SMALLEST:
+        if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes > SMALLEST:
             weights[name] = tensor
             del copy.graph.initializers[name]
             value.const_value = None

@@ -6,6 +6,7 @@ import weakref
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from bnfold.oracle.evaluator import Evaluator, NotEvaluableError
@@ -50,6 +51,61 @@ def test_weights_are_read_when_needed_and_not_kept() -> None:
     )
     assert np.allclose(oracle.run({"x": x})[0], expected + x, rtol=1e-13)
     assert set(oracle.values({"x": x})) == {"x", "a", "b", "y"}
+
+
+def constants_alive(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[int]:
+    """While each node is evaluated: how many arrays of 64 × 64 of the nodes before it are still there."""
+    inputs: list[weakref.ref[np.ndarray]] = []
+    alive = []
+
+    def choose(_: Call) -> Operator:
+        def watched(call: Call, *values: Any, **bodies: Any) -> Any:
+            alive.append(sum(reference() is not None for reference in inputs))
+            inputs.extend(weakref.ref(value) for value in values if np.shape(value) == (64, 64))
+            return operator(call)(call, *values, **bodies)
+
+        return watched
+
+    Oracle(model, choose=choose).run(feeds)
+    assert len(inputs) > 1
+    return alive
+
+
+def test_a_weight_is_in_double_only_while_its_node_is_evaluated() -> None:
+    chain = (
+        "g (float[2,64] x) => (float y) { a = MatMul(x, w)\n b = Relu(a)\n c = Neg(b)\n y = MatMul(c, w) }"
+    )
+    assert constants_alive(build(chain, {"w": weight(64, 64)}), {"x": floats(2, 64)}) == [0, 0, 0, 0]
+
+
+def test_so_is_one_of_a_constant_node_and_of_a_body() -> None:
+    held = onnx.numpy_helper.from_array(weight(64, 64), "w")
+    model = build("g (float[2,64] x) => (float y) { a = MatMul(x, k)\n b = Relu(a)\n y = MatMul(b, k) }")
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["k"], value=held))
+    feeds = {"x": floats(2, 64)}
+    assert constants_alive(model, feeds) == [0, 0, 0, 0]
+    assert "k" in Oracle(model).values(feeds)
+    branches = """g (float[2,64] x, bool c) => (float y) {
+      y = If (c) <
+        then_branch = t () => (float b) { a = MatMul(x, w)\n r = Relu(a)\n b = MatMul(r, w) },
+        else_branch = e () => (float d) { d = Identity(x) } > }"""
+    inner = build(branches)
+    inner.graph.node[0].attribute[0].g.initializer.append(held)
+    assert constants_alive(inner, {**feeds, "c": np.array(True)}) == [0, 0, 0, 0]
+
+
+def test_a_constant_that_is_replaced_stays_replaced() -> None:
+    held = onnx.numpy_helper.from_array(weight(2, 200), "w")
+    model = build("g (float[2,200] x) => (float y) { a = Mul(x, k)\n y = Add(a, k) }")
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["k"], value=held))
+    seen: dict[str, Any] = {}
+
+    def see(name: str, value: Any) -> Any:
+        seen[name] = value
+        return np.ones((2, 200)) if name == "k" else None
+
+    Oracle(model).walk({"x": floats(2, 200)}, see)
+    assert np.array_equal(seen["y"], floats(2, 200).astype(float) + 1)
 
 
 def test_an_output_that_is_an_input_or_a_constant() -> None:

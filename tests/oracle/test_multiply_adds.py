@@ -109,5 +109,6 @@ def test_what_can_be_known_in_no_way() -> None:
     model.opset_import.append(onnx.helper.make_opsetid("my", 1))
     with pytest.raises(NotEvaluableError, match="Own"):
         multiply_adds(model, ROWS)
+    assert multiply_adds(model, ROWS, unknown=lambda _, inputs: inputs) == 4 * 6 * 5
     with pytest.raises(InputError, match="input n"):
         multiply_adds(build(LOOP, {"w": weight(6, 6)}), ROWS)

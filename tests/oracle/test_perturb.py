@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from bnfold.oracle.oracle import Oracle
 from bnfold.oracle.perturb import perturb, read
 from bnfold.oracle.prepare import take_apart
+from bnfold.tensors.file_tensor import File, FileTensor
 from tests.graphs import build, statistics, weight
 from tests.oracle.ops.nodes import floats
 
@@ -45,6 +48,26 @@ def test_seed_and_name_decide() -> None:
     assert not np.array_equal(once, read(ir.Tensor(values, name="w"), 4))
     integers = ir.Tensor(np.arange(5), name="w")
     assert np.array_equal(read(integers, 3), np.arange(5))
+
+
+@pytest.mark.parametrize(("kind", "roundoff"), ROUNDOFFS)
+def test_blocks_move_as_a_whole_tensor_would(kind: type, roundoff: float, tmp_path: Path) -> None:
+    values = floats(300, 1000).astype(kind)
+    unmoved = values.copy()
+    rng = np.random.default_rng([5, zlib.crc32(b"w")])
+    wide = values.astype(np.float64)
+    expected = wide * (1 + rng.uniform(-roundoff, roundoff, values.shape))
+    assert np.array_equal(read(ir.Tensor(values, name="w"), 5), expected)
+    assert np.array_equal(values, unmoved)
+    path = tmp_path / "w.bin"
+    path.write_bytes(values.tobytes())
+    dtype = ir.DataType.from_numpy(values.dtype)
+    stored = FileTensor(File(path), 0, dtype, values.shape, name="w")
+    assert np.array_equal(read(stored), wide)
+    assert np.array_equal(read(stored, 5), expected)
+    turned = ir.Tensor(values.T, name="w")
+    assert np.array_equal(read(turned), wide.T)
+    assert np.abs(read(turned, 5) - wide.T).max() > 0
 
 
 def moved(text: str, constants: Mapping[str, np.ndarray]) -> set[str]:

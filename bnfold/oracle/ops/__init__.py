@@ -1,7 +1,8 @@
 """Which function evaluates a node: one of this package's, or ONNX's reference implementation.
 
 Every module here lists its operators by name in a dictionary `OPERATORS`, those of com.microsoft in
-`MICROSOFT`; a new family is a new file and nothing else.
+`MICROSOFT`, of ai.onnx.ml in `LEARNING` and of ai.onnx.preview in `PREVIEW`; a new family is a new file and
+nothing else.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.oracle.ops.call import Call, Operator, Refusal
 from bnfold.oracle.ops.onnx_reference import reference
 
-_OWN: dict[str, Operator] = {}
-_MICROSOFT: dict[str, Operator] = {}
+_TABLES = {
+    "": "OPERATORS",
+    "ai.onnx.ml": "LEARNING",
+    "ai.onnx.preview": "PREVIEW",
+    "com.microsoft": "MICROSOFT",
+}
+_OWN: dict[str, dict[str, Operator]] = {domain: {} for domain in _TABLES}
 for _entry in pkgutil.iter_modules(__path__):
     _module = importlib.import_module(f"{__name__}.{_entry.name}")
-    _OWN.update(getattr(_module, "OPERATORS", {}))
-    _MICROSOFT.update(getattr(_module, "MICROSOFT", {}))
+    for _domain, _table in _TABLES.items():
+        _OWN[_domain].update(getattr(_module, _table, {}))
 
 
 def operator(call: Call) -> Operator:
@@ -27,9 +33,10 @@ def operator(call: Call) -> Operator:
     Raises:
         Refusal: No function does.
     """
-    kind, domain = call.node.op_type, call.node.domain
-    if domain in ONNX_DOMAINS:
-        return _OWN[kind] if kind in _OWN else reference(call)
-    if domain == "com.microsoft" and kind in _MICROSOFT:
-        return _MICROSOFT[kind]
+    kind = call.node.op_type
+    domain = "" if call.node.domain in ONNX_DOMAINS else call.node.domain
+    if kind in _OWN.get(domain, {}):
+        return _OWN[domain][kind]
+    if not domain:
+        return reference(call)
     raise Refusal(f"it does not know operators of {domain}")

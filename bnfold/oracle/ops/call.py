@@ -49,16 +49,17 @@ def array_of(tensor: onnx.TensorProto) -> Array:
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """The attributes of a node, subgraphs left out, as numbers, strings, lists of them and arrays."""
+    """The attributes of a node, subgraphs left out, as numbers, strings and lists of them.
+
+    Tensors, which may be large, stay as they are stored; `array_of` reads them.
+    """
     kinds = onnx.AttributeProto
     found: dict[str, Any] = {}
     for attribute in node.attribute:
         if attribute.type in (kinds.GRAPH, kinds.GRAPHS):
             continue
         value = onnx.helper.get_attribute_value(attribute)
-        if attribute.type == kinds.TENSOR:
-            value = array_of(value)
-        elif attribute.type == kinds.STRING:
+        if attribute.type == kinds.STRING:
             value = value.decode()
         elif attribute.type == kinds.STRINGS:
             value = [text.decode() for text in value]

@@ -1,8 +1,8 @@
-"""If, Loop and Scan, whose bodies are functions from their inputs, in order, to their outputs."""
+"""If, Loop, Scan and SequenceMap, whose bodies are functions from their inputs to their outputs, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,26 +41,65 @@ def loop(
 
 
 def scan(call: Call, *inputs: Any, bodies: Bodies) -> tuple[Any, ...]:
-    """`Scan` since opset 9: over slices of the inputs, forwards or backwards, along any axis."""
+    """`Scan`: over slices of the inputs, forwards or backwards, since opset 9 along any axis."""
     if call.opset < 9:
-        raise Refusal("before opset 9 it had a batch axis, which runtimes do not support")
+        return _batched_scan(call, inputs, bodies)
     scanned = call.get("num_scan_inputs")
     states, sequences = list(inputs[:-scanned]), inputs[-scanned:]
     outputs = len(call.node.output) - len(states)
     axes, backwards = (call.get(f"scan_input_{kind}", [0] * scanned) for kind in ("axes", "directions"))
     rows = [np.moveaxis(sequence, axis, 0) for sequence, axis in zip(sequences, axes, strict=True)]
     rows = [row[::-1] if reverse else row for row, reverse in zip(rows, backwards, strict=True)]
-    collected: list[list[Any]] = [[] for _ in range(outputs)]
-    for place in range(len(rows[0])):
-        results = bodies["body"]([*states, *(row[place] for row in rows)])
-        states = results[: len(states)]
-        for pile, result in zip(collected, results[len(states) :], strict=True):
-            pile.append(result)
+    states, collected = _steps(bodies["body"], states, rows, outputs)
     axes, backwards = (call.get(f"scan_output_{kind}", [0] * outputs) for kind in ("axes", "directions"))
     for pile, reverse in zip(collected, backwards, strict=True):
         if reverse:
             pile.reverse()
     return (*states, *(_stacked(pile, axis) for pile, axis in zip(collected, axes, strict=True)))
+
+
+def _batched_scan(call: Call, inputs: Sequence[Any], bodies: Bodies) -> tuple[Any, ...]:
+    """`Scan` of opset 8: axis 0 is the batch, axis 1 the sequence, and sequences may be of any length.
+
+    After the end of a shorter sequence its outputs are 0; ONNX leaves open what they are.
+    """
+    scanned = call.get("num_scan_inputs")
+    lengths, first, sequences = inputs[0], inputs[1:-scanned], inputs[-scanned:]
+    outputs, longest = len(call.node.output) - len(first), sequences[0].shape[1]
+    backwards = call.get("directions") or [0] * scanned
+    results: list[tuple[Any, ...]] = []
+    for number in range(len(sequences[0])):
+        length = longest if lengths is None else int(lengths[number])
+        rows = [sequence[number, :length] for sequence in sequences]
+        rows = [row[::-1] if reverse else row for row, reverse in zip(rows, backwards, strict=True)]
+        states, collected = _steps(bodies["body"], [state[number] for state in first], rows, outputs)
+        stacks = [_stacked(pile, 0) for pile in collected]
+        fill = [[(0, longest - length), *[(0, 0)] * (stack.ndim - 1)] for stack in stacks]
+        results.append((*states, *map(np.pad, stacks, fill)))
+    return tuple(np.stack(parts) for parts in zip(*results, strict=True))
+
+
+def _steps(
+    body: Callable[[list[Any]], list[Any]], states: list[Any], rows: Sequence[Array], outputs: int
+) -> tuple[list[Any], list[list[Any]]]:
+    """The last states, and what each further output of the body was at each step."""
+    collected: list[list[Any]] = [[] for _ in range(outputs)]
+    for place in range(len(rows[0])):
+        results = body([*states, *(row[place] for row in rows)])
+        states = results[: len(states)]
+        for pile, result in zip(collected, results[len(states) :], strict=True):
+            pile.append(result)
+    return states, collected
+
+
+def sequence_map(call: Call, first: list[Any], *others: Any, bodies: Bodies) -> tuple[list[Any], ...]:
+    """`SequenceMap`: the body over the elements of sequences at once; tensors are the same for all."""
+    collected: list[list[Any]] = [[] for _ in call.node.output]
+    for place, element in enumerate(first):
+        row = [other[place] if isinstance(other, list) else other for other in others]
+        for pile, result in zip(collected, bodies["body"]([element, *row]), strict=True):
+            pile.append(result)
+    return tuple(collected)
 
 
 def _stacked(pile: list[Any], axis: int) -> Array:
@@ -69,4 +108,9 @@ def _stacked(pile: list[Any], axis: int) -> Array:
     return np.stack(pile, axis=axis)
 
 
-OPERATORS: dict[str, Operator] = {"If": branch, "Loop": loop, "Scan": scan}
+OPERATORS: dict[str, Operator] = {
+    "If": branch,
+    "Loop": loop,
+    "Scan": scan,
+    "SequenceMap": sequence_map,
+}

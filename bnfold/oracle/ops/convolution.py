@@ -30,8 +30,8 @@ def _grouped(padded: Array, w: Array, windows: Windows, groups: int) -> Array:
     outer, places = len(w) // groups, int(np.prod(windows.outputs))
     matrices = np.moveaxis(w.reshape(groups, outer, inner, -1), -1, 0)
     y = np.zeros((batch, groups, outer, places))
-    for matrix, tap in zip(np.ascontiguousarray(matrices), windows.taps(), strict=True):
-        y += matrix @ windows.seen(padded, tap).reshape(batch, groups, inner, places)
+    for matrix, tap in zip(matrices, windows.taps(), strict=True):
+        y += np.ascontiguousarray(matrix) @ windows.seen(padded, tap).reshape(batch, groups, inner, places)
     return y.reshape(batch, len(w), *windows.outputs)
 
 
@@ -65,8 +65,8 @@ def conv_transpose(call: Call, x: Array, w: Array, bias: Array | None = None) ->
     canvas = np.zeros((batch, groups * outer, *room))
     columns = x.reshape(batch, groups, inner, -1)
     matrices = np.transpose(w.reshape(groups, inner, outer, -1), (3, 0, 2, 1))
-    for matrix, tap in zip(np.ascontiguousarray(matrices), np.ndindex(*kernel), strict=True):
-        part = (matrix @ columns).reshape(batch, groups * outer, *sizes)
+    for matrix, tap in zip(matrices, np.ndindex(*kernel), strict=True):
+        part = (np.ascontiguousarray(matrix) @ columns).reshape(batch, groups * outer, *sizes)
         canvas[strided(tap, sizes, strides, dilations)] += part
     y = np.asarray(canvas[strided(before, outputs, (1,) * len(sizes), (1,) * len(sizes))])
     return y if bias is None else y + _along_channels(bias, y)

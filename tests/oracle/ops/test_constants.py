@@ -39,8 +39,35 @@ def test_a_cast_to_float8_saturates_if_so_told() -> None:
         assert y.astype(float).tolist()[1:3] == [largest, -largest]
         assert np.isnan(float(y[3]))
     assert np.isinf(float(evaluated("Cast", x, to=TensorProto.FLOAT8E5M2, saturate=0, opset=19)[1]))
-    with pytest.raises(NotEvaluableError, match="powers of two"):
-        evaluated("Cast", x, to=TensorProto.FLOAT8E8M0, opset=24)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("up", [1, 2, 2, 2, 2.0**-3]), ("down", [1, 1, 1, 1, 2.0**-4]), ("nearest", [1, 1, 1, 2, 2.0**-3])],
+)
+def test_a_cast_to_powers_of_two(mode: str, expected: list[float]) -> None:
+    # 1 + 2⁻⁵⁰ is a power of two that float64's own rounding missed.
+    x = {"x": np.array([1 + 2.0**-50, 1.2, 1.4, 1.6, 0.1])}
+    y = evaluated("Cast", x, to=TensorProto.FLOAT8E8M0, opset=24, round_mode=mode)
+    assert y.astype(float).tolist() == expected
+    like = evaluated("CastLike", x, {"like": y}, opset=24, round_mode=mode)
+    assert like.dtype == y.dtype
+    assert like.astype(float).tolist() == expected
+
+
+def test_bits_are_those_of_the_stored_type() -> None:
+    x = floats(3)
+    bits = evaluated("BitCast", {"x": x}, to=TensorProto.INT32, opset=26)
+    assert bits.tolist() == x.view(np.int32).tolist()
+    back = evaluated("BitCast", {"x": bits}, to=TensorProto.FLOAT, opset=26)
+    assert back.dtype == np.float64
+    assert back.tolist() == x.tolist()
+    wide = evaluated("BitCast", {"x": x.astype(np.float64)}, to=TensorProto.INT64, opset=26)
+    assert wide.tolist() == x.astype(np.float64).view(np.int64).tolist()
+    half = evaluated("BitCast", {"x": np.array([0x3C00], np.uint16)}, to=TensorProto.FLOAT16, opset=26)
+    assert half.tolist() == [1]
+    with pytest.raises(NotEvaluableError, match="bfloat16"):
+        evaluated("BitCast", {"x": x.astype(np.float16)}, to=TensorProto.INT16, opset=26)
 
 
 def test_cast_like() -> None:

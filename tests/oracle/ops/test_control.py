@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -75,13 +77,40 @@ def test_scan(backwards: int, axis: int) -> None:
     agrees_on(build(graph), {"x": floats(3, 3), "s": floats(3)})
 
 
-def test_scan_before_opset_9_is_refused() -> None:
+BATCHES = """
+g (%s float[2,3] s, float[2,4,3] x, float[2,4,3] z) => (float[2,3] last, float[2,4,3] sums) {
+  last, sums = Scan <
+    num_scan_inputs = 2, directions = [0, 1],
+    body = b (float[3] before, float[3] row, float[3] other) => (float[3] after, float[3] sum) {
+      half = Mul(before, other)
+      after = Add(half, row)
+      sum = Identity(after) }> (%s, s, x, z)
+}"""
+
+
+def test_scan_of_opset_8_has_a_batch() -> None:
+    feeds = {"s": floats(2, 3), "x": floats(2, 4, 3), "z": floats(2, 4, 3, seed=1)}
+    agrees_on(build(BATCHES % ("", ""), opset=8), feeds)
+    lengths = {"n": np.array([4, 2], np.int64)}
+    model = build(BATCHES % ("int64[2] n,", "n"), opset=8)
+    _, sums = agrees_on(model, {**lengths, **feeds})
+    assert not sums[1, 2:].any()
+
+
+def test_a_map_over_sequences() -> None:
     graph = """
-    g (float[3,3] x) => (float[3,3] y) {
-      y = Scan <num_scan_inputs = 1, body = b (float[3] r) => (float[3] s) { s = Identity(r) }> (x)
+    g (seq(float[2]) parts, seq(float[2]) others, float[2] k) => (seq(float[2]) sums, seq(float[2]) halves) {
+      sums, halves = SequenceMap <
+        body = b (float[2] one, float[2] other, float[2] same) => (float[2] sum, float[2] half) {
+          sum = Add(one, other)
+          half = Mul(one, same) }> (parts, others, k)
     }"""
-    with pytest.raises(NotEvaluableError, match="opset 9"):
-        Oracle(build(graph, opset=8)).run({"x": floats(3, 3)})
+    parts, others = ([floats(2, seed=seed + 3 * k) for seed in range(3)] for k in range(2))
+    feeds: dict[str, Any] = {"parts": parts, "others": others, "k": np.array([0.5, 2.0], np.float32)}
+    outputs: Any = Oracle(build(graph)).run(feeds)
+    for one, other, total, half in zip(parts, others, *outputs, strict=True):
+        assert np.array_equal(total, one.astype(float) + other)
+        assert np.array_equal(half, one * np.array([0.5, 2.0]))
 
 
 def test_a_loop_in_a_branch_reads_through_both() -> None:

@@ -34,8 +34,8 @@ from tests.small_networks import NETWORKS
 
 SEEDS = 3
 RANDOM = 1000
-FAULT_HEADER = ("fault", "planted", "caught", "named", "least margin", "middle margin")
-FOLD_HEADER = ("right folds", "folds", "accused", "values", "middle", "99 %", "largest", "outputs")
+FAULT_HEADER = ("fault", "planted", "caught", "named", "least margin", "median margin")
+FOLD_HEADER = ("right folds", "folds", "reported wrong", "values", "median", "99 %", "largest", "outputs")
 MODEL_HEADER = (
     "model",
     "original's error",
@@ -47,20 +47,21 @@ MODEL_HEADER = (
     "at",
 )
 FAULT_NOTE = (
-    "The margin is the error at the blamed value by its bound: a fault of 1 would just not be seen. Faults "
-    "of the interface are found before anything is computed and have none."
+    "The margin is the error of the blamed value divided by its bound. A fault with margin 1 is just missed. "
+    "Faults of the interface are found before anything is computed and have no margin."
 )
 FOLD_NOTE = (
-    "Every value that both models compute has an error and a bound. The figures are error by bound, of the "
-    "values that have an error at all, and in the last column the largest of the graphs' outputs in ONNX "
-    "Runtime: at 1 a fold would be accused."
+    "Every value that both models compute has an error and a bound. Figures are error ÷ bound, for values "
+    "with a nonzero error; the last column is the largest of the graphs' outputs in ONNX Runtime. Above 1, "
+    "the fold would be reported as wrong."
 )
 MODEL_NOTE = (
-    "Two figures in a cell are those with the optimizer off and at its default. Errors are the largest of an "
-    "output, relative to its scale, to the float64 oracle, in the run nearest to its bound; the ratio "
-    "is that of the root-mean-square errors of all runs. The bound is infinite where the network itself "
-    "amplifies rounding a thousand times: there only the values on the way decide. The last two columns give "
-    "the largest error by bound among these, and where it is."
+    "Of two figures in a cell, the first is with the optimizer off, the second at its default. An error is "
+    "the largest of an output, relative to its scale and against the float64 oracle, in the run closest to "
+    "its bound; the ratio is that of the root-mean-square errors of all runs. The bound is infinite where "
+    "the network itself amplifies rounding a thousand times: there only intermediate values are judged. The "
+    "last three columns are how many values were proved, the largest error ÷ bound among them, and where it "
+    "is."
 )
 
 
@@ -73,7 +74,7 @@ class Trial:
         network: It was planted there.
         caught: Whether the validation failed.
         named: Whether it named the tampered node and its BatchNorm, or the interface.
-        margin: Error of the blamed value by its bound; None where no value is blamed.
+        margin: Error of the blamed value divided by its bound; None where no value is blamed.
     """
 
     kind: str
@@ -104,7 +105,7 @@ class Acquittal:
 
     @property
     def margins(self) -> list[float]:
-        """Error by bound of every value that has an error."""
+        """Error ÷ bound of every value with a nonzero error."""
         return [margin(layer) for layer in self.validation.layers if layer.fold_error > 0]
 
     @property
@@ -115,7 +116,7 @@ class Acquittal:
 
 
 def margin(layer: Layer) -> float:
-    """The error of a value by what rounding explains of it."""
+    """The error of a value divided by what rounding explains of it."""
     return layer.fold_error / layer.bound if layer.bound else math.inf
 
 
@@ -207,7 +208,7 @@ def model_rows(acquittals: Sequence[Acquittal]) -> Iterator[tuple[str, ...]]:
 
 
 def worst(validation: Validation) -> tuple[str, str]:
-    """The largest error by bound of any value, and where it is."""
+    """The largest error ÷ bound of any value, and where it is."""
     if not validation.layers:
         return "–", "–"
     layer = max(validation.layers, key=margin)

@@ -45,8 +45,9 @@ NOTE = (
     "Each tool's column is what it leaves, then the relative error max|a − b| / max|a| of its file against "
     "the original, both in ONNX Runtime with its optimizer off, on one seeded standard normal input with "
     "symbolic dimensions at 2; more than {tolerance:.0e} is called wrong. BatchNormalization nodes are "
-    "counted in all graphs and functions; after a plus sign stand scales per channel that are written as "
-    "Mul or Div. The last column is the number of nodes before and after bnfold, Constant nodes left out."
+    "counted in all graphs and functions; the number after a plus sign counts scales per channel that are "
+    "written as Mul or Div. The last column is the number of nodes before and after bnfold, Constant nodes "
+    "left out."
 )
 
 

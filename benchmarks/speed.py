@@ -53,18 +53,18 @@ CHAIN_HEADER = ("nodes", "seconds", "×", "peak memory, MB", "BatchNorms left")
 NOTE = (
     "Seconds are those of the whole process, from its start to its end; peak memory is the most that was "
     "resident, mapped files included. Figures are medians of {rounds} rounds, with the least and the most "
-    "after them; ratios are taken within a round. In a round every tool runs once, in random order, when "
-    "what the one before wrote is removed and the disk is idle; the file to read is in the page cache, "
-    "unless it says cold. bnfold flushes its file to the disk before it gives it its name, the others do "
-    "not. ONNX Runtime is its offline optimizer at its basic level. The networks have their real layers "
-    "and random numbers. BatchNorms left are BatchNormalization nodes. What bnfold wrote was run in ONNX "
-    "Runtime along with the original, with its optimizer off."
+    "in brackets; ratios are taken within a round. In a round every tool runs once, in random order; before "
+    "each run the previous output is removed and the disk is idle. The file to read is in the page cache, "
+    "unless it says cold. bnfold flushes its file to the disk before renaming it into place; the other "
+    "tools do not. ONNX Runtime means its offline optimizer at the basic level. The networks have their real "
+    "layers and random numbers. BatchNorms left are BatchNormalization nodes. What bnfold wrote was compared "
+    "with the original in ONNX Runtime, with the optimizer off."
 )
 LARGE_NOTE = (
     "{count} weights of {megabytes:.0f} MB each in one file, each in a Conv or a Gemm that a "
-    "BatchNormalization follows, so that every one of them is computed. Cold: the pages of what is read "
-    "were dropped from the system's cache just before (`posix_fadvise`); what a virtual machine's host keeps "
-    "is out of reach."
+    "BatchNormalization follows, so that every one of them is recomputed. Cold: the pages of what is read "
+    "were dropped from the system's cache just before (`posix_fadvise`); a cache of the virtual machine's "
+    "host cannot be dropped."
 )
 _VERSIONS = """
 import json, sys

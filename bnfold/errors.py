@@ -85,7 +85,7 @@ class DisagreementError(BnfoldError):
 
 
 def reason(error: BaseException) -> str:
-    """Boil any exception down to one line: its first sentence-like line, or its class."""
+    """Reduce any exception to one line: the first line of its message, or the name of its class."""
     if isinstance(error, BnfoldError):
         return error.problem.rstrip(".")
     if isinstance(error, OSError) and error.strerror:

@@ -214,19 +214,19 @@ GRAPH_OUTPUT = Rule(
 OTHER_GRAPH = Rule(
     "BN303",
     "the layer is in another graph",
-    "{value} crosses the border of a subgraph at {node}; a subgraph may run never or many times.",
+    "{value} crosses the border of a subgraph at {node}; a subgraph may run zero or many times.",
     "Move the BatchNorm into the same graph as its layer.",
 )
 NO_PRODUCER = Rule(
     "BN304",
     "nothing before it to fold into",
     "{value} is an input of the graph or a constant; no operator before {node} has weights.",
-    "Nothing to fix before it; a layer after it can take it, unless it pads with zeros.",
+    "Nothing to fix. A following layer can absorb it if that layer does not pad with zeros.",
 )
 MORE_NODES = Rule(
     "BN305",
     "the fold would add nodes",
-    "the shift would need {inserted} new bias Add(s), and only {removed} node(s) would go; first at {node}.",
+    "the fold would add {inserted} bias Add(s), the first at {node}, and remove only {removed} node(s).",
     "Give the linear layers a bias before export.",
 )
 TOO_FAR = Rule(
@@ -246,12 +246,12 @@ BRANCHES_COST = Rule(
     "merging parallel branches would cost more",
     "{branch} and {others}, which {node} adds up, would need {after} multiply-adds for each position "
     "instead of {before}.",
-    "Nothing to fix: apart they are faster than as one convolution.",
+    "Nothing to fix: the separate branches cost less than one convolution.",
 )
 PATTERN = Rule(
     "BN309",
-    "it would take a pattern apart that runtimes know",
-    "{node} belongs to a {pattern} that is written out, which runtimes run as one operator.",
+    "it would break up a pattern that runtimes recognise",
+    "{node} is part of a {pattern} written out in several operators, which runtimes run as one.",
     "Nothing to fix: the model runs faster as it is.",
 )
 RUNTIME_WORSE = Rule(
@@ -290,14 +290,14 @@ HOOK = Rule(
     "BN502",
     "a hook sees the values",
     "in PyTorch {node} must stay as it is: a hook of {module} sees values that would change.",
-    "Remove the hook before folding; register it on the folded module if other values do not matter to it.",
+    "Remove the hook before folding; register it on the folded module if it accepts changed values.",
 )
 DEPENDS = Rule(
     "BN503",
     "the module's code depends on it",
     "in PyTorch {node} must stay as it is, since the forward depends on it in a way that its graph does not"
     " show. {problem}",
-    "Remove from the forward what depends on a layer's type, weight or bias, or on a size; or export the"
+    "Make the forward independent of the types, weights and biases of its layers and of sizes; or export the"
     " module to ONNX for one size (`bnfold export`).",
 )
 

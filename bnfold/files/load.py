@@ -1,4 +1,4 @@
-"""Reading ONNX files: weights stay on disk until needed, and what is wrong is said in one clear line."""
+"""Reading ONNX files: weights stay on disk until needed, and what is wrong is reported in one clear line."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ def _in_place(path: Path, kind: FileKind) -> ir.Model:
 
 
 def _reference(marker: str, raw: RawData) -> bytes:
-    """The fields of a tensor that say: its bytes are external data."""
+    """The fields that mark the bytes of a tensor as external data."""
     entries = {"location": marker, "offset": str(raw.begin), "length": str(raw.stop - raw.begin)}
     pairs = (field(1, key.encode()) + field(2, value.encode()) for key, value in entries.items())
     return b"".join(field(13, pair) for pair in pairs) + _DATA_LOCATION_EXTERNAL
 
 
 def _is_consistent(tensor: ir.ExternalTensor) -> bool:
-    """Whether its bytes are what its type and sizes ask for, and its texts are text."""
+    """Whether it has as many bytes as its type and sizes need, and all its texts are strings."""
     if tensor.dtype not in _PLAIN_TYPES or min(tensor.shape.numpy(), default=0) < 0:
         return False
     texts = (tensor.name, tensor.doc_string, *tensor.metadata_props, *tensor.metadata_props.values())

@@ -174,7 +174,7 @@ def _kept(model: ir.Model, keep: Collection[str]) -> dict[int, Reason]:
 
 
 class _Pass:
-    """One run over a model that is ours to change.
+    """One run over a model that may be modified.
 
     Attributes:
         model: The model.

@@ -1,4 +1,4 @@
-"""Carrying out what the search has found: constants take affines, and the nodes that stood for them go.
+"""Carrying out what the search has found: affines go into constants, and their own nodes are removed.
 
 Nothing is written before the end: what nodes absorb is composed in float64 and rounded once.
 """
@@ -27,7 +27,7 @@ from bnfold.reasons import Reason
 
 
 class Rewriter:
-    """Rewrites one model that is ours to change.
+    """Rewrites one model that may be modified.
 
     Attributes:
         editor: What it writes with.

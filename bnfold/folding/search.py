@@ -27,6 +27,8 @@ _KEEP_RANGE = frozenset(
     """.split()  # noqa: SIM905 - a list of strings would be fourteen lines long
 )
 """Operators through which a value changes into one that the original holds too, up to what Relu cuts off."""
+_SUMS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
+"""Operators that may add up in float16 what is as large as their inputs, however many these are."""
 _MOVED = 2.0**10  # the largest shift that a value in float16 takes: its range ends at 2¹⁶
 _BALANCED = 2.0**16  # scales beyond this, or below its inverse, are not moved from one layer to another
 
@@ -195,10 +197,12 @@ class _Search:
         """Whether a value in float16 could become larger than any that the original holds.
 
         A term of a sum, an element of a mean or a factor can be far larger than the result. So it may shrink,
-        and grow only where the statistics of the BatchNorm leave room for it.
+        and grow only where the statistics of the BatchNorm leave room for it, which they know of single terms
+        and not of sums of many.
         """
         value = node.inputs[step.index] if isinstance(step, ToInput) else node.outputs[step.index]
-        if self._ample or node.op_type in _KEEP_RANGE or self._facts.dtype(value) != ir.DataType.FLOAT16:
+        ample = self._ample and node.op_type not in _SUMS
+        if ample or node.op_type in _KEEP_RANGE or self._facts.dtype(value) != ir.DataType.FLOAT16:
             return None
         size = np.abs(step.affine.scale)
         with np.errstate(divide="ignore"):

@@ -17,7 +17,7 @@ from bnfold.tensors.product import Product
 
 
 class Editor:
-    """Replaces constants of a model that is ours to change."""
+    """Replaces constants of a model that may be modified."""
 
     def __init__(self, facts: Facts) -> None:
         self._model = facts.model

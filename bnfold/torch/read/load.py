@@ -72,7 +72,7 @@ def load(
 
     Raises:
         UnsafePickleError: The file names classes or functions that are not allowed; the message lists them
-            with what to type. Or its TorchScript or its program could do more than compute.
+            and the options to add. Or its TorchScript or its program could do more than compute.
         ModelError: It cannot be read, is truncated, is not a model, or does not fit `arch`.
         InputError: `arch` is missing, or fails; `key` leads nowhere, or is missing where a checkpoint holds
             several models; or an option has no meaning for what the file holds.

@@ -13,7 +13,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar
@@ -22,7 +22,7 @@ import numpy as np
 
 from bnfold.errors import InputError, reason
 from bnfold.files.file_kind import FileKind, sha256
-from bnfold.inputs import images
+from bnfold.inputs import coverage, images, uses
 from bnfold.inputs.samples import Samples, fit
 from bnfold.inputs.values import Array
 from bnfold.runtime.interface import Port
@@ -173,11 +173,18 @@ def as_samples(inputs: Inputs, ports: Sequence[Port]) -> Samples:
         InputError: There is not a single one, or one does not fit.
     """
     if isinstance(inputs, Given):
-        return inputs.samples(ports)
-    several = [inputs] if isinstance(inputs, Mapping) else list(inputs)
-    if not several:
-        raise InputError("The list of inputs is empty.", "Give one mapping of names to arrays, or more.")
-    return Samples(tuple(fit(one, ports) for one in several), labels=_numbered("given", len(several)))
+        samples = inputs.samples(ports)
+    else:
+        several = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+        if not several:
+            raise InputError("The list of inputs is empty.", "Give one mapping of names to arrays, or more.")
+        fitted = tuple(fit(one, ports) for one in several)
+        samples = Samples(fitted, labels=_numbered("given", len(several)))
+    return replace(
+        samples,
+        dimensions=coverage.dimensions(ports, samples.feeds),
+        integers=coverage.integers(ports, samples.feeds, uses.of(ports)),
+    )
 
 
 def load_npz(path: str | os.PathLike[str]) -> Feeds:

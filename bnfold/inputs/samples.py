@@ -1,21 +1,26 @@
 """Inputs for a model: random ones that it accepts, and the check whether given ones fit it.
 
 The samples go through kinds of values, from ordinary to extreme ([`bnfold.inputs.values`]
-[bnfold.inputs.values]), and through sizes of the dynamic dimensions ([`bnfold.inputs.sizes`]
-[bnfold.inputs.sizes]). Notes say what could not be varied and what was left out.
+[bnfold.inputs.values]), and through sizes of the dynamic dimensions ([`bnfold.inputs.search`]
+[bnfold.inputs.search]). Notes say what could not be varied and what was left out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
+import onnx_ir as ir
 
 from bnfold.errors import InputError, ModelError
-from bnfold.inputs import sizes
-from bnfold.inputs.sizes import GIVE_INPUTS, Runner, Sizing, draw, dynamic
+from bnfold.inputs import coverage, search, uses
+from bnfold.inputs.coverage import Dimension, Integers, dynamic
+from bnfold.inputs.search import GIVE_INPUTS, Runner
+from bnfold.inputs.sizes import Sizing, draw
+from bnfold.inputs.uses import Use
 from bnfold.inputs.values import DRAWN, KINDS, Array, converted
 from bnfold.runtime.interface import Port
 from bnfold.runtime.sessions import Feeds
@@ -31,16 +36,20 @@ class Samples:
 
     Attributes:
         feeds: One mapping of input names to arrays for each sample.
-        notes: One sentence for every dynamic dimension that could be tried at one size only, and for every
-            sample that was left out.
+        notes: One sentence for every dynamic dimension that could be tried at one size or at sizes of one
+            parity only, and for every sample that was left out.
         labels: A name for each sample: `"normal 1×3×64×64"`, or the file that it comes from.
         outputs: The model's outputs for each, if it was run to choose them; None where they were not kept.
+        dimensions: The sizes that each dynamic dimension has in them.
+        integers: The numbers that each integer input has in them.
     """
 
     feeds: tuple[Feeds, ...]
     notes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     outputs: tuple[Any, ...] = ()
+    dimensions: tuple[Dimension, ...] = ()
+    integers: tuple[Integers, ...] = ()
 
     def each(self, run: Callable[[Feeds], Outputs]) -> Iterator[tuple[str, Feeds, Outputs]]:
         """Label, inputs and outputs of every sample, in order; `run` computes outputs that were not kept.
@@ -54,9 +63,14 @@ class Samples:
 
 
 def choose(
-    ports: Sequence[Port], run: Callable[[Feeds], object], *, count: int = len(KINDS), seed: int = 0
+    ports: Sequence[Port],
+    run: Callable[[Feeds], object],
+    *,
+    count: int = len(KINDS),
+    seed: int = 0,
+    model: ir.Model | None = None,
 ) -> Samples:
-    """Draw `count` samples that the model accepts, or more where there are more sizes to go through.
+    """Draw samples that the model accepts: `count`, or more where there are more sizes to go through.
 
     Every sample is run once. One that the model rejects, or that has an output without a finite value, proves
     nothing: it is left out with a note as long as another one remains.
@@ -65,8 +79,10 @@ def choose(
         ports: The inputs that the model needs.
         run: Runs the model; raises ModelError where it rejects the inputs.
         count: Number of samples, at least 1. The first is normal, the second uniform; from the seventh on the
-            kinds repeat with new values, each at another size.
+            kinds repeat with new values, each at another size. If it is less than six, sizes may be left out;
+            from six on, every size is used.
         seed: The same seed gives the same samples.
+        model: The model, which shows what it does with integers; without it, small ones are drawn.
 
     Returns:
         The samples with their outputs, as far as those fit into 256 MiB.
@@ -79,10 +95,11 @@ def choose(
         raise InputError(f"{count} samples prove nothing.", "Ask for 1 or more.")
     for port in ports:
         _demand_drawable(port)
-    sizings = sizes.sizings(ports, run, seed)
+    used = uses.of(ports, model)
+    plan = search.plan(ports, run, seed, used, one=count == 1)
     trials, room = [], _KEPT_BYTES
-    for number in range(max(count, len(sizings))):
-        trial = _trial(ports, run, sizings, number, seed)
+    for number in range(count if count < len(KINDS) else max(count, len(plan.sizings))):
+        trial = _trial(ports, run, plan.sizings, number, seed, used)
         room -= trial.size
         trials.append(trial if room >= 0 else replace(trial, outputs=None))
     ran = [trial for trial in trials if trial.rejection is None]
@@ -90,12 +107,17 @@ def choose(
         raise _rejected(next(trial.rejection for trial in trials if trial.rejection))
     # If no sample has finite outputs, the kinds are not the cause: all are kept, and the comparison says so.
     kept = [trial for trial in ran if trial.finite] or ran
+    feeds = tuple(trial.feeds for trial in kept)
+    dimensions = coverage.dimensions(ports, feeds, plan.rejected)
+    gaps = (dimension.gap for dimension in dimensions)
     left_out = (trial.note for trial in trials if trial not in kept)
     return Samples(
-        tuple(trial.feeds for trial in kept),
-        (*sizes.notes(ports, [trial.sizing for trial in kept]), *left_out),
+        feeds,
+        (*filter(None, gaps), *left_out),
         tuple(trial.label for trial in kept),
         tuple(trial.outputs for trial in kept),
+        dimensions,
+        coverage.integers(ports, feeds, used),
     )
 
 
@@ -157,7 +179,6 @@ class _Trial:
     """
 
     label: str
-    sizing: Sizing
     feeds: Feeds
     outputs: Any = None
     finite: bool = False
@@ -172,38 +193,30 @@ class _Trial:
         return f"The sample {self.label} was left out: the original gives no finite value for it."
 
 
-def _trial(ports: Sequence[Port], run: Runner, sizings: Sequence[Sizing], number: int, seed: int) -> _Trial:
-    """Draw and run the sample of that number; each cycle through the kinds begins at another size."""
-    cycle, which = divmod(number, len(KINDS))
-    sizing = sizings[(number + cycle) % len(sizings)]
-    feeds = draw(ports, sizing, seed=(seed, number), kind=KINDS[which])
+def _trial(
+    ports: Sequence[Port],
+    run: Runner,
+    sizings: Sequence[Sizing],
+    number: int,
+    seed: int,
+    used: Mapping[str, Use],
+) -> _Trial:
+    """Draw and run the sample of that number; in time every kind comes at every size."""
+    which = number % len(KINDS)
+    sizing = sizings[(number + number // math.lcm(len(KINDS), len(sizings))) % len(sizings)]
+    feeds = draw(ports, sizing, seed=(seed, number), kind=KINDS[which], uses=used)
     label = f"{KINDS[which]} {shapes_text(feeds)}"
     try:
         outputs = run(feeds)
     except ModelError as error:
-        return _Trial(label, sizing, feeds, rejection=error)
-    arrays = list(_leaves(outputs))
-    floats = (array for array in arrays if array.dtype.kind == "f" and array.size)
-    finite = all(np.isfinite(array).any() for array in floats)
-    return _Trial(label, sizing, feeds, outputs, finite, sum(array.nbytes for array in arrays))
+        return _Trial(label, feeds, rejection=error)
+    arrays = list(search.leaves(outputs))
+    finite = search.has_finite_values(arrays)
+    return _Trial(label, feeds, outputs, finite, sum(array.nbytes for array in arrays))
 
 
 def _rejected(error: ModelError) -> InputError:
     return InputError(f"The model rejects a random input that was drawn for it. {error.problem}", GIVE_INPUTS)
-
-
-def _leaves(outputs: object) -> Iterator[Array]:
-    """Every array in what a model gives: sequences, maps and optionals hold several or none."""
-    match outputs:
-        case None:
-            return
-        case list() | tuple():
-            for element in outputs:
-                yield from _leaves(element)
-        case Mapping():
-            yield from _leaves(list(outputs.values()))
-        case _:
-            yield np.asarray(outputs)
 
 
 def _demand_drawable(port: Port) -> None:

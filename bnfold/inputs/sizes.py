@@ -1,41 +1,47 @@
-"""The sizes at which the dynamic dimensions of a model's inputs are tried.
+"""The sizes and the values that a sample is drawn with.
 
-A dynamic dimension is tried at more than one size. Dimension 0 is taken for the batch, dimension 1 of an
-input of rank three or more for the channels, and every other one for a length. An image whose last dimension
-is its only fixed one has its channels there. If an input has two lengths or more, the last is the width, and
-one of the sizes is not square. A symbol has the same size in all inputs. Sizes that the model rejects are
-skipped.
+Dimension 0 is taken for the batch, dimension 1 of an input of rank three or more for the channels, and every
+other one for a length. An image whose last dimension is its only fixed one has its channels there. A state,
+of which only the middle dimension is dynamic, has its batch there if another input's batch is dynamic too. If
+an input has two lengths or more, the last is the width. A symbol has the same size in all inputs.
+
+Integers whose use is known ([`bnfold.inputs.uses`][bnfold.inputs.uses]) are drawn for it: indices below the
+size of their table, masks of ones, lengths that the sequences have, small sizes of tensors.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from bnfold.errors import InputError, ModelError
-from bnfold.inputs.values import WIDE_INTEGERS, draw_values
+from bnfold.inputs.coverage import dynamic
+from bnfold.inputs.uses import Use
+from bnfold.inputs.values import KINDS, WIDE_INTEGERS, Array, draw_extents, draw_mask, draw_steps, draw_values
 from bnfold.runtime.interface import Port
 from bnfold.runtime.sessions import Feeds
 
-Runner: TypeAlias = Callable[[Feeds], Any]
-
-GIVE_INPUTS = "Give real inputs with --inputs FILE.npz."
-
 BATCHES = (1, 3, 2)
 CHANNELS = (3, 1, 4, 64)
-LENGTHS = (64, 96, 224, 128, 32, 256, 28, 299, 384, 16, 8)
+LENGTHS = (64, 96, 224, 128, 32, 256, 28, 299, 384, 48, 16, 8)
+LONG = (512, 576, 1024, 2048, 4000, 8000, 16000, 24000, 32000, 48000, 80000, 160000, 480000)  # raw audio
 INTEGER_CEILINGS = (100, 2)  # a vocabulary has at least a hundred entries, a token type or a mask only two
+EXTENTS = (1, 2, 4, 8, 16, 32, 64, 99)
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """The sizes of dynamic dimensions by their role, and the bound below which wide integers are drawn.
+    """The sizes of dynamic dimensions by their role, and the bounds of integers.
 
-    A `width` of None makes a square: it is as large as `length`.
+    Attributes:
+        batch: Size of the dimensions in that role.
+        channels: Likewise.
+        length: Likewise.
+        ceiling: Wide integers whose use is not known are drawn below it.
+        width: As `batch`; None makes a square: it is as large as `length`.
+        extent: The largest integer that becomes a size of a tensor.
+        choice: Which of its `choices` a number has; after the last comes a number that is not among them.
     """
 
     batch: int = BATCHES[0]
@@ -43,6 +49,8 @@ class Sizing:
     length: int = LENGTHS[0]
     ceiling: int = INTEGER_CEILINGS[0]
     width: int | None = None
+    extent: int = EXTENTS[0]
+    choice: int = 0
 
     def of(self, role: str) -> int:
         """The size of the dimensions in a role: `"batch"`, `"channels"`, `"length"` or `"width"`."""
@@ -51,140 +59,95 @@ class Sizing:
         return sizes[role]
 
 
-def draw(ports: Sequence[Port], sizing: Sizing, *, seed: int | Sequence[int], kind: str = "normal") -> Feeds:
+def draw(
+    ports: Sequence[Port],
+    sizing: Sizing,
+    *,
+    seed: int | Sequence[int],
+    kind: str = KINDS[0],
+    uses: Mapping[str, Use] | None = None,
+) -> Feeds:
     """Draw one value for every input, of one of the `KINDS`, with the sizes of `sizing`."""
     rng = np.random.default_rng(seed)
-    roles = _roles(ports)
+    known = roles(ports)
 
     def shape(port: Port) -> tuple[int, ...]:
         symbols = dict(dynamic(port))
         return tuple(
-            size if isinstance(size, int) else sizing.of(roles[symbols[axis]])
+            size if isinstance(size, int) else sizing.of(known[symbols[axis]])
             for axis, size in enumerate(port.shape or ())
         )
 
+    used = uses or {}
     return {
-        port.name: draw_values(rng, port.type, shape(port), kind=kind, ceiling=sizing.ceiling)
-        for port in ports
+        port.name: _drawn(rng, port, shape(port), sizing, kind, used.get(port.name, Use())) for port in ports
     }
 
 
-def sizings(ports: Sequence[Port], run: Runner, seed: int) -> list[Sizing]:
-    """The sizings to go through: other batches and another size are found separately, then tried together.
-
-    Args:
-        ports: The inputs that the model needs.
-        run: Runs the model; raises ModelError where it rejects the inputs.
-        seed: Seed of the values that it is tried with.
-
-    Returns:
-        At least one. Nothing is run unless a dimension is dynamic or an input has wide integers.
-
-    Raises:
-        InputError: The model rejects all sizes that were tried.
-    """
-
-    def accepted(sizing: Sizing) -> bool:
-        return _rejection(ports, sizing, run, seed) is None
-
-    first = _first(ports, run, seed)
-    roles = set(_roles(ports).values())
-    batches = [replace(first, batch=batch) for batch in BATCHES[1:]] if "batch" in roles else []
-    further = [sizing for sizing in batches if accepted(sizing)]
-    other = next((sizing for sizing in _resized(first, roles) if accepted(sizing)), None)
-    if other is None:
-        return [first, *further]
-    if further and accepted(together := replace(other, batch=further[0].batch)):
-        return [first, together, *further[1:]]
-    return [first, other, *further]
+def extreme(feeds: Feeds, ports: Sequence[Port], sizing: Sizing, uses: Mapping[str, Use]) -> Feeds:
+    """The same, with the largest integers in it that `draw` may give other samples of that sizing."""
+    for port in ports:
+        array, use = feeds[port.name], uses.get(port.name, Use())
+        if port.type not in WIDE_INTEGERS or use.choices or use.mask or use.steps:
+            continue
+        if use.sizes and use.table is None:
+            array.fill(sizing.extent)
+        elif array.size:
+            array.flat[0] = _ceiling(sizing, use) - 1
+    return feeds
 
 
-def notes(ports: Sequence[Port], tried: Sequence[Sizing]) -> Iterator[str]:
-    """One sentence for every dynamic dimension that was tried at a single size."""
-    for symbol, role in _roles(ports).items():
-        sizes = {sizing.of(role) for sizing in tried}
-        if len(sizes) == 1:
-            yield f"The dynamic dimension {symbol} was tried at the size {sizes.pop()} only."
-
-
-def dynamic(port: Port) -> Iterator[tuple[int, str]]:
-    """Axis and symbol of every dynamic dimension; an unnamed one is named after its input and axis."""
-    for axis, size in enumerate(port.shape or ()):
-        if not isinstance(size, int):
-            yield axis, size or f"{port.name}.{axis}"
-
-
-def _roles(ports: Sequence[Port]) -> dict[str, str]:
+def roles(ports: Sequence[Port]) -> dict[str, str]:
     """The role of every symbol, as `Sizing.of` takes it; the first dimension that has it decides."""
-    roles: dict[str, str] = {}
+    open_batch = any(axis == 0 for port in ports for axis, _ in dynamic(port))
+    found: dict[str, str] = {}
     for port in ports:
         shape = port.shape or ()
-        channels_last = len(shape) > 3 and [axis for axis, _ in dynamic(port) if axis] == [
-            *range(1, len(shape) - 1)
-        ]
+        axes = [axis for axis, _ in dynamic(port)]
+        channels_last = len(shape) > 3 and [axis for axis in axes if axis] == [*range(1, len(shape) - 1)]
+        state = open_batch and len(shape) == 3 and axes == [1]
         lengths = []
         for axis, symbol in dynamic(port):
-            if axis == 0:
-                roles.setdefault(symbol, "batch")
+            if axis == 0 or state:
+                found.setdefault(symbol, "batch")
             elif axis == 1 and len(shape) > 2 and not channels_last:
-                roles.setdefault(symbol, "channels")
+                found.setdefault(symbol, "channels")
             else:
                 lengths.append(symbol)
         for symbol in lengths:
             last = len(lengths) > 1 and symbol == lengths[-1] != lengths[0]
-            roles.setdefault(symbol, "width" if last else "length")
-    return roles
+            found.setdefault(symbol, "width" if last else "length")
+    return found
 
 
-def _first(ports: Sequence[Port], run: Runner, seed: int) -> Sizing:
-    """The first sizing that the model accepts."""
-    roles = set(_roles(ports).values())
-    wide = any(port.type in WIDE_INTEGERS for port in ports)
-    if not roles and not wide:
-        return Sizing()  # nothing to choose: if the model rejects its own sizes, the real run will fail
-    rejection: ModelError | None = None
-    for channels, length, ceiling in itertools.product(
-        CHANNELS if "channels" in roles else CHANNELS[:1],
-        LENGTHS if "length" in roles else LENGTHS[:1],
-        INTEGER_CEILINGS if wide else INTEGER_CEILINGS[:1],
-    ):
-        sizing = Sizing(BATCHES[0], channels, length, ceiling)
-        rejection = _rejection(ports, sizing, run, seed)
-        if rejection is None:
-            return sizing
-    raise InputError(
-        f"The model rejects all values that were tried for its inputs "
-        f"({'; '.join(map(str, ports))}). The last time: {rejection.problem if rejection else ''}",
-        GIVE_INPUTS,
-    )
+def by_symbol(ports: Sequence[Port], sizing: Sizing) -> Iterator[tuple[str, int]]:
+    """Every symbol with its size."""
+    return ((symbol, sizing.of(role)) for symbol, role in roles(ports).items())
 
 
-def _resized(first: Sizing, roles: set[str]) -> Iterator[Sizing]:
-    """Other sizes to try, first those that are not square: a longer one, twice the first, and a shorter one.
-
-    Those before the first size in `LENGTHS` have already been rejected. Twice the size suits networks that
-    halve their maps many times, the shorter one those with a longest sequence.
-    """
-    if "length" not in roles:
-        return
-    untried = LENGTHS[LENGTHS.index(first.length) + 1 :]
-    longer = [length for length in untried if length > first.length][:1]
-    shorter = [length for length in untried if length < first.length][:1]
-    lengths = list(dict.fromkeys([*longer, 2 * first.length, *shorter]))
-    if "width" in roles:
-        both_new = list(itertools.pairwise(lengths))[:1]
-        for length, width in [*both_new, *((length, first.length) for length in lengths)]:
-            yield replace(first, length=length, width=width)
-    yield from (replace(first, length=length) for length in lengths)
+def _drawn(
+    rng: np.random.Generator, port: Port, shape: tuple[int, ...], sizing: Sizing, kind: str, use: Use
+) -> Array:
+    if port.type not in WIDE_INTEGERS:
+        return draw_values(rng, port.type, shape, kind=kind, ceiling=sizing.ceiling)
+    if use.choices:
+        return np.full(shape, _chosen(use.choices, sizing.choice), np.dtype(port.type))
+    if use.mask and shape:
+        return draw_mask(rng, port.type, shape, kind=kind)
+    if use.steps:
+        return draw_steps(rng, port.type, shape, kind=kind, longest=sizing.length)
+    if use.sizes and use.table is None:
+        return draw_extents(rng, port.type, shape, kind=kind, largest=sizing.extent)
+    return draw_values(rng, port.type, shape, kind=kind, ceiling=_ceiling(sizing, use))
 
 
-def _rejection(ports: Sequence[Port], sizing: Sizing, run: Runner, seed: int) -> ModelError | None:
-    feeds = draw(ports, sizing, seed=seed)
-    for port in ports:
-        if port.type in WIDE_INTEGERS and feeds[port.name].size:
-            feeds[port.name].flat[0] = sizing.ceiling - 1  # other samples may hold it too
-    try:
-        run(feeds)
-    except ModelError as error:
-        return error
-    return None
+def _chosen(choices: tuple[int, ...], number: int) -> int:
+    """One of the numbers that decide something, or half of the largest after the last of them."""
+    if number < len(choices):
+        return choices[number]
+    half = max(choices) // 2
+    return half if half not in choices else max(choices) + 1
+
+
+def _ceiling(sizing: Sizing, use: Use) -> int:
+    return sizing.ceiling if use.table is None else max(1, use.table)

@@ -16,7 +16,8 @@ Tiny values are `sign(z) · (0.1 + |z|) / 1000` with `z` standard normal: at lea
 0.00006 float16 has only subnormal numbers, and whether a provider treats those as zero does not depend on the
 fold. What still smaller values would reveal in wider types, zeros reveal.
 
-Wider integers are small and not negative, as token and class numbers are. Strings are letters in every kind.
+Wider integers are small and not negative, as token and class numbers are; those whose use is known have their
+own values ([`bnfold.inputs.sizes`][bnfold.inputs.sizes]). Strings are letters in every kind.
 """
 
 from __future__ import annotations
@@ -66,6 +67,35 @@ def draw_values(
     if kind == "tiny":
         low, high = 0, 1
     return np.asarray(rng.integers(low, high, size=shape, endpoint=True), dtype)
+
+
+def draw_extents(
+    rng: np.random.Generator, type_name: str, shape: tuple[int, ...], *, kind: str, largest: int
+) -> Array:
+    """Draw integers that become sizes of tensors: from 1 to `largest`, and 1 where other kinds are 0 or 1."""
+    dtype = np.dtype(type_name)
+    if kind in ("zeros", "ones", "large"):
+        return np.full(shape, largest if kind == "large" else 1, dtype)
+    high = min(2, largest) if kind == "tiny" else largest
+    return np.asarray(rng.integers(1, high, size=shape, endpoint=True), dtype)
+
+
+def draw_mask(rng: np.random.Generator, type_name: str, shape: tuple[int, ...], *, kind: str) -> Array:
+    """Draw which places of sequences count: all, but in the uniform kind only the first few of every row."""
+    if kind != "uniform":
+        return np.ones(shape, np.dtype(type_name))
+    ends = rng.integers(min(1, shape[-1]), shape[-1], size=(*shape[:-1], 1), endpoint=True)
+    return np.asarray(np.arange(shape[-1]) < ends, np.dtype(type_name))
+
+
+def draw_steps(
+    rng: np.random.Generator, type_name: str, shape: tuple[int, ...], *, kind: str, longest: int
+) -> Array:
+    """Draw lengths of sequences: the longest, but in the uniform kind shorter ones after the first."""
+    steps = np.full(shape, longest, np.dtype(type_name))
+    if kind == "uniform" and steps.size > 1:
+        steps.flat[1:] = rng.integers(min(1, longest), longest, size=steps.size - 1, endpoint=True)
+    return steps
 
 
 def converted(array: Array, type_name: str) -> Array | None:

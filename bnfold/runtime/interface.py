@@ -112,7 +112,13 @@ def _port(value: ir.Value) -> Port:
 
 
 def _size(dimension: int | ir.SymbolicDim) -> int | str | None:
-    return dimension if isinstance(dimension, int) else dimension.value
+    """A size as a caller sees it; one below zero is open, as the exporter of PaddlePaddle writes it.
+
+    Zero is zero: ONNX Runtime takes no other size there.
+    """
+    if isinstance(dimension, int):
+        return dimension if dimension >= 0 else None
+    return dimension.value
 
 
 def _type_name(kind: object) -> str:

@@ -278,6 +278,17 @@ def test_mappings_sequences_and_files(npz):
     assert [outputs for _, _, outputs in two.each(lambda feeds: len(feeds["x"]))] == [10, 2]
 
 
+def test_what_given_inputs_cover_is_said_as_for_drawn_ones():
+    ports = [OPEN, Port("k", "int64", ("N",))]
+    inputs = [{"x": TEN, "k": np.arange(10)}, {"x": TEN[:4], "k": np.full(4, 20)}]
+    samples = given.as_samples(inputs, ports)
+    (batch,) = samples.dimensions
+    assert (batch.symbol, batch.sizes, batch.odd) == ("N", (4, 10), ())
+    (numbers,) = samples.integers
+    assert (numbers.low, numbers.high, numbers.distinct) == (0, 20, 11)
+    assert samples.notes == ()
+
+
 def test_mappings_are_checked_and_not_cut():
     with pytest.raises(InputError, match=r"'x' was given with the shape \[10, 3\]"):
         given.as_samples({"x": TEN}, [ONE])

@@ -8,7 +8,8 @@ import pytest
 from bnfold.errors import InputError, ModelError
 from bnfold.inputs import samples
 from bnfold.inputs.values import KINDS
-from bnfold.runtime.interface import Port
+from bnfold.runtime.interface import Port, as_ir, interface
+from tests.graphs import build, run
 
 
 def anything(_feeds: object) -> None:
@@ -28,7 +29,7 @@ def only(accepts):
 
 IMAGE = Port("x", "float32", ("N", 3, "H", "W"))
 VECTOR = Port("x", "float32", (1, 5))
-CODES = Port("x", "int64", (20,))
+CODES = Port("k", "int64", (20,))
 
 
 def test_same_seed_same_samples():
@@ -57,10 +58,61 @@ def test_more_samples_are_new_ones_of_the_same_kinds():
 
 
 def test_sizes_alternate_and_each_kind_comes_at_each():
-    labels = samples.choose([IMAGE], anything, count=18).labels
-    assert labels[:3] == ("normal 1×3×64×64", "uniform 3×3×96×128", "zeros 2×3×64×64")
-    assert len(set(labels)) == 18
-    assert len(samples.choose([IMAGE], anything, count=1).feeds) == 3  # every size is used
+    labels = samples.choose([IMAGE], anything, count=36).labels
+    assert labels[:6] == (
+        "normal 1×3×64×64",
+        "uniform 3×3×65×65",
+        "zeros 1×3×1×1",
+        "ones 2×3×1×1",
+        "large 2×3×96×65",
+        "tiny 2×3×65×96",
+    )
+    assert len(set(labels)) == 36
+
+
+def test_fewer_samples_are_asked_for_than_there_are_sizes():
+    for count in range(1, 6):
+        assert len(samples.choose([IMAGE], anything, count=count).feeds) == count
+
+
+def test_one_sample_needs_no_search_for_other_sizes():
+    runs = []
+    samples.choose([IMAGE], lambda feeds: runs.append(feeds), count=1)
+    assert len(runs) == 2  # the size is tried, and the sample is run
+
+
+def test_more_sizes_than_kinds_are_all_used():
+    model = build(
+        """g (float[N,3,H,W] x, int64 rate) => (float[N,3,H,W] y) {
+            is = Equal(rate, known) number = Cast<to = 1>(is) y = Add(x, number)
+        }""",
+        {"known": np.array(16000)},
+    )
+    ports = interface(as_ir(model)).inputs
+    chosen = samples.choose(ports, lambda feeds: run(model, feeds), model=as_ir(model))
+    assert [int(feeds["rate"]) for feeds in chosen.feeds] == [16000] * 6 + [8000]
+
+
+def test_what_was_covered_is_data():
+    ports = [IMAGE, CODES]
+    chosen = samples.choose(ports, only(lambda f: f["x"].shape[2] % 2 == 0 and len(f["x"]) == 1))
+    batch, height, width = chosen.dimensions
+    assert (batch.symbol, batch.sizes, batch.rejected) == ("N", (1,), (2, 3))
+    assert (height.symbol, height.odd) == ("H", ())
+    assert set(height.even) >= {2, 64}
+    assert 65 in height.rejected
+    assert width.odd
+    assert width.even
+    assert len(chosen.notes) == 2
+    assert chosen.notes[0] == "The dynamic dimension N was tried at the size 1 only."
+    assert chosen.notes[1].startswith("The dynamic dimension H was tried at even sizes only: 2, 64")
+    (codes,) = chosen.integers
+    assert (codes.name, codes.low, codes.high) == ("k", 0, 99)
+
+
+def test_the_same_seed_gives_the_same_sizes():
+    one, two = (samples.choose([IMAGE], anything, seed=3) for _ in range(2))
+    assert (one.labels, one.dimensions) == (two.labels, two.dimensions)
 
 
 def test_labels_of_several_inputs():
@@ -74,7 +126,7 @@ def test_what_could_not_be_varied_is_said():
 
 
 def test_a_kind_that_the_model_rejects_is_left_out():
-    chosen = samples.choose([CODES], only(lambda f: f["x"].any()))
+    chosen = samples.choose([CODES], only(lambda f: f["k"].any()))
     assert [label.split()[0] for label in chosen.labels] == [kind for kind in KINDS if kind != "zeros"]
     assert chosen.notes == ("The sample zeros 20 was left out: the model rejects it. wrong size",)
 

@@ -76,6 +76,30 @@ def test_the_budget_takes_the_samples_that_fit(monkeypatch: pytest.MonkeyPatch) 
     assert choose_reference.find(MODEL, given, "on").chosen == (0, 1, 2, 3)
 
 
+def test_small_samples_alone_are_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose_reference, "BUDGET", choose_reference.PROOF_EVALUATIONS * 32 + 200)
+    assert choose_reference.find(MODEL, samples(1, 2, 50), "auto").chosen == (0, 1)
+    found = choose_reference.find(MODEL, samples(50, 1, 2), "auto")
+    assert (found.oracle, found.chosen) == (None, (0, 1, 2))
+
+
+def test_small_samples_that_the_oracle_refuses_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = choose_reference.Oracle.run
+
+    def run(oracle: choose_reference.Oracle, feeds: dict[str, np.ndarray]) -> list[object]:
+        if len(next(iter(feeds.values()))) == 1:
+            raise NotEvaluableError("The oracle cannot evaluate Relu: it is empty.")
+        return real(oracle, feeds)
+
+    monkeypatch.setattr(choose_reference.Oracle, "run", run)
+    found = choose_reference.find(MODEL, samples(3, 1, 4, 1), "auto")
+    assert found.chosen == (0, 2)
+    assert found.sentence.endswith(
+        "cannot evaluate 2 of the inputs: The oracle cannot evaluate Relu: it is empty."
+    )
+    assert choose_reference.find(MODEL, samples(3, 1), "on").chosen == (0, 1)
+
+
 def test_a_budget_for_nothing_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose_reference, "BUDGET", choose_reference.PROOF_EVALUATIONS * 32)
     found = choose_reference.find(MODEL, samples(1, 3), "auto")

@@ -201,7 +201,7 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]
 def test_nodes_that_may_run_elsewhere_are_named(placed: Callable[..., list[dict[str, Any]]]) -> None:
     asked = placed({"cuda": (CONV,), "cpu": (SHAPE,)})
     assert list(nodes_elsewhere(MODEL, ("cpu", "cuda"), FEEDS, 2)) == [("cuda", ("size",))]
-    assert asked == [{"feeds": FEEDS, "provider": "cuda", "optimized": False, "threads": 2}]
+    assert asked == [{"feeds": FEEDS, "provider": "cuda", "optimized": "off", "threads": 2}]
 
 
 def test_a_convolution_elsewhere_is_an_error(placed: Callable[..., list[dict[str, Any]]]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from functools import lru_cache
 
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.graph.scopes import nodes
+from bnfold.graph.scopes import nodes, subgraphs
 from bnfold.reasons import Reason
 
 
@@ -20,6 +21,14 @@ def count_nodes(model: ir.Model) -> int:
 def other_readers(value: ir.Value, node: ir.Node, indices: tuple[int, ...]) -> int:
     """How many uses a value has other than the given inputs of `node`; uses in subgraphs count."""
     return sum(not (user is node and index in indices) for user, index in value.uses())
+
+
+def captured(node: ir.Node) -> Iterator[ir.Value]:
+    """The values of outer graphs that a node's subgraphs read."""
+    for attribute in node.attributes.values():
+        for graph in subgraphs(attribute):
+            for inner in graph.all_nodes():
+                yield from (value for value in inner.inputs if value is not None and value.graph is not graph)
 
 
 def label(node: ir.Node) -> str:

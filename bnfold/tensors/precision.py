@@ -30,6 +30,9 @@ ROUNDOFF = {dtype: float(info.eps) / 2 for dtype, info in _FINFO.items()}
 COARSE = {dtype: float(info.eps) * 2 for dtype, info in _FINFO.items()}
 """What rounding may cost, relative to the largest element: twice the distance of 1 from its neighbour."""
 
+LARGEST = {dtype: float(info.max) for dtype, info in _FINFO.items()}
+"""The largest finite number."""
+
 SMALLEST_NORMAL = {dtype: float(info.smallest_normal) for dtype, info in _FINFO.items()}
 
 _SUBNORMAL = {dtype: float(info.smallest_subnormal) for dtype, info in _FINFO.items()}

@@ -57,7 +57,9 @@ def compare(
     pair = _Pair(original, folded, before, after, ports, threads)
     measure = Original(original, threads)
     if inputs is None:
-        chosen = choose(ports.inputs, measure.expected, count=checking.samples, seed=checking.seed)
+        chosen = choose(
+            ports.inputs, measure.expected, count=checking.samples, seed=checking.seed, model=before
+        )
     else:
         chosen = as_samples(inputs, ports.inputs)
     reference = choose_reference.find(before, chosen.feeds, checking.oracle)
@@ -202,13 +204,17 @@ def _with_layers(
     if failing and not blame:
         blame = layer_proof.first_off(proved, provider)
     judged = wrong is not None and checking.tolerance is None
-    problem = f"The fold is not exact. {blame.sentence}" if blame and judged else None
+    problem = f"{_verdict(blame)} {blame.sentence}" if blame and judged else None
     return replace(
         outcome,
         layers=proved,
         blame=blame if judged or failing else None,
         problems=(*outcome.problems, problem) if problem else outcome.problems,
     )
+
+
+def _verdict(blame: Blame) -> str:
+    return "The fold leaves the range of a type." if blame.layer.is_exact else "The fold is not exact."
 
 
 def _with_faults(

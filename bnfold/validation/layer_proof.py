@@ -9,12 +9,15 @@ same, the models do.
 A right fold may differ by one rounding of its weights. How much that is shows the original itself, evaluated
 in the same way with its weights moved by one random rounding: a region may be off by `ROUNDINGS` times as
 much and `ULPS` units in the last place.
+
+float64 hides what overflows in float16. So every value of a region is held against the range of its type
+too, and where the original's stay within it, the folded model's have to.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
 
@@ -22,7 +25,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.folding.recognise import is_batchnorm
-from bnfold.graph.nodes import label, module_name
+from bnfold.graph.nodes import captured, label, module_name
 from bnfold.oracle.oracle import Oracle
 from bnfold.runtime import sessions
 from bnfold.runtime.agreement import UNITS, compare
@@ -30,6 +33,7 @@ from bnfold.runtime.interface import dtype_name
 from bnfold.runtime.sessions import Feeds
 from bnfold.validation.choose_reference import SEEDS
 from bnfold.validation.deviation import deviation
+from bnfold.validation.ranges import Ranges, excesses
 from bnfold.validation.results import Blame, Layer
 
 # Right folds come to at most 0.41 of what these allow, an omitted ε of 1e-5 to 7 times it (docs/proof.md).
@@ -56,18 +60,27 @@ def prove(original: ir.Model, folded: ir.Model, feeds: Feeds, unit: float) -> tu
     """
     names = shared(original, folded)
     truth: dict[str, Any] = {}
-    Oracle(original).walk(feeds, lambda name, value: truth.setdefault(name, value) if name in names else None)
+    before, after = Ranges(original, names), Ranges(folded, names)
+
+    def see(name: str, value: object) -> None:
+        before.see(name, value)
+        if name in names:
+            truth.setdefault(name, value)
+
+    Oracle(original).walk(feeds, see)
     allowed = dict.fromkeys(names, 0.0)
     for seed in SEEDS:
         for name, error in _errors(Oracle(original, perturbed=seed), feeds, truth).items():
             allowed[name] = max(allowed[name], error)
-    errors = _errors(Oracle(folded), feeds, truth)
+    errors = _errors(Oracle(folded), feeds, truth, after.see)
     regions = Regions(original, folded, names, unit)
-    return tuple(
+    beyond = excesses(before, after, errors)
+    layers = (
         regions.layer(name, depth, errors[name], ROUNDINGS * allowed[name] + _EXACT)
         for depth, name in enumerate(names)
         if name in errors
     )
+    return tuple(replace(layer, beyond_range=beyond.get(layer.name)) for layer in layers)
 
 
 def worst(proofs: Sequence[Sequence[Layer]]) -> tuple[Layer, ...]:
@@ -75,16 +88,24 @@ def worst(proofs: Sequence[Sequence[Layer]]) -> tuple[Layer, ...]:
     found: dict[str, Layer] = {}
     for layer in (layer for proof in proofs for layer in proof):
         known = found.setdefault(layer.name, layer)
-        if layer.fold_error / layer.bound > known.fold_error / known.bound:
+        if _badness(layer) > _badness(known):
             found[layer.name] = layer
     return tuple(sorted(found.values(), key=lambda layer: layer.depth))
 
 
-def _errors(oracle: Oracle, feeds: Feeds, truth: Values) -> dict[str, float]:
+def _badness(layer: Layer) -> tuple[bool, bool, float]:
+    error = layer.fold_error / layer.bound
+    return error > 1, layer.beyond_range is not None, error
+
+
+def _errors(
+    oracle: Oracle, feeds: Feeds, truth: Values, watch: Callable[[str, object], None] = lambda *_: None
+) -> dict[str, float]:
     """The error of every shared value, computed from the true values before it."""
     errors: dict[str, float] = {}
 
     def see(name: str, value: object) -> object:
+        watch(name, value)
         if name not in truth:
             return None
         errors[name] = _distance(truth[name], value)
@@ -171,7 +192,7 @@ class Regions:
             if node in found:
                 continue
             found[node] = None
-            inputs = (*node.inputs, *_captured(node))
+            inputs = (*node.inputs, *captured(node))
             read = dict.fromkeys(value.name or "" for value in inputs if value is not None)
             pending.extend(made[before] for before in read if before in made and before not in self._names)
         return list(found)[::-1]
@@ -189,21 +210,6 @@ def _producers(model: ir.Model) -> dict[str, ir.Node]:
 def _has_body(node: ir.Node) -> bool:
     kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     return any(attribute.type in kinds for attribute in node.attributes.values())
-
-
-def _captured(node: ir.Node) -> Iterator[ir.Value]:
-    """The values of outer graphs that a node's subgraphs read."""
-    for attribute in node.attributes.values():
-        graphs = (
-            [attribute.as_graph()]
-            if attribute.type == ir.AttributeType.GRAPH
-            else attribute.as_graphs()
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-        for graph in graphs:
-            for inner in graph.all_nodes():
-                yield from (value for value in inner.inputs if value is not None and value.graph is not graph)
 
 
 def measure(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bnfold.errors import listed
 from bnfold.options import Checking
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Layer:
         site: The BatchNorms that were removed between the values before and this one; None without one.
         nodes: The folded model's nodes that compute it from the values before.
         originals: The original's nodes that compute it.
+        beyond_range: A clause on a value that these nodes compute on the way and that its type does not hold,
+            while the original's are within theirs; None where there is none.
     """
 
     name: str
@@ -102,11 +105,17 @@ class Layer:
     site: str | None = None
     nodes: tuple[str, ...] = ()
     originals: tuple[str, ...] = ()
+    beyond_range: str | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether rounding explains the error of the fold."""
+        return self.fold_error <= self.bound
 
     @property
     def agrees(self) -> bool:
-        """Whether rounding explains the error of the fold."""
-        return self.fold_error <= self.bound
+        """Whether the fold is exact and nothing on the way leaves the range of its type."""
+        return self.is_exact and self.beyond_range is None
 
 
 @dataclass(frozen=True)
@@ -125,19 +134,23 @@ class Blame:
 
     @property
     def sentence(self) -> str:
-        """Where it goes wrong, and which fold made it."""
+        """Where it goes wrong, and which fold it comes from."""
         layer = self.layer
-        made = _listed(layer.nodes) or "no node"
-        stood = _listed(layer.originals)
-        folds = f" The fold of {layer.site} made it." if layer.site else ""
+        made = listed(layer.nodes) or "no node"
+        stood = listed(layer.originals)
+        folds = f" It comes from the fold of {layer.site}." if layer.site else ""
         if self.runtime:
+            fold = f"fold of {layer.site}" if layer.site else "fold"
             return (
                 f"The first value that differs is {layer.name!r}, on {self.provider}: {made} in the folded "
-                f"model, {stood} in the original. The fold is right in float64 there.{folds}"
+                f"model, {stood} in the original. The {fold} is right in float64 there."
             )
+        if layer.is_exact:
+            where = f"{made} in the folded model, {stood} in the original"
+            return f"On the way to {layer.name!r}, {layer.beyond_range}: {where}.{folds}"
         return (
             f"The first value that differs is {layer.name!r}, by {layer.fold_error:.2g} of its scale: {made} "
-            f"does not compute what {stood} computes.{folds}"
+            f"differs from {stood} in the original.{folds}"
         )
 
 
@@ -169,7 +182,7 @@ class Fault:
     @property
     def sentence(self) -> str:
         """Which optimizer changes the original, by how much, and whether the folded model is affected."""
-        who = f"its optimizer {_listed(self.optimizers)}" if self.optimizers else "its default optimization"
+        who = f"its optimizer {listed(self.optimizers)}" if self.optimizers else "its default optimization"
         folded = (
             f"The folded model is affected too ({self.folded:.2g}), but not with the optimizer off."
             if self.affects_folded
@@ -256,8 +269,3 @@ class Validation:
             ),
             *blamed,
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:4])
-    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown

@@ -177,7 +177,7 @@ def nodes_elsewhere(
         if provider == "cpu":
             continue
         try:
-            placed = placement.placements(folded, feeds, provider=provider, optimized=False, threads=threads)
+            placed = placement.placements(folded, feeds, provider=provider, optimized="off", threads=threads)
         except ModelError:
             continue
         placement.check(placed, provider)

@@ -223,7 +223,7 @@ def test_a_runtime_that_is_wrong_at_one_value_is_named(monkeypatch: pytest.Monke
     blame = first_off(found, "cpu")
     assert blame is not None
     assert (blame.layer.name, blame.runtime, blame.provider) == ("e", True, "cpu")
-    assert "The fold of bn2 made it." in blame.sentence
+    assert "The fold of bn2 is right in float64 there." in blame.sentence
 
 
 @pytest.mark.parametrize(("folded_error", "blamed"), [(4.9e-6, False), (5.1e-6, True)])

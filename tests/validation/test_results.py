@@ -44,18 +44,18 @@ def test_blame_fails_and_is_said_once() -> None:
 
 def test_blame_names_the_value_the_nodes_and_the_fold() -> None:
     assert Blame(LAYER).sentence == (
-        "The first value that differs is 'c', by 0.25 of its scale: conv does not compute what conv, bn1 "
-        "computes. The fold of features.bn1, features.bn2 made it."
+        "The first value that differs is 'c', by 0.25 of its scale: conv differs from conv, bn1 in the "
+        "original. It comes from the fold of features.bn1, features.bn2."
     )
-    assert "The fold of" not in Blame(replace(LAYER, site=None)).sentence
+    assert "the fold of" not in Blame(replace(LAYER, site=None)).sentence
     runtime = Blame(LAYER, runtime=True, provider="cuda").sentence
     assert "'c', on cuda: conv in the folded model, conv, bn1 in the original." in runtime
-    assert "The fold is right in float64 there." in runtime
+    assert "The fold of features.bn1, features.bn2 is right in float64 there." in runtime
 
 
 def test_long_lists_are_cut() -> None:
     many = replace(LAYER, nodes=tuple(f"n{number}" for number in range(9)))
-    assert "n0, n1, n2, n3 and 5 more does not" in Blame(many).sentence
+    assert "n0, n1, n2, n3 and 5 more differs from" in Blame(many).sentence
 
 
 def test_a_layer_agrees_up_to_its_bound() -> None:

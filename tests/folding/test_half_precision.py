@@ -1,0 +1,190 @@
+"""What half precision holds of the original, it holds of the folded model, evaluated in half precision."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+
+import bnfold
+from bnfold.folding import search
+from bnfold.oracle.evaluator import NotEvaluableError
+from bnfold.oracle.oracle import Oracle
+from tests.graphs import build, weight
+from tests.pairwise import pairwise
+from tests.random_graphs import random_feeds
+from tests.random_half import fits, half_model
+
+EXAMPLES = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "60"))
+UNIT = 2.0**-11
+SIZES = (0.05, 1.0, 3.0)  # of the inputs, by those that the statistics are of
+figures = {"graphs": 0, "runs": 0, "sites": 0, "folded": 0}
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # infinities are results
+
+
+@settings(
+    max_examples=EXAMPLES, derandomize=EXAMPLES == 60, deadline=None, database=None, phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)  # fmt: skip
+@given(data=st.data())
+def test_a_fold_stays_within_half_precision(data: st.DataObject) -> None:
+    model = half_model(lambda n: data.draw(st.integers(0, n - 1)) if n > 1 else 0)
+    if not model.graph.output:
+        return
+    result = bnfold.fold(model)
+    figures["graphs"] += 1
+    figures["sites"] += len(result.sites)
+    figures["folded"] += len(result.folded)
+    for size in SIZES if result.folded else ():
+        feeds = {
+            name: array * np.float16(size) if array.dtype == np.float16 else array
+            for name, array in random_feeds(model, 1).items()
+        }
+        problem = difference(model, result.model, feeds)
+        assert problem is None, f"{problem} at {size} in\n{onnx.printer.to_text(model)}"
+
+
+def difference(
+    model: onnx.ModelProto, folded: onnx.ModelProto, feeds: Mapping[str, np.ndarray]
+) -> str | None:
+    """What is wrong with an output of the folded model; None also where the original is no measure."""
+    try:
+        oracle = Oracle(model)
+        values = {name: np.asarray(value) for name, value in oracle.values(feeds).items()}
+    except NotEvaluableError:
+        return None
+    if not fits(model, values):
+        return None
+    try:
+        expected = ReferenceEvaluator(model).run(None, dict(feeds))
+    except ValueError:  # of pools that round up
+        return None
+    found = ReferenceEvaluator(folded).run(None, dict(feeds))
+    figures["runs"] += 1
+    moved = [Oracle(model, perturbed=seed).run(feeds) for seed in range(3)]
+    for index, (one, other) in enumerate(zip(expected, found, strict=True)):
+        truth = values[model.graph.output[index].name]
+        before, after = (np.asarray(array, np.float64) for array in (one, other))
+        if before.shape != truth.shape or not np.isfinite(before).all():
+            continue  # the reference's pools may give other shapes
+        if not np.isfinite(after).all():
+            return f"output {index} is not finite"
+        errors = [np.abs(array - truth).max(initial=0) for array in (before, after)]
+        rounding = max(np.abs(run[index] - truth).max(initial=0) for run in moved)
+        if errors[1] > 8 * max(errors[0], rounding) + 8 * UNIT * np.abs(truth).max(initial=0):
+            return f"output {index} is off by {errors[1]:.3g}, the original by {errors[0]:.3g}"
+    return None
+
+
+def test_the_random_models_are_worth_it() -> None:
+    """Runs after the property: models that leave their range, or whose affines stay, would prove nothing."""
+    if figures["graphs"] < 40:
+        pytest.skip("the property has not run, or stopped at its first failure")
+    assert figures["folded"] > figures["graphs"], figures
+    assert figures["runs"] > figures["graphs"], figures
+    print(figures)
+
+
+BETWEEN = {
+    "Add": "c = Add (b, o)",
+    "Add of itself": "s = Add (b, o) c = Add (s, b)",
+    "Sub": "c = Sub (o, b)",
+    "Mul": "c = Mul (b, o)",
+    "AveragePool": "c = AveragePool <kernel_shape = [3,3], pads = [1,1,1,1], count_include_pad = 1> (b)",
+    "ReduceMean": "c = ReduceMean <axes = [2,3], keepdims = 1> (b)",
+    "LeakyRelu": "c = LeakyRelu <alpha = 0.1> (b)",
+    "Relu and Add": "r = Relu (b) c = Add (r, o)",
+    "MaxPool": "c = MaxPool <kernel_shape = [2,2]> (b)",
+}
+BEFORE = {"Conv": "a = Conv (x, v)", "Relu": "a = Relu (x)"}
+AFTER = {"BatchNorm": "d = BatchNormalization (c, qscale, qbias, qmean, qvar)", "nothing": "d = Identity (c)"}
+SCALES = (5e-4, 1e-2, 1.0, 100.0, 2e3)
+
+
+def sandwich(before: str, between: str, after: str, first: float, second: float) -> onnx.ModelProto:
+    """An operator between two BatchNorms of any scales, whose other term is a sum of 64 positive numbers."""
+    rng = np.random.default_rng(7)
+    numbers = {"v": weight(4, 4, 1, 1), "w": weight(3, 4, 1, 1, seed=2), "u": 4 * np.abs(weight(4, 64, 1, 1))}
+    for name, scale in (("p", first), ("q", second)):
+        numbers[f"{name}scale"] = scale * rng.uniform(0.5, 1.5, 4)
+        numbers[f"{name}bias"] = np.zeros(4)
+        numbers |= {f"{name}mean": np.zeros(4), f"{name}var": np.ones(4)}
+    model = build(
+        f"""g (float16[2,4,6,6] x, float16[2,64,6,6] z) => (float16[?,3,?,?] y) {{
+            g = Sigmoid (z)
+            o = Conv (g, u)
+            {BEFORE[before]}
+            b = BatchNormalization (a, pscale, pbias, pmean, pvar)
+            {BETWEEN[between]}
+            {AFTER[after]}
+            y = Conv (d, w)
+        }}""",
+        {name: array.astype(np.float16) for name, array in numbers.items()},
+        opset=17,
+    )
+    measured = np.asarray(Oracle(model).values(inputs(model))["c"])
+    for tensor in model.graph.initializer:
+        if tensor.name in ("qmean", "qvar"):
+            array = measured.mean((0, 2, 3)) if tensor.name == "qmean" else measured.var((0, 2, 3)) + 1e-4
+            array = np.minimum(array, 60_000).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    return model
+
+
+def inputs(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    return {
+        value.name: rng.normal(0, 1, [d.dim_value for d in value.type.tensor_type.shape.dim]).astype(
+            np.float16
+        )
+        for value in model.graph.input
+    }
+
+
+@pairwise(before=BEFORE, between=BETWEEN, after=AFTER, first=SCALES, second=SCALES)
+def test_a_batchnorm_of_any_scale(before: str, between: str, after: str, first: float, second: float) -> None:
+    model = sandwich(before, between, after, first, second)
+    folded = bnfold.fold(model).model
+    assert difference(model, folded, inputs(model)) is None
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_moderate_scales_fold(between: str) -> None:
+    """What is refused is refused for its range alone."""
+    folded = bnfold.fold(sandwich("Conv", between, "BatchNorm", 1.0, 1.0)).model
+    assert sum(node.op_type == "BatchNormalization" for node in folded.graph.node) <= 1
+
+
+def test_a_scale_is_not_moved_to_the_other_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`w·(s·x + o)` as `(s·w)·(x + o/s)`: o is 50 here, and s is 0.0005."""
+    model = sandwich("Relu", "Add", "nothing", 5e-4, 1.0)
+    assert difference(model, bnfold.fold(model).model, inputs(model)) is None
+    monkeypatch.setattr(f"{search.__name__}._Search._leaves_range", lambda *_: None)  # the planted fault
+    assert "not finite" in str(difference(model, bnfold.fold(model).model, inputs(model)))
+
+
+@pytest.mark.parametrize(("mean", "sigma", "folds"), [(4000.0, 200.0, False), (4.0, 0.5, True)])
+def test_a_mean_does_not_add_up_large_numbers(mean: float, sigma: float, folds: bool) -> None:
+    """The mean of 36 numbers of 4000 is one of them; half precision does not hold their sum."""
+    numbers = {"scale": [1] * 4, "bias": [1] * 4, "mu": [mean] * 4, "var": [sigma**2] * 4}
+    model = build(
+        """g (float16[2,4,6,6] x) => (float16[2,3,1,1] y) {
+            a = BatchNormalization (x, scale, bias, mu, var)
+            c = ReduceMean <axes = [2,3], keepdims = 1> (a)
+            y = Conv (c, w)
+        }""",
+        {name: np.array(array, np.float16) for name, array in numbers.items()}
+        | {"w": weight(3, 4, 1, 1, dtype=np.float16)},
+        opset=17,
+    )
+    folded = bnfold.fold(model).model
+    assert (len(folded.graph.node) == 2) == folds
+    feeds = {"x": (mean + sigma * inputs(model)["x"]).astype(np.float16)}
+    assert difference(model, folded, feeds) is None

@@ -3,6 +3,7 @@
 # make test      the test suite
 # make lint      ruff and mypy
 # make bench     time whole processes next to other tools, into docs/speed.md (needs 20 GB of disk)
+# make packages  fold and measure networks that packages of PyPI ship, into docs/packages.md
 # make clean     remove what the others made
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench packages clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -39,6 +40,10 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[benchmarks]"
 	$(BIN)/python -m benchmarks.speed --page docs/speed.md
+
+packages: $(STAMP)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[benchmarks]"
+	$(BIN)/python -m benchmarks.packages --page docs/packages.md
 
 clean:
 	rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ class OptimizedGraph:
         nodes: Nodes at the optimizer's default level, which chooses layouts for this CPU.
         extended_nodes: Nodes at the extended level, which does not depend on the CPU.
         bytes: What the nodes at the extended level read and write, weights included; a dimension that the
-            model leaves open counts as 16.
+            model leaves open counts as 16. None where a size does not follow from the inputs: then the two
+            models could not be compared.
         multiply_adds: Of their convolutions and matrix products, with open dimensions alike; None where the
             runtime does not say a shape.
         whole: How many nodes at the extended level stand for a formula that is written out, by operator.
@@ -55,7 +56,7 @@ class OptimizedGraph:
 
     nodes: int
     extended_nodes: int
-    bytes: int
+    bytes: int | None
     multiply_adds: int | None
     whole: Mapping[str, int] = field(default_factory=dict)
 
@@ -130,18 +131,22 @@ def _optimized(model: ModelLike, provider: str, level: str) -> onnx.ModelProto:
 
         session(model, provider=provider, optimized="default", threads=1, configure=write_down)
         graph = onnx.load(folder / "graph.onnx", load_external_data=False)
-    _close(graph.graph)
+    dims = (dim for value in graph.graph.input for dim in value.type.tensor_type.shape.dim)
+    _close(graph.graph, {dim.dim_param for dim in dims})
     return graph
 
 
-def _close(graph: onnx.GraphProto) -> None:
-    """Give every open dimension the size that it counts as."""
+def _close(graph: onnx.GraphProto, named: Collection[str]) -> None:
+    """Give open dimensions of the inputs the size that they count as; a shape with any other is not known."""
     for value in (*graph.input, *graph.value_info, *graph.output):
-        for dim in value.type.tensor_type.shape.dim:
+        shape = value.type.tensor_type.shape
+        if any(not dim.HasField("dim_value") and dim.dim_param not in named for dim in shape.dim):
+            value.type.tensor_type.ClearField("shape")
+        for dim in shape.dim:
             if not dim.HasField("dim_value"):
                 dim.dim_value = _OPEN
     for body in _bodies(graph):
-        _close(body)
+        _close(body, named)
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -156,17 +161,21 @@ def _bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     return (attribute.g for attribute in attributes if attribute.type == onnx.AttributeProto.GRAPH)
 
 
-def _moved(graph: onnx.GraphProto, around: Mapping[str, int] | None = None) -> int:
-    """The bytes of all that the nodes of a graph read and write, once each time."""
+def _moved(graph: onnx.GraphProto, around: Mapping[str, int] | None = None) -> int | None:
+    """The bytes of all that the nodes of a graph read and write, once each time; None without their sizes."""
     sizes = dict(around or {})
     for tensor in graph.initializer:
         sizes[tensor.name] = math.prod(tensor.dims) * _width(tensor.data_type)
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type
-        dims = [dim.dim_value for dim in kind.shape.dim]
-        sizes.setdefault(value.name, math.prod(dims) * _width(kind.elem_type))
-    own = sum(sizes.get(name, 0) for node in graph.node for name in (*node.input, *node.output))
-    return own + sum(_moved(body, sizes) for body in _bodies(graph))
+        if kind.HasField("shape"):
+            dims = [dim.dim_value for dim in kind.shape.dim]
+            sizes.setdefault(value.name, math.prod(dims) * _width(kind.elem_type))
+    used = [name for node in graph.node for name in (*node.input, *node.output) if name]
+    inner = [_moved(body, sizes) for body in _bodies(graph)]
+    if not all(name in sizes for name in used) or None in inner:
+        return None
+    return sum(sizes[name] for name in used) + sum(moved or 0 for moved in inner)
 
 
 def _width(data_type: int) -> int:

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 def graphs(found: RuntimeGraphs, fold: FoldResult[Any]) -> Text:
     """Compare the nodes, the bytes and the multiply-adds of both graphs; say what is worse all the same."""
     before, after = found.original, found.folded
-    figures = [
-        f"{change(str(before.nodes), str(after.nodes))} nodes",
-        f"{change(size(before.bytes), size(after.bytes))} read and written",
-    ]
+    figures = [f"{change(str(before.nodes), str(after.nodes))} nodes"]
+    if before.bytes is not None and after.bytes is not None:
+        figures.append(f"{change(size(before.bytes), size(after.bytes))} read and written")
     if before.multiply_adds is not None and after.multiply_adds is not None:
         figures.append(f"{change(large(before.multiply_adds), large(after.multiply_adds))} multiply-adds")
     line = Text(f"ONNX Runtime's own graph: {', '.join(figures)}")

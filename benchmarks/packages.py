@@ -35,7 +35,7 @@ from benchmarks.neighbours import convert, count
 from benchmarks.page import markdown_table, replaced, today
 from benchmarks.processes import ROOT, ProcessFailedError, run
 from benchmarks.tools import TOOLS
-from bnfold import BnfoldError
+from bnfold.errors import BnfoldError, reason
 from bnfold.latency.optimized_graph import OptimizedGraph, optimized_graph, what_grew
 from bnfold.runtime import agreement, sessions
 from bnfold.runtime.interface import interface
@@ -185,7 +185,7 @@ def measure(network: Network, makers: Mapping[str, Make], seconds: float, loads:
         truths = list(zip(outputs, _bounds(outputs, _outputs(path, feeds, "default")), strict=True))
         original = optimized_graph(path)
     except Exception as error:  # whatever is wrong with it is its row of the table
-        return Row(str(network), f"The original cannot be measured: {' '.join(str(error).split())[:200]}")
+        return Row(str(network), f"The original cannot be measured: {reason(error)[:200]}")
     row.files[ORIGINAL] = _described(path, original)
     with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
         files = {ORIGINAL: path}
@@ -244,7 +244,7 @@ def _judged(
         made = _described(target, graph)
         outputs = _outputs(target, feeds, "off")
     except Exception as error:  # one bad file is one bad cell
-        return Made(problem=f"What it wrote cannot be read or run: {' '.join(str(error).split())[:200]}")
+        return Made(problem=f"What it wrote cannot be read or run: {reason(error)[:200]}")
     made.grown = what_grew(original, graph)
     if len(outputs) != len(truths):
         made.wrong = "It has another number of outputs."
@@ -377,10 +377,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     option("--seconds", type=float, default=SECONDS, metavar="S", help="of timing for each network")
     option("--loads", type=int, default=LOADS, metavar="N", help="loads of all files")
     options = parser.parse_args(given)
-    names = options.packages or PACKAGES
-    chosen = [one for one in PACKAGES if {one, one.partition("==")[0]} & set(names)]
-    unknown = set(names) - {part for one in PACKAGES for part in (one, one.partition("==")[0])}
-    if unknown:
+    names = set(options.packages or PACKAGES)
+    chosen = [one for one in PACKAGES if {one, one.partition("==")[0]} & names]
+    if unknown := names - {part for one in chosen for part in (one, one.partition("==")[0])}:
         parser.error(f"not in the list: {', '.join(sorted(unknown))}")
     absent = [line for line in (fetched(one, options.folder) for one in chosen) if line]
     rows = []

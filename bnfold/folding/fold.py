@@ -99,6 +99,7 @@ def fold_into(
     merge: bool = True,
     inline_functions: bool = False,
     keep: Collection[str] = (),
+    keep_layout: bool = False,
     on_progress: Progress | None = None,
 ) -> FoldResult[ir.Model]:
     """Fold as [`fold`][bnfold.folding.fold.fold] does, but compute a folded weight only when it is written.
@@ -114,6 +115,8 @@ def fold_into(
         merge: Whether to merge parallel linear branches.
         inline_functions: Whether to inline functions first.
         keep: What stays; a mapping gives the reason with each name.
+        keep_layout: Whether Reshapes and Transposes stay even where they undo each other: a module's forward
+            makes them.
         on_progress: Called in every sweep.
 
     Returns:
@@ -130,7 +133,9 @@ def fold_into(
     before = count_nodes(model)
     barred = _kept(model, keep)
     while True:
-        attempt = _Pass(model.clone(), barred, merging=merge, on_progress=on_progress)
+        attempt = _Pass(
+            model.clone(), barred, merging=merge, keep_layout=keep_layout, on_progress=on_progress
+        )
         try:
             sites = attempt.run(write)
         except OutOfRangeError as late:
@@ -183,12 +188,19 @@ class _Pass:
     """
 
     def __init__(
-        self, model: ir.Model, barred: dict[int, Reason], *, merging: bool, on_progress: Progress | None
+        self,
+        model: ir.Model,
+        barred: dict[int, Reason],
+        *,
+        merging: bool,
+        keep_layout: bool,
+        on_progress: Progress | None,
     ) -> None:
         self.model = model
         self.merges: list[Merge] = []
         self.apart: dict[str, Reason] = {}
         self._merging = merging
+        self._keep_layout = keep_layout
         self._facts = Facts(model)
         position = {node: i for i, node in enumerate(nodes(model))}
         self._barred = {node: barred[i] for node, i in position.items() if i in barred}
@@ -214,6 +226,8 @@ class _Pass:
             )
         if self._merging:
             self._note_branches()
+        if not self._keep_layout:
+            self._rewriter.close_gaps()
         self._rewriter.write()
         if write is None:
             self._rewriter.editor.compute()

@@ -115,14 +115,17 @@ class Rewriter:
             self.editor.release(link.node)
         return True
 
+    def close_gaps(self) -> None:
+        """Remove the changes of layout that undo each other where nothing stands between them any more."""
+        for value in self._gaps:
+            close_gap(value, self._facts, self.editor)
+
     def write(self) -> None:
         """Give every node that took something its new constants.
 
         Raises:
             OutOfRangeError: A constant that is computed at once does not fit its type.
         """
-        for value in self._gaps:
-            close_gap(value, self._facts, self.editor)
         for node, folds in self._facts.folds.items():
             family = operator(node)
             assert isinstance(family, Linear), "only linear operators absorb"

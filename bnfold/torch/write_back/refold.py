@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.errors import BnfoldError, DisagreementError, ModelError
-from bnfold.folding.fold import fold as fold_graph
+from bnfold.folding.fold import fold_into
 from bnfold.graph.nodes import module_name
 from bnfold.reasons import GRAPH_OUTPUT, ON_REQUEST, Reason
 from bnfold.result import FoldResult, Site
@@ -90,7 +90,8 @@ class Refold:
         """Fold again and again, each time without what the module had no place for, until all has one."""
         refusals = self.refusals
         while True:
-            result = fold_graph(self.graph, merge=self.merge, keep=self.keep | refusals.nodes.keys())
+            keep = self.keep | refusals.nodes.keys()
+            result = fold_into(None, self.graph, merge=self.merge, keep=keep, keep_layout=True)
             difference = self.comparison.of(result)
             apart = [name for name in dict.fromkeys(difference.apart) if name not in refusals.apart]
             new = {node: reason for node, reason in difference.keep.items() if node not in refusals.nodes}

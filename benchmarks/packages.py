@@ -257,7 +257,9 @@ def _judged(
 
 def _described(path: Path, graph: OptimizedGraph) -> Made:
     left = count(ir.load(path))
-    return Made(left=str(left), nodes=(graph.nodes, graph.extended_nodes), megabytes=graph.bytes / 1e6)
+    return Made(
+        left=str(left), nodes=(graph.nodes, graph.extended_nodes), megabytes=(graph.bytes or math.nan) / 1e6
+    )
 
 
 def _graph(path: Path) -> bytes:

@@ -21,7 +21,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -256,10 +255,8 @@ def _judged(
 
 
 def _described(path: Path, graph: OptimizedGraph) -> Made:
-    left = count(ir.load(path))
-    return Made(
-        left=str(left), nodes=(graph.nodes, graph.extended_nodes), megabytes=(graph.bytes or math.nan) / 1e6
-    )
+    nodes, megabytes = (graph.nodes, graph.extended_nodes), (graph.bytes or math.nan) / 1e6
+    return Made(left=str(count(ir.load(path))), nodes=nodes, megabytes=megabytes)
 
 
 def _graph(path: Path) -> bytes:
@@ -344,7 +341,8 @@ def tables(rows: Sequence[Row]) -> list[str]:
 
 def section(rows: Sequence[Row], command: str) -> str:
     """What the page has between its marks."""
-    versions = [f"{package} {metadata.version(package)}" for package in ("onnxruntime", "onnx", *PEERS[:2])]
+    tools = (TOOLS[name] for name in ("ONNX Runtime", *PEERS) if name in TOOLS)
+    versions = [f"{tool.package} {tool.version or 'not installed'}" for tool in tools]
     lines = [
         f"Measured on {today()} on {environment().cpu} with {', '.join(versions)}:",
         "",

@@ -116,8 +116,6 @@ def test_a_tool_that_fails_is_a_cell(folder: Path) -> None:
 def test_the_command_measures_each_content_once_and_goes_on_after_a_damaged_file(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for tool in ("onnxslim", "onnxsim"):
-        pytest.importorskip(tool, reason="the page names the versions of the tools of the extra benchmarks")
     page = tmp_path / "page.md"
     page.write_text("\n".join(["# Title", *MARKS]), encoding="utf-8")
     options = ["--folder", str(folder), "--page", str(page), "--seconds", "0", "--loads", "1"]

@@ -104,7 +104,10 @@ def _read(proto: onnx.TypeProto) -> tuple[Dims | None, ir.DataType | None]:
 def _dims(holder: ir.Value | ir.TensorProtocol | None) -> Dims | None:
     """A shape as sizes, symbols and None."""
     shape = None if holder is None else holder.shape
-    return None if shape is None else tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
+    if shape is None:
+        return None
+    dims = (dim if isinstance(dim, int) else dim.value for dim in shape)
+    return tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in dims)
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -192,7 +192,8 @@ def _describe(
         for size in sizes:
             dim = proto.type.tensor_type.shape.dim.add()
             if isinstance(size, int):
-                dim.dim_value = size
+                if size >= 0:  # PaddlePaddle writes −1 for an open dimension
+                    dim.dim_value = size
             elif size.value is not None:
                 dim.dim_param = size.value
 

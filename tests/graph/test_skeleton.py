@@ -96,6 +96,15 @@ def test_stale_shapes_are_inferred_anew() -> None:
     assert shapes(model)["z"] == (8, 3)
 
 
+def test_a_negative_size_is_an_open_one() -> None:
+    model = build("g (float[5,3,7] x) => (float[N] y) { r = Relu(x) s = Size(r) y = Cast<to = 1>(s) }")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    for name in ("x", "r"):
+        dims = shapes(model)[name]
+        assert not isinstance(dims[0], int)
+        assert dims[1:] == (3, 7)
+
+
 def test_of_what_is_recorded_only_the_rank_is_known() -> None:
     model = build("g (float[8,3] x) => (float[8,3] y) <float[8,5] z> { z = local.Own(x) y = Relu(z) }")
     for name in ("z", "y"):

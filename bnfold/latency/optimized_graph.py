@@ -22,7 +22,7 @@ from bnfold.graph.facts import Facts
 from bnfold.graph.scopes import nodes
 from bnfold.oracle.multiply_adds import of_graph
 from bnfold.runtime.interface import as_ir
-from bnfold.runtime.sessions import ModelLike, session
+from bnfold.runtime.sessions import ModelLike, loadable, session
 
 WHOLE = frozenset(
     """
@@ -72,9 +72,9 @@ def optimized_graph(model: ModelLike, provider: str = "cpu") -> OptimizedGraph:
         MissingExtraError: ONNX Runtime is not installed.
         ModelError: ONNX Runtime cannot load the model.
     """
-    model = _with_shapes(as_ir(model))
-    default = _optimized(model, provider, "ORT_ENABLE_ALL")
-    extended = _optimized(model, provider, "ORT_ENABLE_EXTENDED")
+    with loadable(_with_shapes(as_ir(model))) as source:
+        default = _optimized(source, provider, "ORT_ENABLE_ALL")
+        extended = _optimized(source, provider, "ORT_ENABLE_EXTENDED")
     extended_nodes = list(_nodes(extended.graph))
     return OptimizedGraph(
         nodes=sum(1 for _ in _nodes(default.graph)),
@@ -116,7 +116,7 @@ def _with_shapes(model: ir.Model) -> ir.Model:
     return copy
 
 
-def _optimized(model: ModelLike, provider: str, level: str) -> onnx.ModelProto:
+def _optimized(model: str | bytes, provider: str, level: str) -> onnx.ModelProto:
     """The graph at one level; its weights are written beside it and not read."""
     place = _MEMORY if _MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="bnfold-", dir=place) as name:

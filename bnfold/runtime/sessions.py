@@ -58,7 +58,7 @@ _CUDA_LIBRARIES_FIX = (
 
 
 def session(
-    model: ModelLike,
+    model: ModelLike | bytes,
     *,
     provider: str = "cpu",
     optimized: Optimizer,
@@ -70,7 +70,9 @@ def session(
     """Make a session that runs `model` on `provider`, and on nothing else.
 
     Args:
-        model: A path (external data is read from its folder), a `ModelProto` or an `onnx_ir.Model`.
+        model: A path (external data is read from its folder), a `ModelProto`, an `onnx_ir.Model`, or what
+            [`loadable`][bnfold.runtime.sessions.loadable] made of one, so that it is written once for several
+            sessions.
         provider: `"cpu"` or `"cuda"`.
         optimized: ONNX Runtime's graph optimizer: `"off"`, `"basic"` or `"default"`.
         threads: Threads within an operator; None takes every CPU that this process may use.
@@ -243,9 +245,9 @@ def session_options(ort: Any, optimized: Optimizer, threads: int | None) -> Any:
 
 
 @contextlib.contextmanager
-def loadable(model: ModelLike) -> Iterator[str | bytes]:
+def loadable(model: ModelLike | bytes) -> Iterator[str | bytes]:
     """A path or bytes that ONNX Runtime can load; bytes only if they hold all weights."""
-    if isinstance(model, (str, os.PathLike)):
+    if isinstance(model, (str, bytes, os.PathLike)):
         yield os.fspath(model)
         return
     graph = model if isinstance(model, ir.Model) else from_proto(model)
@@ -270,7 +272,7 @@ def loadable(model: ModelLike) -> Iterator[str | bytes]:
         yield str(path)
 
 
-def _load_error(error: BaseException, model: ModelLike, provider: str) -> ModelError | ProviderError:
+def _load_error(error: BaseException, model: ModelLike | bytes, provider: str) -> ModelError | ProviderError:
     line = _one_line(error)
     if provider == "cuda" and re.search(r"CUDA|cuDNN|cuBLAS", line, re.IGNORECASE):
         return ProviderError(f"The cuda provider could not be started: {line}", _CUDA_LIBRARIES_FIX)

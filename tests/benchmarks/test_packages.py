@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks import corpus, packages
+from benchmarks import corpus, package_rows, packages
 from benchmarks.corpus import Network
-from benchmarks.packages import EXPORT, FOLD, MAKERS, OFFLINE, ORIGINAL, Made, Make, Row
+from benchmarks.package_rows import EXPORT, FOLD, OFFLINE, ORIGINAL, Made, Row
+from benchmarks.packages import MAKERS, Make
 from benchmarks.page import MARKS
 from bnfold.runtime.interface import Port
 from tests.graphs import build, statistics, weight
@@ -83,24 +84,35 @@ def test_the_tools_are_compared_counted_and_timed(folder: Path) -> None:
     assert row.files[FOLD].ratios == row.files[EXPORT].ratios, "the same graph takes part once"
     assert row.milliseconds > 0
     assert len(row.control) >= 1
-    assert packages.failures([row]) == []
+    assert package_rows.failures([row]) == []
     assert Row.of_json(json.dumps(asdict(row))).files[EXPORT].ratios == row.files[EXPORT].ratios
 
 
 def test_a_file_that_grows_is_found(folder: Path) -> None:
     row = row_of(folder, {EXPORT: planted("grows"), FOLD: MAKERS[FOLD]})
-    (line,) = (line for line in packages.failures([row]) if "more nodes" in line)
+    (line,) = (line for line in package_rows.failures([row]) if "more nodes" in line)
     assert line.startswith("toy 1.0 toy/one, bnfold: ")
-    assert "more nodes or bytes in 1," in packages.verdict([row])
+    assert "more nodes, bytes or multiply-adds in 1," in package_rows.verdict([row])
+
+
+def test_what_only_fold_makes_larger_is_a_note(folder: Path) -> None:
+    row = row_of(folder, {EXPORT: MAKERS[EXPORT], FOLD: planted("grows")})
+    assert package_rows.failures([row]) == [], "export is what asks ONNX Runtime"
+    (line,) = package_rows.notes([row])
+    assert line.startswith("toy 1.0 toy/one: `fold` alone leaves 1; ")
+    assert "; 2 more nodes; " in line
+    lines = package_rows.failures([row_of(folder, {EXPORT: planted("fails"), FOLD: planted("grows")})])
+    assert "toy 1.0 toy/one, bnfold fold: 2 more nodes" in lines, "it stands for the file that is missing"
 
 
 def test_a_file_that_is_wrong_is_found(folder: Path) -> None:
     row = row_of(folder, {EXPORT: MAKERS[EXPORT], FOLD: planted("wrong"), OFFLINE: planted("wrong")})
-    (line,) = packages.failures([row])
+    (line,) = package_rows.failures([row])
     assert line.startswith("toy 1.0 toy/one, bnfold fold: The largest error is")
-    assert "is wrong in 1 " in packages.verdict([row])
+    assert "is wrong in 1 " in package_rows.verdict([row])
     assert any(
-        line.startswith(f"toy 1.0 toy/one, {OFFLINE}: The largest error") for line in packages.notes([row])
+        line.startswith(f"toy 1.0 toy/one, {OFFLINE}: The largest error")
+        for line in package_rows.notes([row])
     )
 
 
@@ -109,7 +121,7 @@ def test_a_tool_that_fails_is_a_cell(folder: Path) -> None:
     assert str(row.files[EXPORT]) == str(row.files[OFFLINE]) == "error"
     assert row.bnfold is row.files[FOLD]
     assert "cannot be read or run" in row.files[OFFLINE].problem
-    assert packages.failures([row]) == []
+    assert package_rows.failures([row]) == []
 
 
 @pytest.mark.usefixtures("toy")
@@ -123,10 +135,51 @@ def test_the_command_measures_each_content_once_and_goes_on_after_a_damaged_file
     shown, written = capsys.readouterr().out, page.read_text(encoding="utf-8")
     for text in (shown, written):
         assert "toy 1.0 toy/zzz_damaged: The original cannot be measured" in text
-        assert "Of 1 networks, bnfold's file has more nodes or bytes in 0, is wrong in 0 " in text
+        assert (
+            "Of 1 networks, bnfold's file has more nodes, bytes or multiply-adds in 0, is wrong in 0 " in text
+        )
     assert written.count("| toy 1.0 toy/one |") == 2, "one row in each table"
     assert "one_again" not in written
     assert "--seconds 0" in written, "it says how it was made"
+    assert str(tmp_path) not in written.replace(f"--folder {folder} --page {page}", ""), "no other path"
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_zoo_takes_part_in_the_same_run(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    shutil.copy(folder / "toy-1.0" / "toy" / "one.onnx", zoo / "same.onnx")
+    onnx.save(build(GRAPH, {"w": weight(4, 3, 3, 3, seed=9), **statistics(4)}), zoo / "two.onnx")
+    rows = tmp_path / "rows.jsonl"
+    places = ["--folder", str(folder), "--zoo", str(zoo), "--rows", str(rows)]
+    assert packages.main([*places, "--seconds", "0", "--loads", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "zoo two: 1; " in shown
+    assert "zoo same" not in shown, "its content was measured as a package's"
+    assert "Of 2 networks" in shown
+    assert len(rows.read_text(encoding="utf-8").splitlines()) == 3
+
+
+@pytest.mark.usefixtures("toy")
+def test_rows_that_are_kept_are_not_measured_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+
+    def once(network: Network, *_: float) -> Row:
+        measured.append(str(network))
+        return Row(str(network), problem="It was not measured.")
+
+    monkeypatch.setattr(packages, "measured_apart", once)
+    rows = tmp_path / "rows.jsonl"
+    for _ in range(2):
+        assert packages.main(["--folder", str(folder), "--rows", str(rows)]) == 0
+    assert measured == ["toy 1.0 toy/one", "toy 1.0 toy/zzz_damaged"]
+    rows.write_text(rows.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    packages.main(["--folder", str(folder), "--rows", str(rows)])
+    assert measured[2:] == ["toy 1.0 toy/zzz_damaged"]
 
 
 @pytest.mark.usefixtures("toy")
@@ -146,14 +199,22 @@ def test_an_unknown_package_is_refused(folder: Path, capsys: pytest.CaptureFixtu
     assert "not in the list: toys" in capsys.readouterr().err
 
 
+def test_tests_of_operators_are_not_networks(folder: Path) -> None:
+    for place in ("light/light_net.onnx", "simple/test_relu/model.onnx"):
+        path = folder / "onnx-1" / "onnx" / "backend" / "test" / "data" / place
+        path.parent.mkdir(parents=True)
+        path.write_text(place, encoding="utf-8")
+    assert [str(one) for one in corpus.networks(["onnx==1"], folder)] == ["onnx 1 light/light_net"]
+
+
 def test_means_are_over_networks_that_both_have() -> None:
     def row(ours: float, theirs: float | None) -> Row:
         other = Made(problem="error") if theirs is None else Made(ratios=[theirs])
         return Row("x", files={ORIGINAL: Made(), EXPORT: Made(ratios=[ours]), OFFLINE: other})
 
     rows = [row(0.5, 1.0), row(0.5, 0.25), row(0.9, None)]
-    assert packages.of_peer(rows, OFFLINE) == (pytest.approx(1.0), 2)
-    assert packages.of_peer(rows, ORIGINAL) == (pytest.approx((0.5 * 0.5 * 0.9) ** (1 / 3)), 3)
+    assert package_rows.of_peer(rows, OFFLINE) == (pytest.approx(1.0), 2)
+    assert package_rows.of_peer(rows, ORIGINAL) == (pytest.approx((0.5 * 0.5 * 0.9) ** (1 / 3)), 3)
 
 
 def test_inputs_have_the_listed_sizes_where_the_network_leaves_them_open() -> None:
@@ -164,6 +225,8 @@ def test_inputs_have_the_listed_sizes_where_the_network_leaves_them_open() -> No
     assert made[0]["x"].max() < 1
     assert made[1]["x"].max() > 1
     assert set(made[2]["x"].ravel().tolist()) == {-1.0, 1.0}, "dark strokes on white"
+    (two, _, _) = corpus.plausible([image], "zoo/text_rec.onnx")
+    assert two["x"].shape == (2, 3, 2, 32)
     silero = [Port("sr", "int64", ()), Port("input", "float32", (None, None))]
     (feeds, _, _) = corpus.plausible(silero, "silero-vad/silero_vad.onnx")
     assert feeds["sr"] == np.int64(16000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -98,12 +98,37 @@ class Evaluator:
             see: Called with the name and value of everything that a node computes; what it returns, unless
                 None, replaces the value for all readers.
         """
+        steps, seen = self.steps(feeds, around), None
+        while True:
+            try:
+                name, value = steps.send(seen)
+            except StopIteration as stop:
+                outputs: list[Any] = stop.value
+                return outputs
+            seen = see(name, value) if see and name else None
+
+    def steps(
+        self, feeds: Mapping[str, Any], around: Mapping[str, Any] | None = None
+    ) -> Generator[tuple[str, Any], Any, list[Any]]:
+        """Evaluate one node after the other.
+
+        Args:
+            feeds: As for `run`.
+            around: As for `run`.
+
+        Yields:
+            The name and value of everything that a node computes. What is sent in return, unless None,
+            replaces the value for all readers.
+
+        Returns:
+            The outputs of the graph in order.
+        """
         values: dict[str, Any] = {**self._constants, **feeds}
         for step in self._steps:
             # A weight is read again by its next reader, which is cheap next to keeping it in double.
             weights = self._fetch(step.reads, values, around or {})
             for name, result in _results(step, values, self._ask):
-                other = see(name, result) if see and name else None
+                other = yield name, result
                 values[name] = result if other is None else other
                 if other is None and name in self._weights:
                     weights.append(name)
@@ -180,7 +205,8 @@ def _results(step: _Step, values: Mapping[str, Any], ask: Ask | None) -> Iterato
 def _evaluated(step: _Step, inputs: Sequence[Any], values: Mapping[str, Any]) -> list[Any]:
     bodies = {name: partial(_run_body, body, values) for name, body in step.bodies.items()}
     try:
-        made = step.function(step.call, *inputs, **({"bodies": bodies} if bodies else {}))
+        with np.errstate(all="ignore"):  # an infinity is a result like any other
+            made = step.function(step.call, *inputs, **({"bodies": bodies} if bodies else {}))
         return [_checked(result) for result in (made if isinstance(made, tuple) else (made,))]
     except BnfoldError:
         raise

@@ -7,12 +7,11 @@ since its rounding is an error like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-import numpy as np
 import onnx
 
 from bnfold.errors import InputError
@@ -104,9 +103,7 @@ class Oracle:
             InputError: An input is missing.
             NotEvaluableError: A node cannot be evaluated for these inputs.
         """
-        widened = self._widened(feeds)
-        with np.errstate(all="ignore"):  # an infinity is a result like any other
-            return self._evaluator.run(widened)
+        return self._evaluator.run(self._widened(feeds))
 
     def walk(self, feeds: Feeds, see: See) -> None:
         """Show every value of the main graph, insides of functions included, as it is computed.
@@ -120,9 +117,22 @@ class Oracle:
             InputError: An input is missing.
             NotEvaluableError: A node cannot be evaluated for these inputs.
         """
-        widened = self._widened(feeds)
-        with np.errstate(all="ignore"):
-            self._evaluator.run(widened, see=see)
+        self._evaluator.run(self._widened(feeds), see=see)
+
+    def steps(self, feeds: Feeds) -> Generator[tuple[str, Any], Any, list[Any]]:
+        """Evaluate the model value by value, so that several models can be evaluated side by side.
+
+        Args:
+            feeds: As for `run`.
+
+        Yields:
+            What `walk` shows; what is sent in return, unless None, replaces the value for later nodes.
+
+        Raises:
+            InputError: An input is missing.
+            NotEvaluableError: A node cannot be evaluated for these inputs.
+        """
+        return self._evaluator.steps(self._widened(feeds))
 
     def values(self, feeds: Feeds) -> dict[str, Any]:
         """Every value of the main graph by name, inputs and the insides of functions included; no weights.

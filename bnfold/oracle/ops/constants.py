@@ -37,8 +37,9 @@ def constant_of_shape(call: Call, shape: Array) -> Array:
 
 
 def cast(call: Call, x: Array) -> Array:
-    """`Cast` to a float, a boolean, an integer of eight bits or more, or text."""
+    """`Cast` to a float, a boolean, an integer of eight bits or more, or text; by name before opset 6."""
     to = call.get("to")
+    to = onnx.TensorProto.DataType.Value(to.upper()) if isinstance(to, str) else to
     if is_float(to):
         return x.astype(np.float64)
     if to == onnx.TensorProto.STRING:

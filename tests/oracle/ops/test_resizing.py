@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfold.oracle.evaluator import NotEvaluableError
 from tests.oracle.ops.nodes import agrees, evaluated, floats
 from tests.pairwise import pairwise
 
@@ -60,6 +59,6 @@ def test_double_is_kept() -> None:
     assert np.allclose(y - 1, [0, 0.5e-9, 1.5e-9, 2e-9], rtol=1e-6, atol=0)
 
 
-def test_upsample_before_opset_7_is_refused() -> None:
-    with pytest.raises(NotEvaluableError, match="opset 7"):
-        evaluated("Upsample", X, opset=1, height_scale=2.0, width_scale=2.0)
+def test_upsample_before_opset_7_has_its_scales_as_attributes() -> None:
+    y = evaluated("Upsample", X, opset=1, height_scale=2.0, width_scale=3.0)
+    assert np.array_equal(y, X["x"].repeat(2, 2).repeat(3, 3))

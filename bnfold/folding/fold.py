@@ -19,6 +19,7 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.errors import InputError, ModelError
 from bnfold.files.load import from_proto, load_onnx
+from bnfold.folding import record
 from bnfold.folding.merge import merge_branches, refusals
 from bnfold.folding.provenance import Provenance
 from bnfold.folding.recognise import Chain, chains, data_norm, has_ample_range, is_batchnorm, link_of
@@ -125,6 +126,7 @@ def fold_into(
     Raises:
         InputError: The model has no node of a name in `keep`.
     """
+    origin = (record.digest(model), record.names(model))
     if inline_functions and model.functions:
         from onnx_ir.passes.common import InlinePass  # imports all other passes, so only where it is needed
 
@@ -137,7 +139,7 @@ def fold_into(
             model.clone(), barred, merging=merge, keep_layout=keep_layout, on_progress=on_progress
         )
         try:
-            sites = attempt.run(write)
+            sites = attempt.run(write, *origin)
         except OutOfRangeError as late:
             error = attempt.earliest(late)
             # start again without the folds that led to numbers that do not fit their type
@@ -210,8 +212,12 @@ class _Pass:
         self._rewriter = Rewriter(self._facts, self._provenance, self._barred)
         self._on_progress = on_progress
 
-    def run(self, write: Callable[[ir.Model], None] | None) -> tuple[Site, ...]:
+    def run(
+        self, write: Callable[[ir.Model], None] | None, original: str, before: frozenset[str]
+    ) -> tuple[Site, ...]:
         """Sweep until nothing changes, then set every constant once; compute them in memory or in `write`.
+
+        The model then carries the record of its fold from `original`, whose values' names are `before`.
 
         Raises:
             OutOfRangeError: One does not fit its type.
@@ -229,11 +235,14 @@ class _Pass:
         if not self._keep_layout:
             self._rewriter.close_gaps()
         self._rewriter.write()
+        sites = self._provenance.sites()
+        if self.merges or any(site.into for site in sites):
+            record.write(self.model, original, before, sites)
         if write is None:
             self._rewriter.editor.compute()
         else:
             write(self.model)
-        return self._provenance.sites()
+        return sites
 
     def earliest(self, error: OutOfRangeError) -> OutOfRangeError:
         """The error of the first constant, in the order of writing, that does not fit its type.

@@ -122,7 +122,7 @@ def margin(layer: Layer) -> float:
 
 def attempt(kind: str, case: Case, planted: Planted) -> Trial:
     """Validate a faulty fold."""
-    validation = bnfold.validate(case.original, planted.model)
+    validation = bnfold.validate(case.original, planted.model, strict=True)
     seen = margin(validation.blame.layer) if validation.blame else None
     return Trial(kind, case.name, not validation.passed, planted.is_named(validation), seen)
 

@@ -84,6 +84,10 @@ class DisagreementError(BnfoldError):
     exit_code = 1
 
 
+class UndecidedError(BnfoldError):
+    """Two models that nothing can be said about, since nothing could be compared."""
+
+
 def reason(error: BaseException) -> str:
     """Reduce any exception to one line: the first line of its message, or the name of its class."""
     if isinstance(error, BnfoldError):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
 OracleMode: TypeAlias = Literal["auto", "on", "off"]
+Match: TypeAlias = Literal["name", "order"]
 
 
 @dataclass(frozen=True)
@@ -87,20 +88,41 @@ class Checking:
         providers: Where the folded model runs: `"cpu"`, `"cuda"` or both.
         samples: Number of random inputs; more are drawn where dynamic dimensions need them.
         seed: Seed of the random inputs.
-        tolerance: Largest difference from the original that passes, relative to an output's scale; None
-            leaves the decision to the oracle, or without one to the type of the output.
+        tolerance: Largest difference from the original that passes, relative to an output's scale; nothing
+            else then decides. None uses what the oracle allows: four times the original's own error plus 8
+            units in the last place. Without an oracle it is 5e-5 for float32, 1e-12 for float64, and 8 units
+            in the last place for float16 and bfloat16.
         threads: Threads within an operator; None uses every CPU that this process may use.
-        oracle: `"auto"` uses the float64 oracle unless that takes too long, `"on"` always, `"off"` never.
+        oracle: `"auto"` uses the float64 oracle unless that takes too long, `"on"` always; `"off"` compares
+            in the model's own type.
         per_layer: Whether the error of every layer is measured in ONNX Runtime too.
+        match: Whether the inputs and outputs of the two models are paired by `"name"` or by `"order"`.
+        strict: Whether other names, types, open sizes, opsets or metadata than the original's are a failure.
     """
 
-    providers: tuple[str, ...] = ("cpu",)
+    providers: Sequence[str] = ("cpu",)
     samples: int = 6
     seed: int = 0
     tolerance: float | None = None
     threads: int | None = None
     oracle: OracleMode = "auto"
     per_layer: bool = False
+    match: Match = "name"
+    strict: bool = False
+
+
+class CheckingOptions(TypedDict, total=False):
+    """The fields of [`Checking`][bnfold.options.Checking] as keywords of a public function."""
+
+    providers: Sequence[str]
+    samples: int
+    seed: int
+    tolerance: float | None
+    threads: int | None
+    oracle: OracleMode
+    per_layer: bool
+    match: Match
+    strict: bool
 
 
 @dataclass(frozen=True)

@@ -185,12 +185,33 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options for the data to run on: a command gets `seed`, and `inputs`, which is None for random data."""
 
     @functools.wraps(command)
-    def with_inputs(
-        *, inputs_path: Path | None, mean: str | None, std: str | None, size: str | None, **options: Any
-    ) -> Any:
-        return command(inputs=_terminal.read_inputs(inputs_path, mean=mean, std=std, size=size), **options)
+    def with_inputs(*, inputs_path: Path | None, **options: Any) -> Any:
+        given = {name: options.pop(name) for name in _OF_INPUTS if name in options}
+        return command(inputs=_terminal.read_inputs(inputs_path, **given), **options)
 
     return _given_options(with_inputs)
+
+
+_OF_INPUTS = ("mean", "std", "size", "labels", "top")
+
+label_options = _together(
+    click.option(
+        "--labels",
+        type=FILE,
+        metavar="FILE",
+        help="The class of every row of --inputs, to compare how often both models are right: a text file"
+        " with one number a line, an .npy or an .npz file, or for a folder of images also lines name,class.",
+    ),
+    click.option(
+        "--top",
+        type=click.IntRange(min=1),
+        default=5,
+        metavar="K",
+        show_default=True,
+        help="With --labels: measure top-K accuracy besides top-1.",
+    ),
+)
+"""They go with `data_options`, which puts them into `inputs`."""
 
 
 validation_options = _together(
@@ -250,4 +271,20 @@ batch_option = click.option(
     multiple=True,
     metavar="N",
     help="Batch size to time, for a model that leaves it open. Repeatable; the sizes share the time.",
+)
+
+pairing_options = _together(
+    click.option(
+        "--match",
+        type=click.Choice(["name", "order"]),
+        default="name",
+        show_default=True,
+        help="Pair the inputs and outputs of the two models by name or by order.",
+    ),
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="Fail if FOLDED has other names or types of inputs and outputs, other open sizes, another opset"
+        " or less metadata than ORIGINAL.",
+    ),
 )

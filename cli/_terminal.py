@@ -108,20 +108,29 @@ def _check_place(path: Path, others: Sequence[Path]) -> None:
 
 
 def read_inputs(
-    path: Path | None, *, mean: str | None = None, std: str | None = None, size: str | None = None
+    path: Path | None, *, labels: Path | None = None, top: int = 5, **images: str | None
 ) -> Given | None:
-    """The inputs that were given, if any; they are read later, when the model is known."""
+    """The inputs that were given, if any; they are read later, when the model is known.
+
+    Args:
+        path: Where they are; None for random ones.
+        labels: The file of --labels.
+        top: The number of --top.
+        images: The texts of --mean, --std and --size.
+    """
     from bnfold.errors import InputError
 
     if path is None:
-        if mean or std or size:
+        if any(images.values()):
             raise InputError(
                 "--mean, --std and --size are for images.", "Give the folder of images with --inputs."
             )
+        if labels:
+            raise InputError("--labels is for data of your own.", "Give the data with --inputs.")
         return None
     from bnfold.inputs.given import Given
 
-    return Given.parse(path, mean=mean, std=std, size=size)
+    return Given.parse(path, labels=labels, top=top, **images)
 
 
 @contextmanager

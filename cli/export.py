@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @_options.fold_options
 @_options.provider_option
 @_options.data_options
+@_options.label_options
 @_options.validation_options
 @_options.timing_options
 @click.option(

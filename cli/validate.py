@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 )
 @_options.provider_option
 @_options.data_options
+@_options.label_options
+@_options.pairing_options
 @_options.validation_options
 @click.option(
     "--trust",
@@ -49,13 +51,16 @@ def command(
     its default, and may be only slightly farther from the reference than ORIGINAL is. In addition, every
     value that both models compute is compared in float64; the first one that differs is named, with the fold
     that made it. If float64 takes too long, the reference is ORIGINAL in ONNX Runtime with the optimizer off.
-    Exit code 1 means that the models disagree, or with --replay that the report no longer holds.
+    What a caller of FOLDED meets otherwise, such as another type of an input, is noted. Exit code 1 means
+    that the models disagree, or with --replay that the report no longer holds.
 
     \b
     Examples:
         bnfold validate model.onnx folded.onnx
         bnfold validate model.onnx folded.onnx --provider cuda --samples 20 --per-layer
         bnfold validate model.onnx folded.onnx --inputs images/ --mean imagenet --json report.json
+        bnfold validate model.onnx other_exporter.onnx --match order
+        bnfold validate model.onnx float16.onnx --inputs data.npz --labels classes.csv
         bnfold validate --replay report.json
     """
     if replay_path is not None:
@@ -76,7 +81,7 @@ def _validate(
     original: Path, folded: Path, json_path: Path | None, *, quiet: bool, inputs: Given | None, **options: Any
 ) -> None:
     _lazy.load_onnx_ir()
-    from bnfold.errors import DisagreementError
+    from bnfold.errors import DisagreementError, UndecidedError
     from bnfold.pipeline.progress import Stage, within
     from bnfold.pipeline.read import read_onnx
     from bnfold.report import json
@@ -95,8 +100,12 @@ def _validate(
         )
     _terminal.write_json(json.validate_document(first, second, result), json_path)
     _terminal.show(text.validation(result), quiet=quiet, json_path=json_path)
+    if result.undecided and not result.failures:
+        raise UndecidedError(result.undecided)
+    if result.differs_to_callers_only:
+        raise DisagreementError(f"{folded} is not the same as {original} for its callers.")
     if not result.passed:
-        raise DisagreementError(f"{folded} does not agree with {original}.")
+        raise DisagreementError(f"{folded} does not compute what {original} computes.")
 
 
 def _replay(report: Path, json_path: Path | None, *, quiet: bool, trust: bool) -> None:

@@ -44,7 +44,7 @@ class Planted:
     def is_named(self, validation: Validation) -> bool:
         """Whether a validation says where: the node and the BatchNorm folded there, or the interface."""
         if self.node is None:
-            return not validation.checks and bool(validation.problems)
+            return validation.blame is None and bool(validation.problems or validation.differences)
         if validation.blame is None or validation.blame.runtime:
             return False
         layer = validation.blame.layer

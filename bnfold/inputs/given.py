@@ -2,6 +2,7 @@
 
 The content of a path decides which of them it is, not its name. A model whose batch size is fixed may be
 given a longer array: every batch in it becomes one sample. An input with a single batch is used for all.
+With labels each row is an example of its own, so that an open batch may be cut too.
 """
 
 from __future__ import annotations
@@ -9,42 +10,27 @@ from __future__ import annotations
 import math
 import os
 import re
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Literal, TypeAlias
 
-import numpy as np
-
-from bnfold.errors import InputError, reason
+from bnfold.errors import InputError, listed, reason
 from bnfold.files.file_kind import FileKind, sha256
-from bnfold.inputs import coverage, images, uses
+from bnfold.inputs import coverage, images, labels, uses
+from bnfold.inputs.arrays import WRITE_NPZ, load_npy, load_npz
 from bnfold.inputs.samples import Samples, fit
 from bnfold.inputs.values import Array
 from bnfold.runtime.interface import Port
 from bnfold.runtime.sessions import Feeds
 
-Content = TypeVar("Content")
-
 NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 """Mean and standard deviation of RGB from 0 to 1, by the name of their data set."""
 
 _HEAD = 4096
+_ROWS = 32  # at a time, of labelled data for a model that takes any number
 _KINDS = "an .npz or .npy file that NumPy wrote, or a folder of pictures"
-_WRITE_NPZ = "Write it with numpy.savez(path, input_name=array, …)."
-_WRITE_NPY = "Write it with numpy.save(path, array)."
-
-# What a damaged file raises, depending on where it is damaged: NotImplementedError for an unknown
-# compression, RuntimeError for a flag that says "encrypted", MemoryError for an impossible size. The header
-# of an array is a line of Python, so Python's own errors come too.
-_UNREADABLE = (
-    OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError,
-    MemoryError, OverflowError, SyntaxError, tokenize.TokenError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,6 +42,8 @@ class Given:
         mean: Mean of pictures with pixels from 0 to 1: one number, or one for each channel.
         std: Their standard deviation, likewise.
         size: Height and width of pictures, where the model leaves them open.
+        labels: A file with the class of every row, as [`labels.read`][bnfold.inputs.labels.read] reads it.
+        top: The `k` of the top-k accuracy that is measured with them.
 
     Raises:
         InputError: The path does not exist or holds something else, or a number is not valid.
@@ -66,6 +54,8 @@ class Given:
     mean: tuple[float, ...] = images.Look.mean
     std: tuple[float, ...] = images.Look.std
     size: tuple[int, int] | None = None
+    labels: Path | None = None
+    top: int = 5
 
     def __post_init__(self) -> None:
         if self.kind == "images":
@@ -74,15 +64,26 @@ class Given:
         elif self._look != images.Look():
             raise InputError(f"{self.path} holds no pictures.", "Leave --mean, --std and --size out.")
         if not self.mean or not all(map(math.isfinite, self.mean)):
-            raise InputError(f"{_listed(self.mean)} is not a mean.", "Give finite numbers.")
+            raise InputError(f"{_comma(self.mean)} is not a mean.", "Give finite numbers.")
         if not self.std or not all(0 < number < math.inf for number in self.std):
-            raise InputError(f"{_listed(self.std)} is not a std.", "Give finite numbers above 0.")
+            raise InputError(f"{_comma(self.std)} is not a std.", "Give finite numbers above 0.")
         if self.size and min(self.size) < 1:
             raise InputError(f"{self.size[0]}x{self.size[1]} is not a size.", "Write it as 224x224.")
+        if self.labels and not self.labels.is_file():
+            raise InputError(f"{self.labels} is not a file.", "Give a file with the class of every row.")
+        if self.top < 1:
+            raise InputError(f"Top-{self.top} is not an accuracy.", "Give 1 or more.")
 
     @classmethod
     def parse(
-        cls, path: Path, *, mean: str | None = None, std: str | None = None, size: str | None = None
+        cls,
+        path: Path,
+        *,
+        mean: str | None = None,
+        std: str | None = None,
+        size: str | None = None,
+        labels: Path | None = None,
+        top: int = top,
     ) -> Given:
         """Read the options of the command line.
 
@@ -92,6 +93,8 @@ class Given:
                 other is not given.
             std: Likewise.
             size: Height and width as `"224x224"`.
+            labels: As above.
+            top: As above.
         """
         if mean in NORMALISATIONS and std is None:
             std = mean
@@ -102,6 +105,8 @@ class Given:
             _numbers("--mean", mean, 0) or cls.mean,
             _numbers("--std", std, 1) or cls.std,
             _size(size) if size else None,
+            labels,
+            top,
         )
 
     @cached_property
@@ -117,7 +122,7 @@ class Given:
             return "npy"
         raise InputError(
             f"{self.path} is {FileKind.of(head)}.",
-            f"Give {_KINDS}. {_WRITE_NPZ}",
+            f"Give {_KINDS}. {WRITE_NPZ}",
         )
 
     def samples(self, ports: Sequence[Port]) -> Samples:
@@ -127,26 +132,57 @@ class Given:
             InputError: They cannot be read, or do not fit the model.
         """
         if self.kind == "images":
-            return images.read(self.path, ports, self._look)
+            samples = images.read(self.path, ports, self._look)
+            return self._classified(samples, [path.name for path in images.files(self.path)])
+        arrays, notes = self._arrays(ports)
+        classes = None if self.labels is None else labels.read(self.labels)
+        lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
+        if classes is not None and len(classes) not in lengths.values():
+            found = ", ".join(f"{length} for {name}" for name, length in lengths.items())
+            raise InputError(
+                f"{self.labels} has {len(classes)} labels, and {self.path} has rows: {found}.",
+                "Give one label for each row.",
+            )
+        batches = _batches(arrays, ports, 0 if classes is None else len(classes))
+        names = _numbered(self.path.name, len(batches))
+        return Samples(tuple(fit(batch, ports) for batch in batches), notes, names, classes=classes)
+
+    def _arrays(self, ports: Sequence[Port]) -> tuple[Feeds, tuple[str, ...]]:
+        """The arrays that the model takes, and a note on others that the file has."""
+        names = [port.name for port in ports]
         if self.kind == "npz":
             arrays = load_npz(self.path)
-        elif len(ports) == 1:
-            arrays = {ports[0].name: load_npy(self.path)}
-        else:
+            others = sorted(arrays.keys() - set(names))
+            if not others or not arrays.keys() >= set(names):
+                return arrays, ()  # where an input is missing, that is an error with all names
+            note = f"{listed(others)} of {self.path.name} left out: the model takes {listed(names)}."
+            return {name: array for name, array in arrays.items() if name in names}, (note,)
+        if len(names) == 1:
+            return {names[0]: load_npy(self.path)}, ()
+        raise InputError(
+            f"{self.path} holds one array without a name, and the model has {len(names)} inputs.",
+            WRITE_NPZ,
+        )
+
+    def _classified(self, samples: Samples, pictures: Sequence[str]) -> Samples:
+        """Pictures with their classes; those that were left out are the last ones."""
+        if self.labels is None:
+            return samples
+        classes = labels.read(self.labels, pictures)
+        if len(classes) != len(pictures):
             raise InputError(
-                f"{self.path} holds one array without a name, and the model has {len(ports)} inputs.",
-                _WRITE_NPZ,
+                f"{self.labels} has {len(classes)} labels, and {self.path} has {len(pictures)} pictures.",
+                "Give one label for each picture, in the order of their names, or lines name,class.",
             )
-        batches = _batches(arrays, ports)
-        labels = _numbered(self.path.name, len(batches))
-        return Samples(tuple(fit(batch, ports) for batch in batches), labels=labels)
+        used = sum(len(array) for feeds in samples.feeds for array in feeds.values())
+        return replace(samples, classes=classes[:used])
 
     def record(self) -> dict[str, Any]:
         """The inputs as evidence in a report: the fields of this object, and hashes.
 
         Returns:
             `kind`, `path`, `count` (of files), `sha256` by the name of each file in the order of use; for
-            pictures also `mean`, `std` and `size`.
+            pictures also `mean`, `std` and `size`; with labels their `labels`, `labels_sha256` and `top`.
         """
         pictures = self.kind == "images"
         files = images.files(self.path) if pictures else (self.path,)
@@ -155,6 +191,9 @@ class Given:
         if pictures:
             size = None if self.size is None else list(self.size)
             record |= {"mean": list(self.mean), "std": list(self.std), "size": size}
+        if self.labels:
+            digest = _sha256(self.labels)
+            record |= {"labels": os.fspath(self.labels), "labels_sha256": digest, "top": self.top}
         return record
 
     @property
@@ -187,52 +226,26 @@ def as_samples(inputs: Inputs, ports: Sequence[Port]) -> Samples:
     )
 
 
-def load_npz(path: str | os.PathLike[str]) -> Feeds:
-    """Read arrays by input name from a file that `numpy.savez` wrote.
-
-    Raises:
-        InputError: The file does not exist or is not an `.npz` of plain arrays.
-    """
-
-    def load(stream: BinaryIO) -> Feeds:
-        content = np.load(stream, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise InputError(f"{os.fspath(path)} holds one array without a name.", _WRITE_NPZ)
-        with content:
-            arrays = {name: content[name] for name in content.files}
-        if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-            raise ValueError(f"{', '.join(others)} is not an array")  # another kind of file that was zipped
-        return arrays
-
-    return _read(Path(path), load, ".npz", _WRITE_NPZ)
-
-
-def load_npy(path: str | os.PathLike[str]) -> Array:
-    """Read the array that `numpy.save` wrote.
-
-    Raises:
-        InputError: The file does not exist or is not an `.npy` of a plain array.
-    """
-
-    def load(stream: BinaryIO) -> Array:
-        return np.lib.format.read_array(stream, allow_pickle=False)
-
-    return _read(Path(path), load, ".npy", _WRITE_NPY)
-
-
 # --- arrays ------------------------------------------------------------------------------------------------
 
 
-def _batches(arrays: Feeds, ports: Sequence[Port]) -> list[Feeds]:
-    """Cut arrays into batches of the size that the model takes; without need, nothing is cut."""
-    fixed = {port.name: batch for port in ports if (batch := _fixed_batch(port, arrays.get(port.name)))}
-    counts = {name: len(arrays[name]) // batch for name, batch in fixed.items()}
+def _batches(arrays: Feeds, ports: Sequence[Port], rows: int = 0) -> list[Feeds]:
+    """Cut arrays into batches of the size that the model takes; without need, nothing is cut.
+
+    Arrays of as many rows as there are labels are cut also where the batch size is open.
+    """
+    steps = {port.name: batch for port in ports if (batch := _fixed_batch(port, arrays.get(port.name)))}
+    step = next(iter(steps.values()), _ROWS)
+    if rows > step:
+        open_batch = [port.name for port in ports if port.shape and not isinstance(port.shape[0], int)]
+        steps |= {name: step for name in open_batch if name in arrays and len(arrays[name]) == rows}
+    counts = {name: math.ceil(len(arrays[name]) / batch) for name, batch in steps.items()}
     if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{count} for {name}" for name, count in counts.items())
-        raise InputError(f"The inputs have different numbers of batches: {listed}.", "Give equal numbers.")
+        found = ", ".join(f"{count} for {name}" for name, count in counts.items())
+        raise InputError(f"The inputs have different numbers of batches: {found}.", "Give equal numbers.")
     return [
         {
-            name: array[number * fixed[name] : (number + 1) * fixed[name]] if name in fixed else array
+            name: array[number * steps[name] : (number + 1) * steps[name]] if name in steps else array
             for name, array in arrays.items()
         }
         for number in range(next(iter(counts.values()), 1))
@@ -270,14 +283,6 @@ def _opened(path: Path) -> BinaryIO:
         raise InputError(f"{path} cannot be read: {reason(error)}.", "Check its permissions.") from error
 
 
-def _read(path: Path, load: Callable[[BinaryIO], Content], kind: str, fix: str) -> Content:
-    try:
-        with path.open("rb") as stream:
-            return load(stream)
-    except _UNREADABLE as error:
-        raise InputError(f"{path} cannot be read as an {kind} file: {reason(error)}.", fix) from error
-
-
 def _sha256(path: Path) -> str:
     try:
         return sha256(path)
@@ -303,7 +308,7 @@ def _numbers(option: str, text: str | None, place: int) -> tuple[float, ...] | N
         ) from None
 
 
-def _listed(numbers: Sequence[float]) -> str:
+def _comma(numbers: Sequence[float]) -> str:
     return ",".join(map(str, numbers)) or "Nothing"
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from bnfold.errors import InputError, ModelError
@@ -42,6 +43,7 @@ class Samples:
         outputs: The model's outputs for each, if it was run to choose them; None where they were not kept.
         dimensions: The sizes that each dynamic dimension has in them.
         integers: The numbers that each integer input has in them.
+        classes: The right class of every row, over all samples in order; None without labels.
     """
 
     feeds: tuple[Feeds, ...]
@@ -50,6 +52,7 @@ class Samples:
     outputs: tuple[Any, ...] = ()
     dimensions: tuple[Dimension, ...] = ()
     integers: tuple[Integers, ...] = ()
+    classes: npt.NDArray[np.int64] | None = None
 
     def each(self, run: Callable[[Feeds], Outputs]) -> Iterator[tuple[str, Feeds, Outputs]]:
         """Label, inputs and outputs of every sample, in order; `run` computes outputs that were not kept.

@@ -39,9 +39,10 @@ from bnfold.latency.results import Benchmark, Row
 from bnfold.latency.timing import MIN_ROUNDS
 from bnfold.options import Timing
 from bnfold.runtime import sessions
-from bnfold.runtime.interface import Port, as_ir, differences, interface
+from bnfold.runtime.interface import Port, as_ir, interface
 from bnfold.runtime.sessions import Feeds, ModelLike, Optimizer
 from bnfold.system.environment import cpu_quota
+from bnfold.validation.pairing import pair
 
 OPTIMIZERS: tuple[Optimizer, ...] = ("default", "basic", "off")
 
@@ -126,9 +127,10 @@ def _check(timing: Timing) -> None:
 def _common_inputs(original: ModelLike, folded: ModelLike) -> tuple[Port, ...]:
     """The inputs of both models, whose inputs and outputs must be the same."""
     ports = interface(as_ir(original))
-    if found := differences(ports, interface(as_ir(folded))):
+    found = pair(ports, interface(as_ir(folded)), "order")
+    if found.problems or found.notes:
         raise ModelError(
-            f"The second model cannot replace the first. {' '.join(found)}",
+            f"The second model cannot replace the first. {' '.join((*found.problems, *found.notes))}",
             "Give a model and the model that was folded from it.",
         )
     return ports.inputs

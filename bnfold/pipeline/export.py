@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from bnfold.errors import BnfoldError, DisagreementError, InputError
+from bnfold.errors import BnfoldError, DisagreementError, InputError, ModelError, UndecidedError
 from bnfold.files.atomic import check_destination
 from bnfold.files.external_data import data_files
 from bnfold.files.load import blaming
@@ -42,6 +42,7 @@ class Export:
         rolled_back: Names of the nodes that were left as they are because folding them gave wrong results.
         graphs: What ONNX Runtime makes of both models; None if it is not installed or cannot load them, or
             they are too large.
+        not_timed: Why the latency was not measured although it was asked for, as a sentence.
     """
 
     source: Source
@@ -51,6 +52,7 @@ class Export:
     benchmarks: tuple[Benchmark, ...] = ()
     rolled_back: tuple[str, ...] = ()
     graphs: RuntimeGraphs | None = None
+    not_timed: str | None = None
 
 
 class ExportDisagreementError(DisagreementError):
@@ -175,7 +177,10 @@ def export(
             "--only-if-faster needs the latency, which --no-bench leaves out.", "Leave out one of the two."
         )
     reading = Reading(input_shape, dtype, arch, arch_args, key, allow, trust, opset, ir_version, dynamic)
-    checking = Checking(tuple(providers), samples, seed, tolerance, oracle=oracle, per_layer=per_layer)
+    # a fold that changes what callers see is wrong
+    checking = Checking(
+        tuple(providers), samples, seed, tolerance, oracle=oracle, per_layer=per_layer, strict=True
+    )
     target = Path(destination)
     check_destination(target, Path(source))
     original = read_model(source, reading, progress=progress)
@@ -187,13 +192,34 @@ def export(
         done = _validated(done, attempt, target, rollback=rollback)
     if bench:
         timing = Timing(threads, seconds, seed=seed)
-        latencies = compare_latency(original.model, done.fold.model, providers, timing, inputs, progress)
-        done = replace(done, benchmarks=latencies)
+        done = _timed(done, providers, timing, inputs, progress, demanded=only_if_faster)
     if only_if_faster and any(row.verdict != "faster" for one in done.benchmarks for row in one.defaults):
         raise NotFasterError(done, target)
     progress(Stage.SAVE, 0, 0)
     save_onnx(done.fold.model, target, exclusive=True)
     return replace(done, destination=target)
+
+
+def _timed(
+    done: Export,
+    providers: Sequence[str],
+    timing: Timing,
+    inputs: Inputs | None,
+    progress: Progress,
+    *,
+    demanded: bool,
+) -> Export:
+    """Add the latency, or unless it is demanded, why ONNX Runtime cannot run the original at all."""
+    from bnfold.runtime.sessions import loads
+
+    original = done.source.model
+    try:
+        latencies = compare_latency(original, done.fold.model, providers, timing, inputs, progress)
+    except ModelError as error:
+        if demanded or loads(original):
+            raise
+        return replace(done, not_timed=f"Latency was not measured. {error.problem}")
+    return replace(done, benchmarks=latencies)
 
 
 def _validated(done: Export, attempt: Attempt, target: Path, *, rollback: bool) -> Export:
@@ -205,6 +231,10 @@ def _validated(done: Export, attempt: Attempt, target: Path, *, rollback: bool) 
     if graphs and rolled_back:
         graphs = counted_again(graphs, folded.model)
     done = replace(done, fold=folded, validation=validation, rolled_back=rolled_back, graphs=graphs)
+    if validation.undecided and not validation.failures:
+        raise UndecidedError(
+            validation.undecided, "Give inputs with --inputs, or skip this with --no-validate."
+        )
     if not validation.passed:
         raise ExportDisagreementError(done, target, rollback=rollback)
     return done

@@ -110,10 +110,13 @@ def _changed_inputs(inputs: Record | None) -> Iterator[str]:
     if not inputs:
         return
     try:
-        now = _given(inputs).record()["sha256"]
+        record = _given(inputs).record()
+        now = record["sha256"]
     except InputError as error:  # gone, or of another kind now
         yield error.problem
     else:
+        if record.get("labels_sha256") != inputs.get("labels_sha256"):
+            yield f"{inputs['labels']} has changed."
         for name, digest in inputs["sha256"].items():
             if now.get(name) != digest:
                 yield f"{name} among the inputs of {inputs['path']} has changed, or is gone."
@@ -159,5 +162,9 @@ def _inputs(inputs: Record | None, report: Path) -> Given | None:
 
 
 def _given(inputs: Record) -> Given:
-    images = {name: tuple(inputs[name]) for name in ("mean", "std", "size") if inputs.get(name)}
-    return Given(Path(inputs["path"]), **images)
+    given: dict[str, Any] = {
+        name: tuple(inputs[name]) for name in ("mean", "std", "size") if inputs.get(name)
+    }
+    if "labels" in inputs:
+        given |= {"labels": Path(inputs["labels"]), "top": inputs["top"]}
+    return Given(Path(inputs["path"]), **given)

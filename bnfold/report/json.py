@@ -61,6 +61,7 @@ def export_document(command: str, export: Export, source: Json | None = None) ->
         benchmarks=[benchmark_record(benchmark) for benchmark in export.benchmarks],
         rolled_back=list(export.rolled_back),
         graphs=plain(export.graphs),
+        not_timed=export.not_timed,
         environment=record(environment()),
     )
 
@@ -167,10 +168,11 @@ def _reason_record(reason: Reason) -> Json:
 
 def validation_record(validation: Validation) -> Json:
     """List every comparison, for each provider, optimizer setting and output, and the proof of the fold."""
-    return record(validation, "passed") | {
+    return record(validation, "passed", "undecided") | {
         "checks": [record(check, "passed") for check in validation.checks],
         "layers": [record(layer, "agrees") for layer in validation.layers],
         "blame": validation.blame and _blame_record(validation.blame),
+        "accuracy": validation.accuracy and record(validation.accuracy, "sentence"),
         "faults": [record(fault, "affects_folded", "sentence") for fault in validation.faults],
         "repeatability": plain(dict(validation.repeatability)),
         "placement": plain(dict(validation.placement)),

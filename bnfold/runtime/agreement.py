@@ -11,7 +11,8 @@ With `a` the reference and `b` the other, over one output of one run, in float64
   rounding chooses one of them.
 
 A float output agrees when its relative error is at most the tolerance. NaN and infinities must be at the
-same places with the same signs; the rest is then compared. Integers, bools and strings must be equal.
+same places with the same signs; the rest is then compared, and where no finite number is left, nothing was.
+Integers, bools and strings must be equal.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Agreement:
         rows: Rows of a classifier-like output, 0 for others.
         same_rows: Rows in which the same column is largest in both.
         problem: A sentence on why the output does not agree; None when it agrees.
+        compared: Whether there was anything to compare: a number, a string, or a difference.
     """
 
     max_abs: float | None = None
@@ -61,6 +63,7 @@ class Agreement:
     rows: int = 0
     same_rows: int = 0
     problem: str | None = None
+    compared: bool = False
 
     @property
     def top1(self) -> float | None:
@@ -76,6 +79,7 @@ class Agreement:
             self.rows + other.rows,
             self.same_rows + other.same_rows,
             self.problem or other.problem,
+            self.compared or other.compared,
         )
 
 
@@ -95,15 +99,17 @@ def compare(reference: object, actual: object, tolerance: float) -> Agreement:
         case dict(), dict() if reference.keys() == actual.keys():
             pairs = [(value, actual[key]) for key, value in reference.items()]
         case (None | list() | dict(), _) | (_, None | list() | dict()):
-            return Agreement(
-                problem="It has another structure: a sequence, map or optional with other elements."
-            )
+            return _different("It has another structure: a sequence, map or optional with other elements.")
         case _:
             return _compare_arrays(np.asarray(reference), np.asarray(actual), tolerance)
     outcome = Agreement()
     for one, other in pairs:
         outcome = outcome.worst(compare(one, other, tolerance))
     return outcome
+
+
+def _different(problem: str) -> Agreement:
+    return Agreement(problem=problem, compared=True)
 
 
 def shapes(value: object) -> Iterator[tuple[int, ...]]:
@@ -123,17 +129,18 @@ def shapes(value: object) -> Iterator[tuple[int, ...]]:
 
 def _compare_arrays(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) -> Agreement:
     if a.shape != b.shape:
-        return Agreement(problem=f"It has the shape {list(b.shape)} instead of {list(a.shape)}.")
+        return _different(f"It has the shape {list(b.shape)} instead of {list(a.shape)}.")
     if a.dtype != b.dtype and not (a.dtype.kind in "OSU" and b.dtype.kind in "OSU"):
-        return Agreement(problem=f"It is {b.dtype} instead of {a.dtype}.")
+        return _different(f"It is {b.dtype} instead of {a.dtype}.")
     if a.dtype.kind in "OSU":
         wrong = int(np.count_nonzero(a != b))
-        return Agreement(problem=f"{wrong} of {a.size} strings differ." if wrong else None)
+        problem = f"{wrong} of {a.size} strings differ." if wrong else None
+        return Agreement(problem=problem, compared=a.size > 0)
     if a.dtype.kind in "biu":
         error = np.abs(a.astype(np.float64) - b.astype(np.float64))
         wrong = int(np.count_nonzero(a != b))
         problem = f"{wrong} of {a.size} elements differ; {a.dtype} must be equal." if wrong else None
-        return Agreement(max_abs=float(error.max(initial=0.0)), problem=problem)
+        return Agreement(max_abs=float(error.max(initial=0.0)), problem=problem, compared=a.size > 0)
     return _compare_floats(a, b, tolerance)
 
 
@@ -143,10 +150,7 @@ def _compare_floats(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) 
     a, b = a.astype(np.float64), b.astype(np.float64)
     finite = np.isfinite(a)
     if problem := _misplaced(a, b, finite):
-        return Agreement(rows=rows, same_rows=same_rows, problem=problem)
-    if a.size and not finite.any():
-        problem = "The original has no finite value, so nothing was compared: use other inputs."
-        return Agreement(rows=rows, same_rows=same_rows, problem=problem)
+        return Agreement(rows=rows, same_rows=same_rows, problem=problem, compared=True)
     a, b = a[finite], b[finite]
     error = float(np.abs(a - b).max(initial=0.0))
     scale = float(np.abs(a).max(initial=0.0))
@@ -156,7 +160,7 @@ def _compare_floats(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) 
             f"The largest error is {error:.3g}, which is {relative:.3g} of the output's scale {scale:.3g}; "
             f"at most {tolerance:.3g} is accepted."
         )
-    return Agreement(error, relative, _cosine(a, b), rows, same_rows, problem)
+    return Agreement(error, relative, _cosine(a, b), rows, same_rows, problem, a.size > 0)
 
 
 def _misplaced(a: npt.NDArray[Any], b: npt.NDArray[Any], finite: npt.NDArray[Any]) -> str | None:

@@ -42,12 +42,27 @@ class Interface:
 
 
 def as_ir(model: ModelLike) -> ir.Model:
-    """The model as an `onnx_ir.Model`, read or converted where it is not one; weights stay lazy."""
+    """The model as an `onnx_ir.Model`, read or converted where it is not one; weights stay lazy.
+
+    Nodes that stand before what they read are put in order, in the model itself: ONNX Runtime takes any, and
+    converters append nodes at the end.
+    """
     if isinstance(model, ir.Model):
-        return model
-    if isinstance(model, (str, os.PathLike)):
-        return load_onnx(model)
-    return from_proto(model)
+        made = model
+    else:
+        made = load_onnx(model) if isinstance(model, (str, os.PathLike)) else from_proto(model)
+    if not _is_in_order(made.graph):
+        made.graph.sort()
+    return made
+
+
+def _is_in_order(graph: ir.Graph) -> bool:
+    seen: set[ir.Node | None] = {None}
+    for node in graph.all_nodes():
+        if any(value.producer() not in seen for value in node.inputs if value is not None):
+            return False
+        seen.add(node)
+    return True
 
 
 def interface(model: ir.Model) -> Interface:
@@ -60,50 +75,11 @@ def interface(model: ir.Model) -> Interface:
     return Interface(tuple(map(_port, needed)), tuple(map(_port, graph.outputs)))
 
 
-def differences(original: Interface, folded: Interface) -> tuple[str, ...]:
-    """One sentence for every difference between the interfaces of the original and the folded model.
-
-    The name of a symbolic dimension may differ, and the folded model may declare a shape where the original
-    does not; a dynamic dimension that became fixed, or the reverse, is a difference.
-    """
-    return (
-        *_differences("input", original.inputs, folded.inputs),
-        *_differences("output", original.outputs, folded.outputs),
-    )
-
-
 def shape_text(shape: Shape | None) -> str:
     """A shape as text: `[N, 3, ?, ?]`, or `of unknown rank`."""
     if shape is None:
         return "of unknown rank"
     return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
-
-
-def _differences(kind: str, original: tuple[Port, ...], folded: tuple[Port, ...]) -> list[str]:
-    before, after = [port.name for port in original], [port.name for port in folded]
-    if before != after:
-        return [f"The {kind}s are named {_listed(after)} instead of {_listed(before)}."]
-    found = []
-    for old, new in zip(original, folded, strict=True):
-        if old.type != new.type:
-            found.append(f"The {kind} {old.name!r} has the type {new.type} instead of {old.type}.")
-        if old.shape is not None and not _same_shape(old.shape, new.shape):
-            found.append(
-                f"The {kind} {old.name!r} has the shape {shape_text(new.shape)} "
-                f"instead of {shape_text(old.shape)}."
-            )
-    return found
-
-
-def _same_shape(old: Shape, new: Shape | None) -> bool:
-    def fixed(shape: Shape) -> list[int | None]:
-        return [size if isinstance(size, int) else None for size in shape]
-
-    return new is not None and fixed(old) == fixed(new)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(map(repr, names)) or "nothing"
 
 
 def _port(value: ir.Value) -> Port:

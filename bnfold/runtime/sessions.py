@@ -107,6 +107,19 @@ def session(
     return made
 
 
+def loads(model: ModelLike) -> bool:
+    """Whether ONNX Runtime can load a model for the CPU.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        session(model, optimized="off")
+    except ModelError:
+        return False
+    return True
+
+
 def run(session: ort.InferenceSession, feeds: Feeds, names: Sequence[str] | None = None) -> list[Any]:
     """Run a session and return its outputs in order.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ import onnx_ir as ir
 from bnfold.errors import InputError
 from bnfold.options import OracleMode
 from bnfold.oracle.evaluator import NotEvaluableError
-from bnfold.oracle.multiply_adds import multiply_adds
 from bnfold.oracle.oracle import Oracle
 from bnfold.runtime.sessions import Feeds
-from bnfold.validation.deviation import deviation
+from bnfold.validation.channels import scale_of_each
+from bnfold.validation.deviation import Deviation, deviation, farthest
+from bnfold.validation.unknown_operators import Oracles
 
 # Multiply-adds in float64, all evaluations together: some ten seconds on two cores.
 BUDGET = 4 * 10**10
@@ -25,25 +26,92 @@ _SUM_ROUNDINGS = 4.0  # units in the last place: the usual error of a sum of som
 PROOF_EVALUATIONS = 5  # of one sample: the truth, three roundings of it, and the folded model
 
 
-@dataclass(frozen=True)
+@dataclass
 class Truth:
-    """The oracle for one validation.
+    """The oracle for one validation; for samples that it cannot evaluate, the original in float32.
 
     Attributes:
-        oracle: Evaluates the original; None where the original in float32 is the reference.
+        oracle: Evaluates the original; None where the original in float32 is the reference for all samples.
         chosen: Which of the samples are compared, by their number.
-        sentence: Which reference decides, and why.
+        samples: All inputs that the models could be compared on.
+        reason: Which reference decides, and why, as sentences.
+        oracles: Makes oracles for both models; None without an oracle.
+        refused: Why the oracle cannot evaluate some of the samples, by their number.
+        demanded: Whether a sample that it cannot evaluate is an error.
     """
 
     oracle: Oracle | None
     chosen: tuple[int, ...]
-    sentence: str
+    samples: Sequence[Feeds]
+    reason: str
+    oracles: Oracles | None = None
+    refused: dict[int, str] = field(default_factory=dict)
+    demanded: bool = False
+    _known: dict[int, list[Any]] = field(default_factory=dict)
 
-    def outputs(self, feeds: Feeds, count: int) -> list[Any]:
-        """The true outputs; `count` times None without an oracle."""
-        return [None] * count if self.oracle is None else self.oracle.run(feeds)
+    def outputs(self, number: int, count: int) -> list[Any]:
+        """The true outputs of a sample; `count` times None where the oracle does not evaluate it.
 
-    def conditioning(self, original: ir.Model, feeds: Feeds, unit: float) -> list[float]:
+        Raises:
+            NotEvaluableError: It cannot, and that was demanded.
+        """
+        if self.oracle is None or number in self.refused:
+            return [None] * count
+        if number in self._known:
+            return self._known.pop(number)
+        try:
+            return self.oracle.run(self.samples[number])
+        except NotEvaluableError as error:
+            if self.demanded:
+                raise
+            self.refused[number] = error.problem
+            return [None] * count
+
+    def evaluates_one_of(self, numbers: Iterable[int]) -> bool:
+        """Whether it evaluates one of these samples; its outputs are kept until they are used."""
+        for number in numbers:
+            made = self.outputs(number, 0)
+            if number not in self.refused:
+                self._known[number] = made
+                return True
+        return False
+
+    @property
+    def decides(self) -> bool:
+        """Whether the oracle is the reference of any sample."""
+        return self.oracle is not None and not self.refused.keys() >= set(self.chosen)
+
+    @property
+    def sentence(self) -> str:
+        """Which reference decides, and why; for which samples another one does."""
+        refused = [self.refused[number] for number in self.chosen if number in self.refused]
+        parts = [self.reason, self.oracles.sentence if self.oracles else ""]
+        if refused:
+            parts.append(
+                f"It cannot evaluate {len(refused)} of the inputs, which were compared with the original in "
+                f"ONNX Runtime on the CPU with its optimizer off: {refused[0]}"
+            )
+        return " ".join(filter(None, parts))
+
+    def provable(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """The samples on which the fold is proved value by value: the first, and more as the budget allows.
+
+        Args:
+            numbers: Samples to choose from, the most telling ones first.
+        """
+        assert self.oracles is not None, "only the oracle can prove"
+        able = [number for number in numbers if number not in self.refused]
+        room = PROOF_BUDGET
+        found: list[int] = []
+        for number in able:
+            cost = PROOF_EVALUATIONS * self.oracles.cost(self.samples[number]) if len(able) > 1 else 0
+            if found and cost > room:
+                continue
+            room -= cost
+            found.append(number)
+        return tuple(found)
+
+    def conditioning(self, original: ir.Model, feeds: Feeds, unit: float) -> list[Deviation]:
         """How far rounding every weight and every value of the original moves each output.
 
         Args:
@@ -52,13 +120,14 @@ class Truth:
             unit: Unit roundoff of the type that it is computed in.
 
         Returns:
-            The largest error of every output relative to its scale; for integers the share that differs.
+            The largest error of every output, channel by channel; for integers the share that differs.
         """
         assert self.oracle is not None, "only the oracle can say"
+        assert self.oracles is not None
         true = self.oracle.run(feeds)
-        moved = [_disturbed(original, feeds, unit, seed) for seed in SEEDS]
+        moved = [_disturbed(original, self.oracles.of(original, seed), feeds, unit, seed) for seed in SEEDS]
         return [
-            max(deviation(value, outputs[number]).largest for outputs in moved)
+            farthest([deviation(value, outputs[number]) for outputs in moved])
             for number, value in enumerate(true)
         ]
 
@@ -76,55 +145,29 @@ def find(original: ir.Model, samples: Sequence[Feeds], mode: OracleMode) -> Trut
         InputError: The mode is unknown.
         NotEvaluableError: The oracle cannot evaluate the model, and the mode is `"on"`.
     """
-    everything = tuple(range(len(samples)))
     if mode not in ("auto", "on", "off"):
         raise InputError(f"{mode!r} is not a way to use the oracle.", "Choose from: auto, on, off.")
     if mode == "off":
-        return _float32(everything, "as asked for")
-    refused: dict[int, str] = {}
-    try:
-        oracle = Oracle(original)
-        if mode == "auto":
-            refused = _refused(original, oracle, samples)
-        able = tuple(number for number in everything if number not in refused)
-        chosen = able if mode == "on" else _affordable(original, samples, able)
-        if chosen:
-            oracle.run(samples[chosen[0]])  # some operators refuse only certain inputs
-    except NotEvaluableError as error:
-        if mode == "on":
-            raise
-        return _float32(everything, error.problem.rstrip("."))
-    if not chosen:
-        return _float32(
-            everything, "one evaluation in float64 takes too long; `--oracle on` uses it in any case"
-        )
+        return _float32(samples, "as asked for")
+    oracles = Oracles(original)
     sentence = "The reference is the original, evaluated in float64."
-    if refused:
-        sentence += f" It cannot evaluate {len(refused)} of the inputs: {next(iter(refused.values()))}"
-    if len(chosen) + len(refused) < len(samples):
-        sentence += f" To save time, {len(chosen)} of {len(samples)} inputs were compared."
-    return Truth(oracle, chosen, sentence)
+    if mode == "on":
+        everything = tuple(range(len(samples)))
+        truth = Truth(oracles.of(original), everything, samples, sentence, oracles, demanded=True)
+    else:
+        chosen, refused = _affordable(oracles, samples)
+        if not chosen:
+            why = "one evaluation in float64 takes too long; `--oracle on` uses it in any case"
+            return _float32(samples, why)
+        if len(chosen) < len(samples):
+            sentence += f" To save time, {len(chosen)} of {len(samples)} inputs were compared."
+        truth = Truth(oracles.of(original), chosen, samples, sentence, oracles, refused)
+    if truth.evaluates_one_of(truth.chosen):
+        return truth
+    return _float32(samples, truth.refused[truth.chosen[0]].rstrip("."))
 
 
-def _refused(original: ir.Model, oracle: Oracle, samples: Sequence[Feeds]) -> dict[int, str]:
-    """Why the oracle cannot evaluate some samples that are smaller than the first, by their number.
-
-    ONNX Runtime runs a model at sizes at which maps inside it become empty, and the standard does not say
-    what the operators after them give.
-    """
-    sizes = [sum(np.size(array) for array in feeds.values()) for feeds in samples]
-    found = {}
-    for number, feeds in enumerate(samples):
-        if sizes[number] < sizes[0]:
-            try:
-                if multiply_adds(original, feeds) <= BUDGET // len(samples):
-                    oracle.run(feeds)
-            except NotEvaluableError as error:
-                found[number] = error.problem
-    return found
-
-
-def _disturbed(original: ir.Model, feeds: Feeds, unit: float, seed: int) -> list[Any]:
+def _disturbed(original: ir.Model, oracle: Oracle, feeds: Feeds, unit: float, seed: int) -> list[Any]:
     """The outputs with every weight rounded once, and every value rounded as often as a sum is."""
     rng = np.random.default_rng(seed)
     outputs = [value.name or "" for value in original.graph.outputs]
@@ -132,52 +175,51 @@ def _disturbed(original: ir.Model, feeds: Feeds, unit: float, seed: int) -> list
 
     def see(name: str, value: object) -> object:
         if isinstance(value, np.ndarray) and value.dtype == np.float64:
-            # relative to the largest, since the size of a sum's terms decides how it is rounded
-            scale = np.abs(value[np.isfinite(value)]).max(initial=0.0)
-            value = value + _SUM_ROUNDINGS * unit * scale * rng.uniform(-1, 1, value.shape)
+            # relative to a channel's largest, since the size of a sum's terms decides how it is rounded
+            value = value + _SUM_ROUNDINGS * unit * scale_of_each(value) * rng.uniform(-1, 1, value.shape)
         if name in outputs:
             made[name] = value
         return value
 
-    Oracle(original, perturbed=seed).walk(feeds, see)
+    oracle.walk(feeds, see)
     return [made.get(name) for name in outputs]
 
 
-def provable(original: ir.Model, samples: Sequence[Feeds]) -> tuple[int, ...]:
-    """The samples on which the fold is proved value by value: the first, and more as the budget allows."""
-    room, found = PROOF_BUDGET, []
-    for number, feeds in enumerate(samples):
-        cost = PROOF_EVALUATIONS * multiply_adds(original, feeds) if len(samples) > 1 else 0
-        if number and cost > room:
-            continue
-        room -= cost
-        found.append(number)
-    return tuple(found)
-
-
-def _affordable(original: ir.Model, samples: Sequence[Feeds], able: Sequence[int]) -> tuple[int, ...]:
-    """Which of the samples in `able` fit into the budget; none if the first, an ordinary one, does not.
+def _affordable(oracles: Oracles, samples: Sequence[Feeds]) -> tuple[tuple[int, ...], dict[int, str]]:
+    """Which of the samples fit into the budget; none if the first, an ordinary one, does not.
 
     The smallest sizes alone would show little: at 1×1, a kernel meets nothing but padding around one number.
+
+    Returns:
+        The samples by their number, and why the oracle cannot evaluate some of them.
     """
-    known: dict[tuple[tuple[int, ...], ...], int] = {}
     shapes = [tuple(np.shape(array) for array in feeds.values()) for feeds in samples]
-    for number in able:
-        if shapes[number] not in known:
-            known[shapes[number]] = multiply_adds(original, samples[number])
-    room = BUDGET - PROOF_EVALUATIONS * min(known.values())
+    each = dict(zip(shapes, samples, strict=True))
+    costs = {shape: _cost(oracles, feeds) for shape, feeds in each.items()}
+    refused = {n: cost for n, shape in enumerate(shapes) if isinstance(cost := costs[shape], str)}
+    known = {shape: cost for shape, cost in costs.items() if isinstance(cost, int)}
+    room = BUDGET - PROOF_EVALUATIONS * min(known.values(), default=0)
     chosen = []
-    for number in able:
-        cost = known[shapes[number]]
+    for number in range(len(samples)):
+        cost = known.get(shapes[number], 0)  # what it refuses costs nothing
         if cost <= room:
             room -= cost
             chosen.append(number)
-    return tuple(chosen) if chosen[:1] == [0] else ()
+    return tuple(chosen) if chosen[:1] == [0] else (), refused
 
 
-def _float32(chosen: tuple[int, ...], why: str) -> Truth:
+def _cost(oracles: Oracles, feeds: Feeds) -> int | str:
+    """The multiply-adds of one evaluation, or why there can be none."""
+    try:
+        return oracles.cost(feeds)
+    except NotEvaluableError as error:
+        return error.problem
+
+
+def _float32(samples: Sequence[Feeds], why: str) -> Truth:
     return Truth(
         None,
-        chosen,
+        tuple(range(len(samples))),
+        samples,
         f"The reference is the original in ONNX Runtime on the CPU with its optimizer off ({why}).",
     )

@@ -5,26 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import onnx_ir as ir
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, ModelError
+from bnfold.folding import record
 from bnfold.inputs.given import Given, Inputs, as_samples
 from bnfold.inputs.samples import Samples, choose
 from bnfold.options import Checking
 from bnfold.oracle.evaluator import NotEvaluableError
 from bnfold.runtime.agreement import TOLERANCES, UNITS
-from bnfold.runtime.interface import Interface, as_ir, differences, interface
-from bnfold.runtime.sessions import Feeds, ModelLike, Optimizer, usable_cpus
-from bnfold.validation import choose_reference, layer_proof, renamed_values
+from bnfold.runtime.interface import Interface, as_ir, interface
+from bnfold.runtime.sessions import Feeds, ModelLike, usable_cpus
+from bnfold.validation import accuracy, choose_reference, layer_proof
+from bnfold.validation.accuracy import Accuracy
 from bnfold.validation.choose_reference import Truth
 from bnfold.validation.dtypes import coarsest
 from bnfold.validation.optimizer_faults import changed_outputs, with_optimizers
 from bnfold.validation.output_check import OutputCheck, confirm_excuses
+from bnfold.validation.pairing import Pairing, model_differences
+from bnfold.validation.pairing import pair as pair_ports
+from bnfold.validation.parts import Draw, compare_parts
 from bnfold.validation.results import Blame, Check, Request, Validation
-from bnfold.validation.runners import Original, Runner, Setting, nodes_elsewhere
+from bnfold.validation.runners import FLOAT64, IN_FLOAT64, Original, Runner, Setting, nodes_elsewhere
 
-OPTIMIZERS: tuple[Optimizer, ...] = ("off", "default")
+_OTHERS = 4.0
+"""By how much more an output may be off where others wrote the weights: they may round them several times."""
 
 
 def compare(
@@ -43,47 +50,101 @@ def compare(
         inputs: What to run them on; None draws random inputs.
         on_progress: Called with the number of runs done and their total.
     """
-    providers, tolerance = checking.providers, checking.tolerance
+    tolerance = checking.tolerance
     threads = usable_cpus() if checking.threads is None else checking.threads
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise InputError(f"{tolerance} is not a tolerance.", "Give a number from 0 upwards, such as 5e-5.")
     before, after = as_ir(original), as_ir(folded)
     ports = interface(before)
-    record = None if inputs is None else inputs.record() if isinstance(inputs, Given) else {}
-    request = Request(**asdict(replace(checking, threads=threads)), inputs=record)
-    outcome = Validation((), differences(ports, interface(after)), (), providers, threads, request=request)
-    if outcome.problems:
+    pairing = pair_ports(ports, interface(after), checking.match)
+    outcome = _begun(checking, inputs, threads, pairing, tuple(model_differences(before, after)))
+    if pairing.problems:
         return outcome
-    pair = _Pair(original, folded, before, after, ports, threads)
-    measure = Original(original, threads)
-    if inputs is None:
-        chosen = choose(
-            ports.inputs, measure.expected, count=checking.samples, seed=checking.seed, model=before
-        )
-    else:
-        chosen = as_samples(inputs, ports.inputs)
-    reference = choose_reference.find(before, chosen.feeds, checking.oracle)
+    aligned = pairing.aligned(after)
+    pair = _Pair(
+        original,
+        folded if aligned is after else aligned,
+        before,
+        aligned,
+        ports,
+        pairing,
+        threads,
+        record.is_fold_of(after, before),
+    )
+    try:
+        measure = Original(original, threads)
+    except ModelError as error:
+        return _without_runtime(outcome, pair, checking, inputs, on_progress, error)
+    return _compared(outcome, pair, checking, inputs, on_progress, measure)
+
+
+def _without_runtime(
+    outcome: Validation,
+    pair: _Pair,
+    checking: Checking,
+    inputs: Inputs | None,
+    on_progress: Callable[[int, int], None] | None,
+    error: ModelError,
+) -> Validation:
+    """Compare models that ONNX Runtime cannot load: what it can load of them, or all in float64."""
+    given = replace(inputs, labels=None) if isinstance(inputs, Given) else inputs  # they are of the whole
+
+    def again(original: ir.Model, folded: ir.Model) -> Validation:
+        return compare(original, folded, checking, given, on_progress)
+
+    draws: tuple[Draw, ...] = ("none",) if inputs is not None else ("likely", "recorded", "none")
+    try:
+        found = compare_parts(pair.before, pair.after, error, again, draws=draws)
+        if found is not None:
+            return replace(found, request=outcome.request, differences=outcome.differences)
+        if checking.oracle == "off":
+            raise error
+        measure = Original(pair.original, pair.threads, IN_FLOAT64)
+        found = _compared(outcome, pair, replace(checking, oracle="on"), inputs, on_progress, measure)
+    except InputError as rejection:
+        if inputs is not None:
+            raise
+        raise error from rejection  # the oracle cannot evaluate it either
+    why = error.problem.rstrip(".")
+    return replace(found, oracle=f"{why}. So both models were evaluated in float64 alone. {found.oracle}")
+
+
+def _compared(
+    outcome: Validation,
+    pair: _Pair,
+    checking: Checking,
+    inputs: Inputs | None,
+    on_progress: Callable[[int, int], None] | None,
+    measure: Original,
+) -> Validation:
+    """Run both models, and add what comes out of it."""
+    ports, providers = pair.ports, tuple(checking.providers)
+    chosen = _samples(pair, checking, inputs, measure)
+    reference = choose_reference.find(pair.before, chosen.feeds, checking.oracle)
     first = chosen.feeds[reference.chosen[0]]
-    runners = _runners(pair, providers, tolerance)
-    placement = tuple(nodes_elsewhere(folded, providers, first, threads))
+    runners = _runners(pair, measure.settings(providers), checking.tolerance)
+    placement = tuple(nodes_elsewhere(pair.folded, pair.pairing, providers, first, pair.threads))
     _compare(pair, chosen, reference, runners, measure, on_progress)
+    labelled = None if chosen.classes is None else _accuracy(pair, chosen, inputs, runners, measure)
     outcome = replace(
         outcome,
         checks=confirm_excuses([check for runner in runners for check in runner.checks(ports.outputs)]),
-        problems=tuple(runner.problem for runner in runners if runner.problem),
+        problems=(*outcome.problems, *(runner.problem for runner in runners if runner.problem)),
         notes=(*chosen.notes, *_chaos(runners, chosen, reference)),
         samples=len(reference.chosen),
         seed=checking.seed if inputs is None else None,
         oracle=reference.sentence,
         labels=tuple(chosen.labels[number] for number in reference.chosen),
         repeatability=tuple(measure.repeatability(providers, first)),
+        is_fold=pair.is_fold,
         placement=placement,
+        accuracy=labelled,
     )
     bounds = [check.bound or check.tolerance or 0.0 for check in outcome.checks if not check.row]
     outcome = replace(outcome, tolerance=max(bounds, default=0.0))
     outcome = _with_faults(outcome, pair, chosen, reference, runners)
-    if reference.oracle is not None and outcome.checks:  # what does not run may not be a model
-        places = _proving(pair.before, chosen, reference, runners)
+    if reference.decides and outcome.checks:  # what does not run may not be a model
+        places = _proving(reference, runners)
         outcome = replace(outcome, proved_on=tuple(chosen.labels[place] for place in places))
         outcome = _with_layers(outcome, pair, [chosen.feeds[place] for place in places], checking)
     return replace(outcome, notes=(*outcome.notes, *map(_excuse, filter(_is_excused, outcome.checks))))
@@ -91,29 +152,85 @@ def compare(
 
 @dataclass(frozen=True)
 class _Pair:
-    """The two models, as they were given and as they were read, and what callers see of them."""
+    """The two models, as they were given and as they were read, and what callers see of them.
+
+    The folded one has the original's names, but its own types.
+
+    Attributes:
+        is_fold: Whether the second carries bnfold's record of its fold from the first, so that equal names
+            mean equal values.
+    """
 
     original: ModelLike
     folded: ModelLike
     before: ir.Model
     after: ir.Model
     ports: Interface
+    pairing: Pairing
     threads: int
+    is_fold: bool
+
+    @property
+    def kinds(self) -> list[str | None]:
+        """The coarsest float type behind each output; None where it must be equal."""
+        return self.pairing.coarser(coarsest(self.before, self.ports.outputs))
 
 
-def _runners(pair: _Pair, providers: Sequence[str], tolerance: float | None) -> list[Runner]:
-    """One per setting; on CUDA one more shows the effect of TF32, which is on unless it is turned off."""
-    settings = [Setting(provider, optimizer) for provider in providers for optimizer in OPTIMIZERS]
-    if "cuda" in providers:
-        settings.append(Setting("cuda", "default", tf32=True))
-    kinds = coarsest(pair.before, pair.ports.outputs)
+def _begun(
+    checking: Checking, inputs: Inputs | None, threads: int, pairing: Pairing, others: tuple[str, ...]
+) -> Validation:
+    """What is known before anything is run; `others` are differences besides inputs and outputs."""
+    given = None if inputs is None else inputs.record() if isinstance(inputs, Given) else {}
+    providers = tuple(checking.providers)
+    request = Request(**asdict(replace(checking, providers=providers, threads=threads)), inputs=given)
+    return Validation(
+        (),
+        pairing.problems,
+        providers=providers,
+        threads=threads,
+        request=request,
+        differences=(*pairing.notes, *others),
+    )
+
+
+def _samples(pair: _Pair, checking: Checking, inputs: Inputs | None, original: Original) -> Samples:
+    """Inputs that both models accept, in the original's types."""
+    pairing = pair.pairing
+    if inputs is not None:
+        return as_samples(inputs, pairing.ports)
+
+    def run(feeds: Feeds) -> list[Any]:
+        return original.expected(pairing.for_original(feeds))
+
+    drawn = choose(pairing.drawn, run, count=checking.samples, seed=checking.seed, model=pair.before)
+    return replace(drawn, feeds=tuple(map(pairing.for_original, drawn.feeds)))
+
+
+def _accuracy(
+    pair: _Pair, samples: Samples, inputs: Inputs | None, runners: Sequence[Runner], original: Original
+) -> Accuracy | None:
+    """How often both models are right, at the default optimizer on the first provider."""
+    runner = next((runner for runner in runners if runner.setting.optimizer == "default"), runners[0])
+    measured = accuracy.measure(
+        lambda feeds: original.outputs(runner.setting, feeds),
+        runner.run,
+        samples,
+        pair.ports.outputs,
+        inputs.top if isinstance(inputs, Given) else 1,
+    )
+    return measured and replace(measured, provider=runner.setting.provider)
+
+
+def _runners(pair: _Pair, settings: Sequence[Setting], tolerance: float | None) -> list[Runner]:
+    """The folded model at every setting."""
     return [
         Runner.start(
             pair.folded,
+            pair.pairing,
             setting,
             [
                 OutputCheck(TOLERANCES[kind] if kind else None, UNITS[kind or "float32"], tolerance)
-                for kind in kinds
+                for kind in pair.kinds
             ],
             pair.threads,
         )
@@ -135,7 +252,7 @@ def _compare(
     for number, (_, feeds, expected) in enumerate(samples.each(original.expected)):
         if number not in reference.chosen:
             continue
-        true = reference.outputs(feeds, len(expected))
+        true = reference.outputs(number, len(expected))
         report(done := done + 1, total)
         for runner in runners:
             runner.compare(feeds, true, expected, original)
@@ -156,14 +273,12 @@ def _chaos(runners: Sequence[Runner], samples: Samples, reference: Truth) -> Ite
         names = [samples.labels[reference.chosen[place]] for place in places]
         where = "every input" if len(places) == len(reference.chosen) else ", ".join(names)
         yield (
-            f"On {where} the original itself amplifies roundings more than a thousand times. The outputs "
-            "there decide nothing; the values inside the model do."
+            f"On {where} the original itself amplifies roundings more than a thousand times. What ONNX "
+            "Runtime computes there decides nothing; the float64 evaluation does."
         )
 
 
-def _proving(
-    original: ir.Model, samples: Samples, reference: Truth, runners: Sequence[Runner]
-) -> tuple[int, ...]:
+def _proving(reference: Truth, runners: Sequence[Runner]) -> tuple[int, ...]:
     """The samples to prove the fold on, as many as time allows.
 
     First come those on which an output is farthest off: a fault may lie in a channel that other samples leave
@@ -174,43 +289,76 @@ def _proving(
     failing = [check.first_failing_run for check in checks if check.first_failing_run is not None]
     chaotic = sorted({place for check in checks for place in check.chaotic_runs})
     order = dict.fromkeys((*failing, *chaotic, *range(len(reference.chosen))))
-    places = [reference.chosen[place] for place in order]
-    feeds = [samples.feeds[place] for place in places]
-    return tuple(places[number] for number in choose_reference.provable(original, feeds))
+    return reference.provable([reference.chosen[place] for place in order])
 
 
 def _with_layers(
     outcome: Validation, pair: _Pair, samples: Sequence[Feeds], checking: Checking
 ) -> Validation:
-    """Add the proof in float64 and, where something is wrong, the first wrong value."""
-    feeds = samples[0]
+    """Add the comparison in float64 and, where something is wrong, the first wrong value."""
     kinds = [kind for kind in coarsest(pair.before, pair.ports.outputs) if kind]
+    unit = max((UNITS[kind] for kind in kinds), default=0.0)
     try:
-        unit = max((UNITS[kind] for kind in kinds), default=0.0)
-        proved, after = renamed_values.proved(pair.before, pair.after, feeds, unit)
-        others = [layer_proof.prove(pair.before, after, more, unit) for more in samples[1:]]
-        proved = layer_proof.worst([proved, *others])
+        proved = layer_proof.worst(
+            [
+                layer_proof.prove(pair.before, pair.after, feeds, unit, pinned=pair.is_fold)
+                for feeds in samples
+            ]
+        )
     except NotEvaluableError as error:
-        sentence = f"The fold was not proved value by value. {error.problem}"
-        if all(check.bound == math.inf for check in outcome.checks if not check.row):
-            return replace(outcome, problems=(*outcome.problems, sentence))  # then nothing was proved at all
+        sentence = f"The values inside the models were not compared in float64. {error.problem}"
         return replace(outcome, notes=(*outcome.notes, sentence))
     wrong = next((layer for layer in proved if not layer.agrees), None)
-    blame = Blame(wrong) if wrong else None
     failing = next((check for check in outcome.checks if check.fails), None)
     provider = failing.provider if failing else outcome.providers[0]
-    if checking.per_layer or (failing and not blame):
-        proved = layer_proof.measure(proved, pair.before, after, feeds, provider, pair.threads)
-    if failing and not blame:
-        blame = layer_proof.first_off(proved, provider)
+    wanted = checking.per_layer or (failing and pair.is_fold and not wrong)
+    if wanted and all(check.provider != FLOAT64 for check in outcome.checks):
+        proved = layer_proof.measure(proved, pair.before, pair.after, samples[0], provider, pair.threads)
+    outcome = replace(outcome, layers=proved)
+    if not pair.is_fold:
+        return _by_outputs(outcome, pair, failing is not None)
+    blame = Blame(wrong) if wrong else layer_proof.first_off(proved, provider) if failing else None
     judged = wrong is not None and checking.tolerance is None
     problem = f"{_verdict(blame)} {blame.sentence}" if blame and judged else None
     return replace(
         outcome,
-        layers=proved,
         blame=blame if judged or failing else None,
         problems=(*outcome.problems, problem) if problem else outcome.problems,
     )
+
+
+def _by_outputs(outcome: Validation, pair: _Pair, fails: bool) -> Validation:
+    """What the float64 evaluation says where an equal name inside need not mean an equal value.
+
+    Its outputs decide too, since ONNX Runtime's may round too much to decide anything, unless the second
+    model's weights are of a coarser type. Other values show where a failing output goes wrong, and are worth
+    a note otherwise.
+    """
+    beyond = next((layer for layer in outcome.layers if layer.beyond_range), None)
+    if beyond is not None:
+        blame = Blame(beyond, is_fold=False)
+        return replace(outcome, blame=blame, problems=(*outcome.problems, blame.sentence))
+    wrong = [layer for layer in outcome.layers if not layer.is_exact]
+    outputs = {port.name for port, kind in zip(pair.ports.outputs, pair.kinds, strict=True) if kind}
+    if fails:
+        return replace(outcome, blame=Blame(wrong[0], is_fold=False) if wrong else None)
+    decides = pair.kinds == coarsest(pair.before, pair.ports.outputs)
+    if decides and outcome.request and outcome.request.tolerance is None:
+        far = (layer for layer in wrong if layer.fold_error > _OTHERS * layer.bound)
+        bad = next((layer for layer in far if layer.name in outputs), None)
+        if bad is not None:
+            blame = Blame(bad, is_fold=False)
+            return replace(outcome, blame=blame, problems=(*outcome.problems, blame.sentence))
+        outcome = replace(outcome, decided_in_float64=outputs <= {layer.name for layer in outcome.layers})
+    if not wrong:
+        return outcome
+    note = (
+        f"{len(wrong)} of {len(outcome.layers)} values that have the same name in both models are not the "
+        f"same in float64, first {wrong[0].name!r}, by {wrong[0].fold_error:.2g} of its scale. The second "
+        "model does not carry bnfold's record of a fold of the first, so names inside it say nothing, and "
+        "the outputs decide."
+    )
+    return replace(outcome, notes=(*outcome.notes, note))
 
 
 def _verdict(blame: Blame) -> str:
@@ -221,7 +369,7 @@ def _with_faults(
     outcome: Validation, pair: _Pair, samples: Samples, reference: Truth, runners: Sequence[Runner]
 ) -> Validation:
     """Add what ONNX Runtime's default optimizer changes in the original by more than rounding."""
-    if reference.oracle is None:
+    if not reference.decides:
         return outcome
     names = [port.name for port in pair.ports.outputs]
     found = []
@@ -230,12 +378,10 @@ def _with_faults(
         if setting.optimizer == "default" and not setting.tf32 and not runner.problem:
             for number, fault in changed_outputs(setting.provider, names, runner.outputs):
                 check = runner.outputs[number]
-                feeds = samples.feeds[reference.chosen[check.runs.index(check.worst_original_run)]]
-                rounding = check.rounding_limit(check.worst_original_run)
-                true = reference.outputs(feeds, len(names))[number]
-                found.append(
-                    with_optimizers(fault, number, pair.original, feeds, true, rounding, pair.threads)
-                )
+                place = reference.chosen[check.worst_original_run.sample]
+                feeds = samples.feeds[place]
+                true = reference.outputs(place, len(names))[number]
+                found.append(with_optimizers(fault, check, number, pair.original, feeds, true, pair.threads))
     return replace(outcome, faults=tuple(found))
 
 
@@ -249,6 +395,6 @@ def _excuse(check: Check) -> str:
     figure = f" by {noise:.2g} of its scale" if noise and math.isfinite(noise) else ""
     return (
         f"ONNX Runtime's default optimizer changes the output {check.output!r} of the original itself"
-        f"{figure} ({check.provider}), so that setting does not count against the folded model. "
-        "With the optimizer off, the folded model agrees with the original."
+        f"{figure} ({check.provider}), so that setting does not count against the other model. "
+        "With the optimizer off, the other model agrees with the original."
     )

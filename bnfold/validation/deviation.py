@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from bnfold.validation.channels import Extent, extent
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,13 @@ class Deviation:
         largest: Largest relative error.
         squares: Sum of the squares of all relative errors.
         count: Number of elements.
+        absolute: The largest absolute errors in every slice; None unless it is one array of floats.
     """
 
     largest: float = 0.0
     squares: float = 0.0
     count: int = 0
+    absolute: Extent | None = field(default=None, compare=False)
 
     @property
     def rms(self) -> float:
@@ -49,10 +55,26 @@ def deviation(truth: object, actual: object) -> Deviation:
         truth: The array, list, dict or None in float64.
         actual: What was computed in the model's own type.
     """
-    total = Deviation()
-    for one, other in _leaves(truth, actual):
-        total += _of_arrays(one, other)
-    return total
+    leaves = list(_leaves(truth, actual))
+    if len(leaves) == 1:
+        return _of_arrays(*leaves[0])
+    return sum((_of_arrays(one, other) for one, other in leaves), Deviation())
+
+
+def farthest(found: Sequence[Deviation]) -> Deviation:
+    """The largest of several deviations from one truth, channel by channel."""
+    extents = [one.absolute for one in found if one.absolute is not None]
+    absolute = functools.reduce(operator.or_, extents) if len(extents) == len(found) else None
+    return replace(max(found, key=lambda one: one.largest), absolute=absolute)
+
+
+def magnitude(truth: object) -> Extent | None:
+    """The magnitudes of an output in every slice; None unless it is one array of floats."""
+    array = np.asarray(truth) if not isinstance(truth, (list, dict, type(None))) else None
+    if array is None or array.dtype.kind not in "fV":
+        return None
+    wide = np.abs(array.astype(np.float64))
+    return extent(np.where(np.isfinite(wide), wide, 0.0))
 
 
 def _leaves(truth: object, actual: object) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
@@ -76,10 +98,13 @@ def _of_arrays(truth: npt.NDArray[Any], actual: npt.NDArray[Any]) -> Deviation:
     tiny = float(np.finfo(actual.dtype).tiny) if actual.dtype.kind == "f" else 0.0
     wide, other = truth.astype(np.float64), actual.astype(np.float64)
     finite = np.isfinite(wide) & np.isfinite(other)
-    wide, other = wide[finite], other[finite]
+    count = int(np.count_nonzero(finite))
+    wide, other = np.where(finite, wide, 0.0), np.where(finite, other, 0.0)
     scale = float(np.abs(wide).max(initial=0.0))
     error = np.maximum(np.abs(other - wide) - tiny, 0.0)
-    if not error.any():
-        return Deviation(count=error.size)
-    relative = error / scale if scale else np.full_like(error, math.inf)
-    return Deviation(float(relative.max()), float(np.square(relative).sum()), relative.size)
+    absolute = extent(error)
+    if not absolute.whole:
+        return Deviation(count=count, absolute=absolute)
+    if not scale:
+        return Deviation(math.inf, math.inf, count, absolute)
+    return Deviation(absolute.whole / scale, float(np.square(error / scale).sum()), count, absolute)

@@ -16,23 +16,24 @@ too, and where the original's stay within it, the folded model's have to.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from bnfold.folding.recognise import is_batchnorm
 from bnfold.graph.nodes import captured, label, module_name
 from bnfold.oracle.oracle import Oracle
 from bnfold.runtime import sessions
-from bnfold.runtime.agreement import UNITS, compare
-from bnfold.runtime.interface import dtype_name
+from bnfold.runtime.agreement import UNITS
+from bnfold.runtime.interface import dtype_name, interface
 from bnfold.runtime.sessions import Feeds
+from bnfold.validation.channels import luck
 from bnfold.validation.choose_reference import SEEDS
 from bnfold.validation.deviation import deviation
+from bnfold.validation.lockstep import Compared, walk
+from bnfold.validation.pairing import cast
 from bnfold.validation.ranges import Ranges, excesses
 from bnfold.validation.results import Blame, Layer
 
@@ -42,11 +43,11 @@ ULPS = 2.0
 RUNTIME_FACTOR = 4.0
 _EXACT = 1e-12  # the rounding of float64 itself, where sums are in another order
 
-Values = Mapping[str, np.ndarray[Any, Any]]
 
-
-def prove(original: ir.Model, folded: ir.Model, feeds: Feeds, unit: float) -> tuple[Layer, ...]:
-    """Compare every value that both models compute, each from the values before it.
+def prove(
+    original: ir.Model, folded: ir.Model, feeds: Feeds, unit: float, *, pinned: bool = True
+) -> tuple[Layer, ...]:
+    """Compare every value that both models compute.
 
     Args:
         original: The model before the fold.
@@ -54,33 +55,47 @@ def prove(original: ir.Model, folded: ir.Model, feeds: Feeds, unit: float) -> tu
         feeds: One sample.
         unit: Unit roundoff of the coarsest float type among the original's weights; for a region that of its
             own weights counts.
+        pinned: Whether equal names are known to mean equal values, so that each value is computed from the
+            true values before it. Otherwise each is computed from the inputs, and is allowed what rounding
+            all weights does to it.
 
     Raises:
         NotEvaluableError: One of them has an operator that the oracle does not know.
     """
     names = shared(original, folded)
-    truth: dict[str, Any] = {}
     before, after = Ranges(original, names), Ranges(folded, names)
-
-    def see(name: str, value: object) -> None:
-        before.see(name, value)
-        if name in names:
-            truth.setdefault(name, value)
-
-    Oracle(original).walk(feeds, see)
-    allowed = dict.fromkeys(names, 0.0)
-    for seed in SEEDS:
-        for name, error in _errors(Oracle(original, perturbed=seed), feeds, truth).items():
-            allowed[name] = max(allowed[name], error)
-    errors = _errors(Oracle(folded), feeds, truth, after.see)
+    compared = walk(
+        Oracle(original).steps(feeds),
+        [
+            *((Oracle(original, perturbed=seed).steps(feeds), _unseen) for seed in SEEDS),
+            (Oracle(folded).steps(feeds), after.see),
+        ],
+        names,
+        pinned=pinned,
+        watch=before.see,
+    )
     regions = Regions(original, folded, names, unit)
-    beyond = excesses(before, after, errors)
+    beyond = excesses(before, after, names) if pinned or before.is_narrow else {}
     layers = (
-        regions.layer(name, depth, errors[name], ROUNDINGS * allowed[name] + _EXACT)
+        regions.layer(name, depth, *_worst_group(compared[name]))
         for depth, name in enumerate(names)
-        if name in errors
+        if name in compared and compared[name].errors[-1]
     )
     return tuple(replace(layer, beyond_range=beyond.get(layer.name)) for layer in layers)
+
+
+def _unseen(_name: str, _value: object) -> None:
+    """Nobody looks."""
+
+
+def _worst_group(value: Compared) -> tuple[float, float, str]:
+    """The error and its bound in the channels where it is farthest beyond it, and which these are."""
+    *roundings, errors = value.errors
+    found = []
+    for number, (group, size) in enumerate(value.groups):
+        moved = max((one[number] for one in roundings if one), default=0.0)
+        found.append((errors[number], ROUNDINGS * luck(size) * moved + _EXACT, str(group)))
+    return max(found, key=lambda one: one[0] / one[1])
 
 
 def worst(proofs: Sequence[Sequence[Layer]]) -> tuple[Layer, ...]:
@@ -96,40 +111,6 @@ def worst(proofs: Sequence[Sequence[Layer]]) -> tuple[Layer, ...]:
 def _badness(layer: Layer) -> tuple[bool, bool, float]:
     error = layer.fold_error / layer.bound
     return error > 1, layer.beyond_range is not None, error
-
-
-def _errors(
-    oracle: Oracle, feeds: Feeds, truth: Values, watch: Callable[[str, object], None] = lambda *_: None
-) -> dict[str, float]:
-    """The error of every shared value, computed from the true values before it."""
-    errors: dict[str, float] = {}
-
-    def see(name: str, value: object) -> object:
-        watch(name, value)
-        if name not in truth:
-            return None
-        errors[name] = _distance(truth[name], value)
-        return truth[name]
-
-    oracle.walk(feeds, see)
-    return errors
-
-
-def _distance(truth: object, value: object) -> float:
-    """The largest relative error; infinite where shapes differ, or where other elements are finite."""
-    if _is_double(truth) and _is_double(value) and truth.shape == value.shape:
-        error = np.abs(truth - value).max(initial=0.0)
-        if np.isfinite(error):  # otherwise some elements are not finite, and are compared one by one
-            return float(error / (np.abs(truth).max() or 1.0)) if error else 0.0
-        if np.array_equal(truth, value, equal_nan=True):
-            return 0.0
-    if compare(truth, value, math.inf).problem is not None:
-        return math.inf
-    return deviation(truth, value).largest
-
-
-def _is_double(value: object) -> TypeGuard[np.ndarray[Any, np.dtype[np.float64]]]:
-    return isinstance(value, np.ndarray) and value.dtype == np.float64
 
 
 def shared(original: ir.Model, folded: ir.Model) -> tuple[str, ...]:
@@ -153,10 +134,11 @@ class Regions:
         self._made = [_producers(model) for model in (original, folded)]
         self._stay = {label(node) for node in folded.graph}
 
-    def layer(self, name: str, depth: int, fold_error: float, moved: float) -> Layer:
+    def layer(self, name: str, depth: int, fold_error: float, moved: float, where: str) -> Layer:
         """The report of one shared value, with its nodes in both models and the BatchNorms that are gone.
 
         `moved` is the error that rounding its weights explains; some units in the last place are added.
+        `where` names the channels that have this error, if they are not all.
         """
         originals, nodes = (self._between(name, made) for made in self._made)
         gone = [node for node in originals if is_batchnorm(node) and label(node) not in self._stay]
@@ -168,6 +150,7 @@ class Regions:
             site=", ".join(map(module_name, gone)) or None,
             nodes=tuple(map(label, nodes)),
             originals=tuple(map(label, originals)),
+            channels=where or None,
         )
 
     def _unit_of(self, originals: Sequence[ir.Node]) -> float:
@@ -228,7 +211,7 @@ def measure(
         session = sessions.session(
             _exposing(model, names), provider=provider, optimized="off", threads=threads
         )
-        values = sessions.run(session, feeds, names)
+        values = sessions.run(session, cast(feeds, interface(model).inputs), names)
         found.append(
             [deviation(truth[name], value).largest for name, value in zip(names, values, strict=True)]
         )

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from bnfold.runtime import optimizers
 from bnfold.runtime.sessions import Feeds, ModelLike
-from bnfold.validation.deviation import deviation
+from bnfold.validation.deviation import deviation, magnitude
 from bnfold.validation.output_check import OutputCheck
 from bnfold.validation.results import Fault
+from bnfold.validation.runs import error_in
 
 
 def changed_outputs(
@@ -30,22 +31,29 @@ def changed_outputs(
 
 
 def with_optimizers(
-    fault: Fault, number: int, original: ModelLike, feeds: Feeds, truth: object, rounding: float, threads: int
+    fault: Fault,
+    check: OutputCheck,
+    number: int,
+    original: ModelLike,
+    feeds: Feeds,
+    truth: object,
+    threads: int,
 ) -> Fault:
     """Add the optimizers that cause a fault.
 
     Args:
         fault: The fault without them.
+        check: The check of the output.
         number: Number of the output.
         original: The model.
-        feeds: A sample on which the fault shows.
+        feeds: The sample on which the fault shows most.
         truth: The right value of the output for this sample.
-        rounding: The error above which the output is wrong.
         threads: Threads within an operator.
     """
+    run, scales = check.worst_original_run, magnitude(truth)
 
     def wrong(outputs: list[object]) -> bool:
-        return deviation(truth, outputs[number]).largest > rounding
+        return error_in(run.group, scales, deviation(truth, outputs[number])) > check.rounding_limit(run)
 
     found = optimizers.culprits(original, feeds, wrong, provider=fault.provider, threads=threads)
     return replace(fault, optimizers=found)

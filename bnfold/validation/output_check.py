@@ -13,8 +13,12 @@ Where it is more than `CHAOTIC` units in the last place, or where the original i
 half of all runs, the outputs decide nothing, and only the proof value by value
 ([`bnfold.validation.layer_proof`][bnfold.validation.layer_proof]) does.
 
+Every error is relative to the scale of its channel: channels whose scales are far apart are judged apart
+([`bnfold.validation.channels`][bnfold.validation.channels]).
+
 Without an oracle the original with the optimizer off is taken for the truth. Its own error is then unknown,
-and a bound by type takes its place, widened by what the optimizer changes in the original.
+and a bound by type takes its place, widened by what the optimizer changes in the original. What rounding does
+to small channels next to large ones is not known either; only `GROSS` times that bound is called wrong there.
 """
 
 from __future__ import annotations
@@ -28,40 +32,16 @@ from bnfold.runtime import agreement
 from bnfold.runtime.agreement import Agreement
 from bnfold.runtime.interface import Port
 from bnfold.runtime.sessions import Optimizer
-from bnfold.validation.deviation import deviation
+from bnfold.validation.channels import Group
+from bnfold.validation.deviation import Deviation, deviation, magnitude
 from bnfold.validation.results import Check
+from bnfold.validation.runs import Measured, Run, runs
 
 NOISE_FACTOR = 4.0
 NOISE_CAP = 10.0
 ULPS = 8.0
 CHAOTIC = 1000.0
-
-
-@dataclass(frozen=True)
-class Run:
-    """The largest relative error of one output in one run, for each model and setting.
-
-    Attributes:
-        original_optimizer_off: Of the original in ONNX Runtime on the CPU with the optimizer off.
-        original_same_setting: Of the original at the setting of the folded model.
-        original_other_optimizer: Of the original on the same provider at the other optimizer setting.
-        folded: Of the folded model.
-        rms_ratio: Root-mean-square error of the folded model by that of the original at the same setting;
-            None where one of them has no error.
-        conditioning: How far one rounding of every weight moves the truth; 0 where that was not measured.
-    """
-
-    original_optimizer_off: float
-    original_same_setting: float
-    original_other_optimizer: float
-    folded: float
-    rms_ratio: float | None
-    conditioning: float = 0.0
-
-    @property
-    def original_on_provider(self) -> float:
-        """The original's larger error at the two optimizer settings, on the folded model's provider."""
-        return max(self.original_same_setting, self.original_other_optimizer)
+GROSS = 100.0
 
 
 @dataclass
@@ -77,7 +57,7 @@ class OutputCheck:
         original_agreement: How the original at this setting agrees with itself with the optimizer off.
         has_oracle: Whether there is an oracle.
         has_other_form: Whether it has another shape or type than in the original, in any run.
-        runs: The errors of each run.
+        measured: The errors of each run.
         folded_to_original: The folded model's largest relative difference from the original.
         incomparable_run: The first run that no distance can judge: other shapes, NaN, integers that differ.
     """
@@ -90,9 +70,10 @@ class OutputCheck:
     original_agreement: Agreement = field(default_factory=Agreement)
     has_oracle: bool = False
     has_other_form: bool = False
-    runs: list[Run] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
     folded_to_original: float = 0.0
     incomparable_run: int | None = None
+    _runs: list[Run] | None = None
 
     def add(self, truth: object, expected: object, own: object, other: object, actual: object) -> None:
         """Add one run.
@@ -108,28 +89,37 @@ class OutputCheck:
         found = agreement.compare(expected, actual, math.inf)
         self.has_other_form |= found.problem is not None and found.max_abs is None
         if found.problem and self.incomparable_run is None:
-            self.incomparable_run = len(self.runs)
+            self.incomparable_run = len(self.measured)
         self.folded_agreement = self.folded_agreement.worst(found)
         self.original_agreement = self.original_agreement.worst(agreement.compare(expected, own, math.inf))
-        self.has_oracle = self.has_oracle or truth is not None
-        truth = expected if truth is None else truth
+        has_truth = truth is not None
+        self.has_oracle = self.has_oracle or has_truth
+        truth = truth if has_truth else expected
         off, same, turned, folded = (deviation(truth, value) for value in (expected, own, other, actual))
-        has_ratio = same.rms and folded.rms and math.isfinite(same.rms + folded.rms)
-        ratio = folded.rms / same.rms if has_ratio else None
-        self.runs.append(Run(off.largest, same.largest, turned.largest, folded.largest, ratio))
+        run = Measured(magnitude(truth), off, same, turned, folded, has_truth=has_truth)
+        self.measured.append(run)
         self.folded_to_original = max(self.folded_to_original, deviation(expected, actual).largest)
+        self._runs = None
 
-    def set_conditioning(self, number: int, conditioning: float) -> None:
+    def set_conditioning(self, number: int, conditioning: Deviation) -> None:
         """Record how far one rounding of every weight moves the truth in a run."""
-        self.runs[number] = replace(self.runs[number], conditioning=conditioning)
+        self.measured[number] = replace(self.measured[number], conditioning=conditioning)
+        self._runs = None
+
+    @property
+    def runs(self) -> list[Run]:
+        """The errors of each run, apart for channels whose scales are far apart."""
+        if self._runs is None:
+            self._runs = runs(self.measured)
+        return self._runs
 
     @property
     def runs_to_condition(self) -> Iterator[int]:
         """The runs whose conditioning must be measured before anything in them is called wrong."""
         if self.judged_by_oracle:
-            for number, run in enumerate(self.runs):
-                if run.folded > self._bound_in(run) or self.exceeds_rounding(run):
-                    yield number
+            known = (run for run in self.runs if run.has_truth)
+            suspect = (run for run in known if run.folded > self._bound_in(run) or self.exceeds_rounding(run))
+            yield from dict.fromkeys(run.sample for run in suspect)
 
     @property
     def judged_by_oracle(self) -> bool:
@@ -161,8 +151,8 @@ class OutputCheck:
         """
         if self.problem is None or self.incomparable_run is not None:
             return self.incomparable_run
-        beyond = (number for number, run in enumerate(self.runs) if run.folded > self._bound_in(run))
-        return next(beyond, self.runs.index(self.worst_run))
+        beyond = (run.sample for run in self.runs if run.folded > self._bound_in(run))
+        return next(beyond, self.worst_run.sample)
 
     @property
     def worst_original_run(self) -> Run:
@@ -174,7 +164,8 @@ class OutputCheck:
         if self.has_oracle:
             if self._is_chaotic(run):
                 return math.inf
-            noise = max(run.original_optimizer_off, self._median_error, run.conditioning, ULPS * self.unit)
+            usual = self._median_error(run.group)
+            noise = max(run.original_optimizer_off, usual, run.conditioning, ULPS * self.unit)
             return NOISE_CAP * noise
         return max(self.given_tolerance or 0.0, NOISE_CAP * (self.type_bound or 0.0))
 
@@ -186,24 +177,30 @@ class OutputCheck:
         """The largest error of the folded model that passes in one run, with an oracle."""
         if self._is_chaotic(run):
             return math.inf
-        noise = min(max(run.original_on_provider, self._median_error), self.rounding_limit(run))
+        if self.has_oracle and not run.has_truth:
+            largest = max(other.group.scale for other in self.runs)
+            smaller = largest / run.group.scale if run.group.scale else 1.0
+            return min(GROSS, smaller) * self._bound_by_type(run.original_on_provider)
+        usual = max(run.original_on_provider, self._median_error(run.group))
+        noise = min(usual, self.rounding_limit(run))
         floor = 0.0 if self._are_integers else ULPS * self.unit
         return NOISE_FACTOR * max(run.original_optimizer_off, noise, run.conditioning) + floor
 
-    @property
-    def _median_error(self) -> float:
-        """The median over the runs of the original's error with the optimizer off."""
-        return statistics.median(run.original_optimizer_off for run in self.runs)
+    def _median_error(self, group: Group) -> float:
+        """The median over the runs of the original's error in some channels, with the optimizer off."""
+        runs = (run for run in self.runs if run.group is group and run.has_truth == self.has_oracle)
+        return statistics.median(run.original_optimizer_off for run in runs)
 
     def _is_chaotic(self, run: Run) -> bool:
         if not self.has_oracle or self._are_integers:
             return False
-        return max(run.conditioning, self._median_error) > CHAOTIC * self.unit
+        return max(run.moved, self._median_error(run.group)) > CHAOTIC * self.unit
 
     @property
     def chaotic_runs(self) -> Iterator[int]:
-        """The runs whose outputs cannot show whether the folded model is right."""
-        return (number for number, run in enumerate(self.runs) if self._is_chaotic(run))
+        """The runs in which no channel can show whether the folded model is right."""
+        judged = {run.sample for run in self.runs if not self._is_chaotic(run)}
+        return (number for number in range(len(self.measured)) if number not in judged)
 
     @property
     def folded_bound(self) -> float:
@@ -212,8 +209,12 @@ class OutputCheck:
             return self.given_tolerance
         if self.has_oracle:
             return self._bound_in(self.worst_run)
-        noise = max((run.original_on_provider for run in self.runs), default=0.0)
-        return max(self.type_bound or 0.0, NOISE_FACTOR * min(noise, NOISE_CAP * (self.type_bound or 0.0)))
+        return self._bound_by_type(max((run.original_on_provider for run in self.runs), default=0.0))
+
+    def _bound_by_type(self, noise: float) -> float:
+        """The largest error that passes where the truth is not known."""
+        bound = self.type_bound or 0.0
+        return max(bound, NOISE_FACTOR * min(noise, NOISE_CAP * bound))
 
     @property
     def folded_error(self) -> float:
@@ -226,18 +227,38 @@ class OutputCheck:
         error, bound = self.folded_error, self.folded_bound
         if self._are_integers and self.judged_by_oracle and error <= bound:
             return None  # where two scores are nearly equal, rounding decides which is larger
-        if self.folded_agreement.problem or self.type_bound is None or error <= bound:
+        if self.folded_agreement.problem or self.type_bound is None:
             return self.folded_agreement.problem
+        if error <= bound:
+            return self._gross_problem
         if not self.judged_by_oracle:
             return (
                 f"The largest error is {self.folded_agreement.max_abs or 0.0:.3g}, which is {error:.3g} of "
                 f"the output's scale; at most {bound:.3g} is accepted."
             )
-        original = max(self.worst_run.original_optimizer_off, self.worst_run.original_same_setting)
+        run = self.worst_run
+        original = max(run.original_optimizer_off, run.original_same_setting)
+        which = f"In {run.group}, it" if run.group.axis is not None else "It"
+        truth = "the float64 oracle" if run.has_truth else "the original with the optimizer off"
         return (
-            f"It is {error:.3g} of its scale away from the float64 oracle, the original "
+            f"{which} is {error:.3g} of its scale away from {truth}, the original "
             f"{original:.3g}; at most {bound:.3g} is accepted."
         )
+
+    @property
+    def _gross_problem(self) -> str | None:
+        """What is wrong with small channels beyond any doubt, where no oracle measures the doubt."""
+        if self.has_oracle or self.given_tolerance is not None:
+            return None
+        bound = GROSS * (self.type_bound or 0.0)
+        for run in self.runs:
+            accepted = max(bound, NOISE_CAP * run.original_on_provider)
+            if run.group.axis is not None and run.folded > accepted:
+                return (
+                    f"In {run.group}, it is {run.folded:.3g} of its scale away from the original; without "
+                    f"the oracle at most {accepted:.3g} is accepted there."
+                )
+        return None
 
     @property
     def excusable(self) -> bool:
@@ -272,12 +293,13 @@ class OutputCheck:
             original_error=self.worst_run.original_same_setting if by_oracle else None,
             ratio=self._ratio if by_oracle else None,
             bound=self.folded_bound if by_oracle and self.given_tolerance is None else None,
+            compared=self.folded_agreement.compared,
             row=row,
         )
 
     @property
     def _ratio(self) -> float | None:
-        logs = [math.log(run.rms_ratio) for run in self.runs if run.rms_ratio]
+        logs = [math.log(one.rms_ratio) for one in self.measured if one.rms_ratio]
         return math.exp(statistics.fmean(logs)) if logs else None
 
 

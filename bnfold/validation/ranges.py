@@ -47,6 +47,11 @@ class Ranges:
             if value.name and producer is not None and producer.op_type != "Constant":
                 self._made[value.name] = producer
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the model holds any value in float16 or bfloat16."""
+        return bool(self._types)
+
     def see(self, name: str, value: object) -> None:
         """Note how large a value is; NaN counts as infinite."""
         if name in self._types and isinstance(value, np.ndarray) and value.dtype.kind == "f":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from bnfold.options import Checking
 
 if TYPE_CHECKING:
     from bnfold.runtime.sessions import Optimizer
+    from bnfold.validation.accuracy import Accuracy
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Check:
         ratio: Root-mean-square error of the folded model by that of the original at the same setting, as the
             geometric mean over the samples; None without an oracle, and where one of them has no error.
         bound: What `error` may be; None without an oracle.
+        compared: Whether there was anything to compare: not if the output was empty or NaN throughout.
         row: `"tf32"` for the additional row in which CUDA may round factors to TF32, which decides nothing;
             otherwise empty.
     """
@@ -63,6 +66,7 @@ class Check:
     original_error: float | None = None
     ratio: float | None = None
     bound: float | None = None
+    compared: bool = True
     row: str = ""
 
     @property
@@ -92,6 +96,7 @@ class Layer:
         site: The BatchNorms that were removed between the values before and this one; None without one.
         nodes: The folded model's nodes that compute it from the values before.
         originals: The original's nodes that compute it.
+        channels: Which channels have this error, as words; None where all share one bound.
         beyond_range: A clause on a value that these nodes compute on the way and that its type does not hold,
             while the original's are within theirs; None where there is none.
     """
@@ -105,6 +110,7 @@ class Layer:
     site: str | None = None
     nodes: tuple[str, ...] = ()
     originals: tuple[str, ...] = ()
+    channels: str | None = None
     beyond_range: str | None = None
 
     @property
@@ -126,16 +132,25 @@ class Blame:
         layer: The value, its nodes and the fold that made them.
         runtime: Whether the fold is right there, and only ONNX Runtime's numbers are wrong.
         provider: Where ONNX Runtime ran, if its numbers are wrong.
+        is_fold: Whether an equal name is known to mean an equal value.
     """
 
     layer: Layer
     runtime: bool = False
     provider: str | None = None
+    is_fold: bool = True
 
     @property
     def sentence(self) -> str:
         """Where it goes wrong, and which fold it comes from."""
         layer = self.layer
+        which = f" (in {layer.channels})" if layer.channels else ""
+        if not self.is_fold and not layer.beyond_range:
+            return (
+                "Of the values that have the same name in both models, the first that differs in float64 "
+                f"is {layer.name!r}, by {layer.fold_error:.2g} of its scale{which}; rounding the weights "
+                f"explains {layer.bound:.2g}."
+            )
         made = listed(layer.nodes) or "no node"
         stood = listed(layer.originals)
         folds = f" It comes from the fold of {layer.site}." if layer.site else ""
@@ -145,12 +160,12 @@ class Blame:
                 f"The first value that differs is {layer.name!r}, on {self.provider}: {made} in the folded "
                 f"model, {stood} in the original. The {fold} is right in float64 there."
             )
-        if layer.is_exact:
-            where = f"{made} in the folded model, {stood} in the original"
+        if layer.beyond_range and (layer.is_exact or not self.is_fold):
+            where = f"{made} in the {'folded' if self.is_fold else 'other'} model, {stood} in the original"
             return f"On the way to {layer.name!r}, {layer.beyond_range}: {where}.{folds}"
         return (
-            f"The first value that differs is {layer.name!r}, by {layer.fold_error:.2g} of its scale: {made} "
-            f"differs from {stood} in the original.{folds}"
+            f"The first value that differs is {layer.name!r}, by {layer.fold_error:.2g} of its scale{which}: "
+            f"{made} differs from {stood} in the original.{folds}"
         )
 
 
@@ -184,9 +199,9 @@ class Fault:
         """Which optimizer changes the original, by how much, and whether the folded model is affected."""
         who = f"its optimizer {listed(self.optimizers)}" if self.optimizers else "its default optimization"
         folded = (
-            f"The folded model is affected too ({self.folded:.2g}), but not with the optimizer off."
+            f"The other model is affected too ({self.folded:.2g}), but not with the optimizer off."
             if self.affects_folded
-            else f"The folded model is not affected ({self.folded:.2g})."
+            else f"The other model is not affected ({self.folded:.2g})."
         )
         return (
             f"ONNX Runtime at its default computes the output {self.output!r} of the original wrongly "
@@ -213,8 +228,8 @@ class Validation:
 
     Attributes:
         checks: One for each provider, optimizer setting and output; empty if the models cannot be compared.
-        problems: Sentences on what is wrong with the model as a whole: other inputs or outputs than the
-            original's, ONNX Runtime does not run it, or the fold is not exact.
+        problems: Sentences on what is wrong with the model as a whole: its inputs or outputs cannot be paired
+            with the original's, ONNX Runtime does not run it, or the fold is not exact.
         notes: Sentences on what was not tried, such as other batch sizes, and on what was excused.
         providers: The requested providers.
         threads: Threads within an operator.
@@ -229,7 +244,14 @@ class Validation:
         faults: Outputs of the original that ONNX Runtime's default optimizer changes by more than rounding.
         repeatability: Largest relative difference between two runs of the original, by provider.
         placement: The nodes of the folded model that ran on another provider, by requested provider.
+        is_fold: Whether the second model carries bnfold's record of its fold from the first. Only then do
+            equal names inside mean equal values; otherwise the outputs decide.
+        decided_in_float64: Whether the float64 evaluation of the outputs decided, since ONNX Runtime's could
+            not.
         request: How the validation was requested.
+        accuracy: How often both models are right on labelled data; None without labels.
+        differences: Sentences on what a caller of the second model meets otherwise: names, types, open sizes,
+            opset, lost metadata. They are failures if the request is strict.
     """
 
     checks: tuple[Check, ...]
@@ -248,12 +270,37 @@ class Validation:
     faults: tuple[Fault, ...] = ()
     repeatability: tuple[tuple[str, float], ...] = ()
     placement: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    is_fold: bool = False
+    decided_in_float64: bool = False
     request: Request | None = None
+    accuracy: Accuracy | None = None
+    differences: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether something was compared and all of it agrees or is excused."""
-        return bool(self.checks) and not self.failures
+        return bool(self.checks) and not self.failures and self.undecided is None
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether no output can decide in ONNX Runtime: rounding alone makes anything of them."""
+        bounds = [check.bound for check in self.checks if check.compared and not check.row]
+        return bool(bounds) and all(bound == math.inf for bound in bounds)
+
+    @property
+    def undecided(self) -> str | None:
+        """Why nothing can be said, as a sentence; None where something was compared."""
+        if self.checks and not any(check.compared for check in self.checks):
+            return (
+                "Nothing could be compared: on every input, each output of the original is NaN, infinite or "
+                "empty throughout. Give inputs on which it computes numbers."
+            )
+        if self.is_undecided and not self.decided_in_float64 and not (self.is_fold and self.layers):
+            return (
+                "Nothing could be decided: on every input the original amplifies roundings more than a "
+                "thousand times, and its outputs could not be compared in float64. Give other inputs."
+            )
+        return None
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -262,6 +309,7 @@ class Validation:
         blamed = (self.blame.sentence,) if self.blame and self.blame.sentence not in problems else ()
         return (
             *self.problems,
+            *(self.differences if self.request and self.request.strict else ()),
             *(
                 f"Output {check.output!r} ({check.provider}, optimizer {check.optimizer}): {check.problem}"
                 for check in self.checks
@@ -269,3 +317,8 @@ class Validation:
             ),
             *blamed,
         )
+
+    @property
+    def differs_to_callers_only(self) -> bool:
+        """Whether nothing fails but `differences`."""
+        return bool(self.checks and self.differences) and self.failures == self.differences

@@ -13,13 +13,15 @@ note, if it agrees with the optimizer off and is at most four times as far off a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bnfold.options import Checking, OracleMode
+from bnfold.options import Checking, CheckingOptions
 from bnfold.validation.results import Check, Validation
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from bnfold.inputs.given import Inputs
     from bnfold.runtime.sessions import ModelLike
 
@@ -30,35 +32,23 @@ def validate(
     original: ModelLike,
     folded: ModelLike,
     *,
-    providers: Sequence[str] = ("cpu",),
     inputs: Inputs | None = None,
-    samples: int = 6,
-    seed: int = 0,
-    tolerance: float | None = None,
-    threads: int | None = None,
-    oracle: OracleMode = "auto",
-    per_layer: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    **checking: Unpack[CheckingOptions],
 ) -> Validation:
     """Compare a folded model with its original.
+
+        validate("model.onnx", "folded.onnx", providers=("cpu", "cuda"), samples=20)
+        validate("model.onnx", "other_exporter.onnx", match="order", inputs=Given(Path("data.npz")))
 
     Args:
         original: A path, a `ModelProto` or an `onnx_ir.Model`.
         folded: The same, after folding.
-        providers: Where the folded model runs: `"cpu"`, `"cuda"` or both.
         inputs: Arrays by input name, several such mappings, or a [`Given`][bnfold.inputs.given.Given]; they
             replace the random inputs.
-        samples: Number of random inputs; more are drawn where dynamic dimensions need them.
-        seed: Seed of the random inputs.
-        tolerance: Largest difference from the original that passes, relative to an output's scale; nothing
-            else then decides. None uses what the oracle allows: four times the original's own error plus 8
-            units in the last place. Without an oracle it is 5e-5 for float32, 1e-12 for float64, and 8 units
-            in the last place for float16 and bfloat16.
-        threads: Threads within an operator; None uses every CPU that this process may use.
-        oracle: `"auto"` uses the float64 oracle where it does not take too long, `"on"` always; `"off"`
-            compares in the model's own type.
-        per_layer: Whether the error of every layer is measured in ONNX Runtime too.
         on_progress: Called with the number of runs done and their total.
+        checking: How to compare them, by the fields of [`Checking`][bnfold.options.Checking]: `providers`,
+            `samples`, `seed`, `tolerance`, `threads`, `oracle`, `per_layer`, `match` and `strict`.
 
     Raises:
         InputError: The given inputs do not fit the model, or it accepts none of the random ones.
@@ -71,5 +61,4 @@ def validate(
     # imported here, since a fold alone needs neither the oracle nor ONNX Runtime
     from bnfold.validation.compare import compare
 
-    checking = Checking(tuple(providers), samples, seed, tolerance, threads, oracle, per_layer)
-    return compare(original, folded, checking, inputs, on_progress)
+    return compare(original, folded, Checking(**checking), inputs, on_progress)

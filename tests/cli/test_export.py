@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.graphs import build, statistics
+
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
@@ -43,7 +45,8 @@ def test_a_module_becomes_a_checked_onnx_file(run, saved, tmp_path) -> None:
     assert result.exit_code == 0, result.stderr
     assert operators(out) == ["Conv", "Relu"]
     words = " ".join(result.stdout.split())
-    for part in ("saved in train mode", "1 of 1 site folded", "agrees with the original", "Latency", "Wrote"):
+    agrees = "computes what the original computes"
+    for part in ("saved in train mode", "1 of 1 site folded", agrees, "Latency", "Wrote"):
         assert part in words
     report = json.loads(report_path.read_text())
     assert report["source"]["was_training"] is True
@@ -454,3 +457,24 @@ def test_a_rollback_needs_the_comparison(run, model, tmp_path) -> None:
     assert result.exit_code == 2
     assert "--rollback needs the comparison of the outputs" in result.stderr
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_labels_give_the_accuracy_in_the_report_and_on_the_page(run, tmp_path) -> None:
+    pytest.importorskip("jinja2")
+    draw = np.random.default_rng(0)
+    weight, x = draw.normal(size=(3, 4)), draw.normal(size=(40, 3)).astype(np.float32)
+    model = build(
+        "g (float[N,3] x) => (float[N,4] y) "
+        "{ p = MatMul(x, w) y = BatchNormalization(p, scale, bias, mean, var) }",
+        {"w": weight, **statistics(4)},
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    np.savez(tmp_path / "rows.npz", x=x, classes=draw.integers(0, 4, 40))
+    rows, report, page = (tmp_path / name for name in ("rows.npz", "report.json", "report.html"))
+    data = ("--inputs", rows, "--labels", rows, "--top", "2", "--json", report, "--html", page)
+    result = run("export", tmp_path / "model.onnx", "-o", tmp_path / "out.onnx", "--no-bench", *data)
+    assert result.exit_code == 0, result.stderr
+    accuracy = json.loads(report.read_text())["validation"]["accuracy"]
+    assert (accuracy["rows"], [score["k"] for score in accuracy["scores"]]) == (40, [1, 2])
+    assert accuracy["sentence"] in " ".join(result.stdout.split())
+    assert accuracy["sentence"] in page.read_text()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
+from onnx import parser
 
 
 @pytest.fixture
@@ -18,7 +20,7 @@ def folded(run, model, tmp_path):
 def test_models_that_agree_exit_0(run, model, folded) -> None:
     result = run("validate", model, folded)
     assert result.exit_code == 0, result.stderr
-    assert "agrees with the original" in result.stdout
+    assert "computes what the original computes" in result.stdout
 
 
 def test_models_that_disagree_exit_1_and_are_reported(run, model, tmp_path, make_model) -> None:
@@ -26,7 +28,7 @@ def test_models_that_disagree_exit_1_and_are_reported(run, model, tmp_path, make
     result = run("validate", model, other, "--json", tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"bnfold: {other} does not agree with {model}.")
+    assert result.stderr.startswith(f"bnfold: {other} does not compute what {model} computes.")
     assert "disagrees" in result.stdout
     assert report["validation"]["passed"] is False
     assert report["original"]["sha256"] != report["folded"]["sha256"]
@@ -73,7 +75,7 @@ def test_six_kinds_of_inputs_unless_told_otherwise(run, model, folded) -> None:
 def test_the_oracle_may_be_left_out(run, model, folded) -> None:
     result = run("validate", model, folded, "--oracle", "off")
     assert result.exit_code == 0, result.stderr
-    assert "with its optimizer off (as asked for)" in result.stdout
+    assert "with its optimizer off (as asked for)" in " ".join(result.stdout.split())
     assert "max rel" in result.stdout
     assert "In float64" not in result.stdout
 
@@ -89,10 +91,10 @@ def test_every_layer_is_measured_when_asked_for(run, model, folded) -> None:
     assert len(row) == 6
 
 
-def test_a_disagreement_names_the_value_and_the_fold(run, model, make_model) -> None:
+def test_a_disagreement_names_the_value(run, model, make_model) -> None:
     other = make_model("other.onnx", ["Conv", "BatchNormalization"], seed=1)
     result = run("validate", model, other)
-    assert "The first value that differs is 'v0'" in " ".join(result.stdout.split())
+    assert "the first that differs in float64 is 'v0'" in " ".join(result.stdout.split())
 
 
 # --replay
@@ -109,7 +111,7 @@ def report(run, model, folded, tmp_path):
 def test_a_report_that_still_holds_exits_0(run, report, tmp_path) -> None:
     result = run("validate", "--replay", report, "--json", tmp_path / "again.json")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "agrees with the original on 2 random inputs" in result.stdout
+    assert "computes what the original computes, on 2 random inputs" in result.stdout
     assert result.stdout.endswith(f"What {report} says still holds.\n")
     document = json.loads((tmp_path / "again.json").read_text())
     assert (document["command"], document["holds"], document["changes"]) == ("replay", True, [])
@@ -171,3 +173,79 @@ def test_a_report_that_wants_code_to_run_is_refused(run, model, report) -> None:
     ]
     # an ONNX file has no use for it
     assert "is for PyTorch files" in run("validate", "--replay", report, "--trust").stderr
+
+
+# --match, --strict, --labels
+
+
+@pytest.fixture
+def renamed(folded, tmp_path):
+    """The folded model with names of another exporter."""
+    model = onnx.load(folded)
+    for node in model.graph.node:
+        node.input[:] = ["image" if name == "x" else name for name in node.input]
+    model.graph.input[0].name = "image"
+    path = tmp_path / "renamed.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_other_names_are_matched_by_order_on_request(run, model, renamed) -> None:
+    result = run("validate", model, renamed)
+    assert result.exit_code == 1
+    assert "--match order pairs them by their order" in result.stdout
+    result = run("validate", model, renamed, "--match", "order")
+    assert result.exit_code == 0, result.stderr
+    assert "The input 'x' is named 'image'." in result.stdout
+
+
+def test_strict_fails_on_what_is_otherwise_noted(run, model, renamed) -> None:
+    result = run("validate", model, renamed, "--match", "order", "--strict", "--json", "-")
+    assert result.exit_code == 1
+    assert result.stderr == f"bnfold: {renamed} is not the same as {model} for its callers.\n"
+    validation = json.loads(result.stdout)["validation"]
+    assert validation["differences"] == ["The input 'x' is named 'image'."]
+    assert (validation["passed"], validation["problems"]) == (False, [])
+    shown = run("validate", model, renamed, "--match", "order", "--strict").stdout
+    assert "computes what the original computes, but its callers meet something else" in shown
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """A classifier of three numbers in four classes, its data with labels, and the labels as text."""
+    draw = np.random.default_rng(0)
+    model = parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 18]> g (float[N, 3] x) => (float[N, 4] y) { y = MatMul(x, w) }'
+    )
+    weight, x = draw.normal(size=(3, 4)).astype(np.float32), draw.normal(size=(50, 3)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    onnx.save(model, tmp_path / "classifier.onnx")
+    classes = (x @ weight).argmax(axis=1)
+    classes[:5] = (classes[:5] + 1) % 4
+    np.savez(tmp_path / "rows.npz", x=x, y=classes)
+    np.savetxt(tmp_path / "labels.csv", classes, fmt="%d")
+    return tmp_path / "classifier.onnx", tmp_path / "rows.npz", tmp_path / "labels.csv"
+
+
+def test_labels_give_the_accuracy_of_both_models_in_the_first_line(run, classifier, tmp_path) -> None:
+    path, rows, labels = classifier
+    options = ("--inputs", rows, "--labels", labels, "--top", "2", "--json", tmp_path / "report.json")
+    result = run("validate", path, path, *options)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("Accuracy on 50 labelled rows: top-1 90.00%, original 90.00%, difference")
+    accuracy = json.loads((tmp_path / "report.json").read_text())["validation"]["accuracy"]
+    assert [score["k"] for score in accuracy["scores"]] == [1, 2]
+    again = run("validate", "--replay", tmp_path / "report.json")
+    assert again.exit_code == 0, again.stderr
+    assert again.stdout.startswith("Accuracy on 50 labelled rows")
+    labels.write_text("0\n" * 50)
+    changed = run("validate", "--replay", tmp_path / "report.json")
+    assert changed.exit_code == 1
+    assert f"{labels} has changed." in changed.stdout
+
+
+def test_labels_without_data_are_one_clear_line(run, classifier) -> None:
+    path, _, labels = classifier
+    result = run("validate", path, path, "--labels", labels)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--labels is for data of your own" in result.stderr

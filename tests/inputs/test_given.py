@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import tokenize
-import zipfile
-import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,51 +95,6 @@ def test_rows_that_do_not_fill_a_batch_are_an_error(npz):
     assert "Leave out the last 2, or add 2" in caught.value.fix
 
 
-def test_files_that_are_no_npz(tmp_path: Path):
-    (tmp_path / "text.npz").write_text("hello")
-    (tmp_path / "empty.npz").touch()
-    np.save(tmp_path / "one.npy", np.zeros(3))
-    np.savez(tmp_path / "pickled.npz", x=np.array([{}], dtype=object))
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "pickled.npz").read_bytes()[:60])
-    with zipfile.ZipFile(tmp_path / "zip.npz", "w") as archive:
-        archive.writestr("x", "no array")
-    for name in ("absent.npz", "text.npz", "empty.npz", "one.npy", "pickled.npz", "cut.npz", "zip.npz"):
-        with pytest.raises(InputError, match=name) as caught:
-            given.load_npz(tmp_path / name)
-        assert "numpy.savez" in caught.value.fix
-
-
-def test_an_absent_npz_is_said_in_words(tmp_path: Path):
-    with pytest.raises(InputError) as caught:
-        given.load_npz(tmp_path / "absent.npz")
-    assert caught.value.problem == (
-        f"{tmp_path / 'absent.npz'} cannot be read as an .npz file: No such file or directory."
-    )
-
-
-def test_a_damaged_npz_is_an_input_error(tmp_path: Path):
-    """Every byte in turn is damaged: zipfile and zlib have many words for it."""
-    np.savez_compressed(tmp_path / "in.npz", x=np.arange(20.0))
-    causes = causes_of_damage(tmp_path / "in.npz", given.load_npz)
-    assert {zlib.error, NotImplementedError, RuntimeError} <= causes
-
-
-def causes_of_damage(path: Path, load) -> set[type]:
-    """Damage every byte of a file in turn, and give what was the cause of each InputError."""
-    whole = path.read_bytes()
-    causes = set()
-    for place in range(len(whole)):
-        for flip in (0x01, 0x0E, 0xFF):
-            damaged = bytearray(whole)
-            damaged[place] ^= flip
-            path.write_bytes(damaged)
-            try:
-                load(path)
-            except InputError as error:
-                causes.add(type(error.__cause__))
-    return causes
-
-
 # --- an .npy
 
 
@@ -154,22 +107,6 @@ def test_an_npy_is_the_one_input_of_a_model(tmp_path: Path):
     with pytest.raises(InputError, match="the model has 2 inputs") as caught:
         Given(tmp_path / "real.npy").samples([ONE, K])
     assert "numpy.savez" in caught.value.fix
-
-
-def test_a_damaged_npy_is_an_input_error(tmp_path: Path):
-    np.save(tmp_path / "in.npy", np.arange(4.0))
-    assert {ValueError, tokenize.TokenError} <= causes_of_damage(tmp_path / "in.npy", given.load_npy)
-    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
-    with pytest.raises(InputError, match=r"cannot be read as an \.npy file"):
-        Given(tmp_path / "pickled.npy").samples([ONE])
-
-
-def test_an_npy_that_claims_more_than_there_is_memory(tmp_path: Path):
-    np.save(tmp_path / "vast.npy", np.zeros(9))
-    raw = (tmp_path / "vast.npy").read_bytes()
-    (tmp_path / "vast.npy").write_bytes(raw.replace(b"(9,), }" + 15 * b" ", b"(9000000000000000,), }"))
-    with pytest.raises(InputError, match=r"vast\.npy cannot be read"):
-        Given(tmp_path / "vast.npy").samples([ONE])
 
 
 # --- what a path is
@@ -296,3 +233,77 @@ def test_mappings_are_checked_and_not_cut():
         given.as_samples([{"x": TEN}, {"y": TEN}], [OPEN])
     with pytest.raises(InputError, match="list of inputs is empty"):
         given.as_samples([], [OPEN])
+
+
+# --- arrays that the model does not take, and labels
+
+
+def test_arrays_that_the_model_does_not_take_are_left_out_with_a_note(npz):
+    samples = npz(x=TEN, y=np.arange(10), name=np.array("who")).samples([OPEN])
+    assert list(samples.feeds[0]) == ["x"]
+    assert samples.notes == ("name, y of real.npz left out: the model takes x.",)
+    with pytest.raises(InputError, match="named y"):
+        npz(y=TEN).samples([OPEN])
+
+
+@pytest.fixture
+def labels(tmp_path: Path):
+    """Write labels for some rows: their numbers."""
+
+    def write(count: int) -> Path:
+        np.savetxt(tmp_path / "labels.txt", np.arange(count), fmt="%d")
+        return tmp_path / "labels.txt"
+
+    return write
+
+
+def test_with_labels_every_row_of_an_open_batch_is_used_a_few_at_a_time(npz, labels):
+    rows = np.random.default_rng(0).normal(size=(70, 3)).astype(np.float32)
+    inputs = npz(x=rows, k=np.arange(70), scale=np.float32(2))
+    ports = [OPEN, Port("k", "int64", (None,)), Port("scale", "float32", ())]
+    samples = replace(inputs, labels=labels(70)).samples(ports)
+    assert [len(feeds["x"]) for feeds in samples.feeds] == [32, 32, 6]
+    np.testing.assert_array_equal(np.concatenate([feeds["x"] for feeds in samples.feeds]), rows)
+    np.testing.assert_array_equal(np.concatenate([feeds["k"] for feeds in samples.feeds]), np.arange(70))
+    np.testing.assert_array_equal(samples.classes, np.arange(70))
+    assert len(inputs.samples(ports).feeds) == 1  # without labels a first dimension may be no batch
+
+
+def test_an_open_batch_follows_one_that_is_fixed(npz, labels):
+    inputs = replace(npz(x=TEN, k=np.arange(10)), labels=labels(10))
+    samples = inputs.samples([OPEN, Port("k", "int64", (5,))])
+    assert [(len(feeds["x"]), feeds["k"].tolist()) for feeds in samples.feeds] == [
+        (5, [0, 1, 2, 3, 4]),
+        (5, [5, 6, 7, 8, 9]),
+    ]
+
+
+def test_labels_of_another_number_of_rows_are_an_error(npz, labels, pictures: Path):
+    with pytest.raises(InputError, match=r"has 9 labels, and .* has rows: 10 for x"):
+        replace(npz(x=TEN), labels=labels(9)).samples([OPEN])
+    with pytest.raises(InputError, match=r"has 2 labels, and .* has 1 pictures"):
+        Given(pictures, labels=labels(2)).samples([Port("x", "float32", (1, 3, 4, 4))])
+
+
+def test_labels_of_pictures_that_fill_no_batch_are_left_out_too(pictures: Path, tmp_path: Path):
+    for name in ("b", "c"):
+        Image.new("RGB", (4, 4)).save(pictures / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("c.png,2\nb.png,1\na.png,5\n")
+    inputs = Given(pictures, labels=tmp_path / "labels.csv")
+    assert inputs.samples([Port("x", "float32", (2, 3, 4, 4))]).classes.tolist() == [5, 1]
+    assert inputs.samples([Port("x", "float32", ("N", 3, 4, 4))]).classes.tolist() == [5, 1, 2]
+
+
+def test_labels_are_evidence(npz, labels):
+    inputs = Given.parse(npz(x=TEN).path, labels=labels(10), top=3)
+    record = inputs.record()
+    digest = hashlib.sha256(inputs.labels.read_bytes()).hexdigest()
+    assert (record["labels"], record["labels_sha256"], record["top"]) == (str(inputs.labels), digest, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"labels": Path("none.csv")}, "not a file"), ({"top": 0}, "Top-0 is not")]
+)
+def test_labels_that_make_no_sense(npz, options: dict, said: str):
+    with pytest.raises(InputError, match=said):
+        replace(npz(x=TEN), **options)

@@ -96,7 +96,7 @@ def test_the_options_reach_the_validation_and_the_timing(model, tmp_path, monkey
             oracle="on",
             per_layer=True,
         )
-    expected = Checking(("cpu",), samples=7, seed=5, tolerance=0.25, oracle="on", per_layer=True)
+    expected = Checking(samples=7, seed=5, tolerance=0.25, oracle="on", per_layer=True, strict=True)
     assert given == [expected, None]
 
 

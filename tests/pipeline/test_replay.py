@@ -91,7 +91,9 @@ def test_a_validation_is_repeated_with_its_settings_to_the_last_digit() -> None:
     assert report.validation_record(result.validation) == read(path)["validation"]
 
 
-@pytest.mark.parametrize("options", [{"tolerance": 1e-3}, {"oracle": "off"}])
+@pytest.mark.parametrize(
+    "options", [{"tolerance": 1e-3}, {"oracle": "off"}, {"match": "order"}, {"strict": True}]
+)
 def test_what_decided_decides_again(options: dict[str, Any]) -> None:
     path = validated(**options)
     result = replay(path)

@@ -163,7 +163,7 @@ def test_what_was_undone_is_said_in_words_and_in_the_document(
     said = page.partition("Rolled back, because the fold was wrong: ")[2].partition(".  ")[0]
     assert all(name in said for name in bad)
     assert "or a fold that included it was rolled back" in page
-    assert "The folded model agrees with the original" in page
+    assert "The folded model computes what the original computes," in page
     document = json.loads(report.dumps(report.export_document("export", done)))
     assert bad <= set(document["rolled_back"])
     assert document["output"] is not None

@@ -27,6 +27,7 @@ from bnfold.report.rules import all_rules
 from bnfold.result import FoldResult, Site
 from bnfold.system.doctor import Diagnosis, Finding
 from bnfold.system.environment import environment
+from bnfold.validation.accuracy import Accuracy, Score
 from bnfold.validation.results import Blame, Fault, Layer, Request
 from bnfold.validation.validate import Check, Validation
 
@@ -91,7 +92,8 @@ def proved() -> Validation:
         faults=(Fault("cpu", "y", 1.0, 1e-7, math.inf, ("Some_Fusion",)),),
         repeatability=(("cpu", 0.0), ("cuda", math.nan)),
         placement=(("cuda", ("node_3",)),),
-        request=Request(("cpu", "cuda"), 6, 0, 1e-3, 2, "auto", True, given),
+        request=Request(("cpu", "cuda"), tolerance=1e-3, threads=2, per_layer=True, inputs=given),
+        accuracy=Accuracy("y", 1000, (Score(1, 0.75, 0.7, 1, 6, -0.1, 0.01),)),
     )
 
 
@@ -173,12 +175,14 @@ def test_the_evidence_of_a_validation_is_in_the_document(source) -> None:
     parts = {
         "validation": record, "check": record["checks"][0], "layer": record["layers"][0],
         "blame": record["blame"], "fault": record["faults"][0], "request": record["request"],
+        "accuracy": record["accuracy"], "score": record["accuracy"]["scores"][0],
     }  # fmt: skip
     for name, part in parts.items():
         assert set(part) == set(SCHEMA["$defs"][name]["properties"]), name
     assert record["labels"] == ["normal 1×3×8×8"]
     assert [layer["agrees"] for layer in record["layers"]] == [True, False]
     assert record["layers"][1]["fold_error"] is None
+    assert record["accuracy"]["sentence"] == proved().accuracy.sentence
     assert record["blame"]["value"] == "y"
     assert record["blame"]["sentence"] in proved().failures
     assert record["faults"][0]["optimizers"] == ["Some_Fusion"]
@@ -188,7 +192,8 @@ def test_the_evidence_of_a_validation_is_in_the_document(source) -> None:
     assert record["provider_options"]["cuda"]["use_tf32"] == "0"
     assert record["request"] == {
         "providers": ["cpu", "cuda"], "samples": 6, "seed": 0, "tolerance": 1e-3, "threads": 2,
-        "oracle": "auto", "per_layer": True, "inputs": proved().request.inputs,
+        "oracle": "auto", "per_layer": True, "match": "name", "strict": False,
+        "inputs": proved().request.inputs,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ A = np.array([[1.0, -4.0, 2.0], [0.0, 3.0, 1.0]], np.float32)
 
 
 def test_equal():
-    assert compare(A, A.copy(), 0.0) == Agreement(0.0, 0.0, 1.0, 2, 2)
+    assert compare(A, A.copy(), 0.0) == Agreement(0.0, 0.0, 1.0, 2, 2, compared=True)
 
 
 def test_formulas():
@@ -63,7 +63,12 @@ def test_infinities_have_signs():
 
 def test_nothing_finite_proves_nothing():
     nothing = np.full((2, 3), np.nan, np.float32)
-    assert "nothing was compared" in compare(nothing, nothing, 1.0).problem
+    found = compare(nothing, nothing, 1.0)
+    assert (found.problem, found.compared) == (None, False)
+    assert compare(nothing, A, 1.0).compared  # and they differ
+    assert found.worst(compare(A, A, 1.0)).compared
+    assert not compare(A[:0], A[:0], 1.0).compared
+    assert not compare([None, nothing], [None, nothing], 1.0).compared
 
 
 def test_zero_scale():
@@ -103,7 +108,7 @@ def test_large_integers_one_apart():
 
 def test_strings_must_be_equal():
     a = np.array(["cat", "dog"], object)
-    assert compare(a, a.copy(), 0.0) == Agreement()
+    assert compare(a, a.copy(), 0.0) == Agreement(compared=True)
     assert compare(a, np.array(["cat", "cow"], object), 0.0).problem == "1 of 2 strings differ."
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bnfold.validation import optimizer_faults
+from bnfold.validation.deviation import Deviation
 from bnfold.validation.optimizer_faults import changed_outputs, with_optimizers
 from bnfold.validation.output_check import NOISE_CAP, OutputCheck
 from bnfold.validation.results import Fault
@@ -39,7 +40,7 @@ def test_an_output_that_must_be_equal_has_no_rounding() -> None:
 
 def test_chaos_is_no_fault() -> None:
     found = compared(0.5)
-    found.set_conditioning(0, 1e-3)
+    found.set_conditioning(0, Deviation(1e-3))
     assert list(changed_outputs("cpu", ["y"], [found])) == []
 
 
@@ -49,13 +50,16 @@ def test_the_optimizers_are_asked_for_at_the_output_and_the_bound(monkeypatch: p
     def culprits(
         model: object, feeds: object, wrong: Callable[[list[Any]], bool], **how: object
     ) -> tuple[str, ...]:
-        outputs = [TRUTH + 100, TRUTH + np.eye(7)[0] * 0.1]
-        seen.append((model, feeds, how, wrong(outputs), wrong([outputs[0], outputs[1] + 0.05])))
+        outputs = [TRUTH + 100, TRUTH + np.eye(7)[0] * 1e-4]
+        seen.append((model, feeds, how, wrong(outputs), wrong([outputs[0], outputs[1] + 2e-4])))
         return ("Some_Fusion",)
 
     monkeypatch.setattr(optimizer_faults.optimizers, "culprits", culprits)
     fault = Fault("cuda", "y", 0.5, 1e-6, 1e-6)
-    found = with_optimizers(fault, 1, "m.onnx", {"x": TRUTH}, TRUTH, 0.12, 3)
+    check = OutputCheck(5e-5, UNIT, None)
+    check.add(TRUTH, *(TRUTH + error * np.eye(7)[0] for error in (2e-5, 0.5, 2e-5, 2e-5)))
+    assert check.rounding_limit(check.worst_original_run) == pytest.approx(2e-4)
+    found = with_optimizers(fault, check, 1, "m.onnx", {"x": TRUTH}, TRUTH, 3)
     assert found == Fault("cuda", "y", 0.5, 1e-6, 1e-6, ("Some_Fusion",))
     ((model, feeds, how, below, above),) = seen
     assert (model, list(feeds), how) == ("m.onnx", ["x"], {"provider": "cuda", "threads": 3})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bnfold.runtime.interface import Port
+from bnfold.validation.deviation import Deviation
 from bnfold.validation.output_check import (
     CHAOTIC,
     NOISE_CAP,
@@ -95,16 +96,16 @@ def test_only_runs_that_look_wrong_need_their_conditioning() -> None:
     found = compared((E, E, E, E), (E, E, E, 9 * E), (E, 11 * E, E, E), (E, E, E, E))
     assert list(found.runs_to_condition) == [1, 2]
     assert found.problem is not None
-    found.set_conditioning(1, 3 * E)
+    found.set_conditioning(1, Deviation(3 * E))
     assert found.problem is None
-    found.set_conditioning(2, 2 * E)
+    found.set_conditioning(2, Deviation(2 * E))
     assert list(found.runs_to_condition) == []
     assert list(found.chaotic_runs) == []
 
 
 def test_what_no_output_could_show_is_chaos() -> None:
     found = compared((E, E, E, E), (E, E, E, 0.5))
-    found.set_conditioning(1, 1.01 * CHAOTIC * UNIT)
+    found.set_conditioning(1, Deviation(1.01 * CHAOTIC * UNIT))
     assert list(found.chaotic_runs) == [1]
     assert found.problem is None
     assert found.folded_bound == pytest.approx(EDGE)  # of the run that can be judged
@@ -181,7 +182,7 @@ def test_integers_may_be_others_where_the_original_and_rounding_are_undecided_to
         actual[:folded] += 1
         made = OutputCheck(None, UNIT, None)
         made.add(true, expected, expected, expected, actual)
-        made.set_conditioning(0, conditioning)
+        made.set_conditioning(0, Deviation(conditioning))
         return made
 
     assert of(2, 8).problem is None

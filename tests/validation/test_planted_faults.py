@@ -68,7 +68,7 @@ def test_every_fault_is_planted_and_every_network_has_one() -> None:
 def test_a_planted_fault_is_caught_and_named(kind: str) -> None:
     faulty = case(NETWORK[kind])
     planted = next(FAULTS[kind](faulty))
-    validation = bnfold.validate(faulty.original, planted.model, threads=1)
+    validation = bnfold.validate(faulty.original, planted.model, threads=1, strict=True)
     assert not validation.passed
     assert planted.is_named(validation), (planted.node, planted.site, validation.failures)
 

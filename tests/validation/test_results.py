@@ -70,8 +70,8 @@ def test_a_fault_names_the_optimizer_and_clears_the_folded_model() -> None:
         "its optimizer Some_Fusion changes it by 1.5 of its scale (1e-07 with the optimizer off)"
         in fault.sentence
     )
-    assert "The folded model is not affected (2e-07)." in fault.sentence
+    assert "The other model is not affected (2e-07)." in fault.sentence
     affected = replace(fault, folded=0.2, optimizers=())
     assert affected.affects_folded
     assert "its default optimization changes it" in affected.sentence
-    assert "The folded model is affected too (0.2)" in affected.sentence
+    assert "The other model is affected too (0.2)" in affected.sentence

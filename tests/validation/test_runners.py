@@ -11,10 +11,11 @@ import pytest
 
 from bnfold.errors import ModelError, ProviderError
 from bnfold.runtime import placement, sessions
-from bnfold.runtime.interface import Port
+from bnfold.runtime.interface import Interface, Port
 from bnfold.runtime.placement import PlacedNode
 from bnfold.validation import runners
 from bnfold.validation.output_check import OutputCheck
+from bnfold.validation.pairing import pair
 from bnfold.validation.runners import Original, Runner, Setting, nodes_elsewhere
 from tests.graphs import build, weight
 
@@ -22,6 +23,9 @@ HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
 MODEL = build("g (float[N,4] x) => (float[N,8] y) { y = MatMul (x, w) }", {"w": weight(4, 8)})
 FEEDS = {"x": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)}
 PORTS = (Port("y", "float32", ("N", 8)),)
+SAME = pair(
+    Interface((Port("x", "float32", ("N", 8)),), PORTS), Interface((Port("x", "float32", ("N", 8)),), PORTS)
+)
 TF32 = Setting("cuda", "default", tf32=True)
 
 
@@ -141,7 +145,7 @@ def test_a_real_run_repeats_on_the_cpu() -> None:
 
 def test_a_folded_model_that_does_not_load_is_an_outcome(desk: Callable[..., Desk]) -> None:
     desk(half_rounded, TF32)
-    runner = Runner.start("f.onnx", TF32, [output_check()], 2)
+    runner = Runner.start("f.onnx", SAME, TF32, [output_check()], 2)
     assert runner.problem == (
         "The folded model does not load (cuda, optimizer default, TF32). "
         "No kernel at cuda, optimizer default, TF32."
@@ -151,7 +155,7 @@ def test_a_folded_model_that_does_not_load_is_an_outcome(desk: Callable[..., Des
 
 
 def test_a_folded_model_that_stops_running_is_an_outcome() -> None:
-    runner = Runner.start(MODEL, Setting("cpu", "off"), [output_check()], 1)
+    runner = Runner.start(MODEL, SAME, Setting("cpu", "off"), [output_check()], 1)
     original = Original(MODEL, 1)
     runner.compare(FEEDS, [None], original.expected(FEEDS), original)
     assert [check.passed for check in runner.checks(PORTS)] == [True]
@@ -166,8 +170,8 @@ def test_the_row_with_tf32_is_measured_against_the_original_with_tf32(desk: Call
     true = [half_rounded(Setting("cpu", "off"))[0].astype(np.float64)]
     checks = []
     for setting in (Setting("cuda", "default"), TF32):
-        runner = Runner.start("f.onnx", setting, [output_check()], 2)
-        runner.compare({}, true, original.expected({}), original)
+        runner = Runner.start("f.onnx", SAME, setting, [output_check()], 2)
+        runner.compare(FEEDS, true, original.expected(FEEDS), original)
         checks += runner.checks(PORTS)
     plain, row = checks
     assert (plain.row, row.row) == ("", "tf32")
@@ -200,19 +204,19 @@ def placed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]
 
 def test_nodes_that_may_run_elsewhere_are_named(placed: Callable[..., list[dict[str, Any]]]) -> None:
     asked = placed({"cuda": (CONV,), "cpu": (SHAPE,)})
-    assert list(nodes_elsewhere(MODEL, ("cpu", "cuda"), FEEDS, 2)) == [("cuda", ("size",))]
+    assert list(nodes_elsewhere(MODEL, SAME, ("cpu", "cuda"), FEEDS, 2)) == [("cuda", ("size",))]
     assert asked == [{"feeds": FEEDS, "provider": "cuda", "optimized": "off", "threads": 2}]
 
 
 def test_a_convolution_elsewhere_is_an_error(placed: Callable[..., list[dict[str, Any]]]) -> None:
     placed({"cuda": (SHAPE,), "cpu": (CONV,)})
     with pytest.raises(ProviderError, match=r"on cpu instead of cuda: stem \(Conv\)"):
-        list(nodes_elsewhere(MODEL, ("cuda",), FEEDS, 2))
+        list(nodes_elsewhere(MODEL, SAME, ("cuda",), FEEDS, 2))
 
 
 def test_a_model_that_does_not_run_has_no_places(placed: Callable[..., list[dict[str, Any]]]) -> None:
     asked = placed(ModelError("It does not run."))
-    assert list(nodes_elsewhere(MODEL, ("cuda",), FEEDS, 2)) == []
+    assert list(nodes_elsewhere(MODEL, SAME, ("cuda",), FEEDS, 2)) == []
     assert len(asked) == 1
 
 
@@ -225,10 +229,10 @@ def test_tf32_is_coarser_than_float32_on_a_gpu() -> None:
     original = Original(model, 1)
     errors = []
     for setting in (Setting("cuda", "default"), TF32):
-        runner = Runner.start(model, setting, [output_check()], 1)
+        runner = Runner.start(model, SAME, setting, [output_check()], 1)
         runner.compare({"x": x}, true, original.expected({"x": x}), original)
         (check,) = runner.checks(PORTS)
         errors.append(check.error)
     assert errors[0] < 1e-6
     assert errors[1] > 10 * errors[0]  # on a GPU before Ampere there is no TF32
-    assert list(nodes_elsewhere(model, ("cuda",), {"x": x}, 1)) == [("cuda", ())]
+    assert list(nodes_elsewhere(model, SAME, ("cuda",), {"x": x}, 1)) == [("cuda", ())]

@@ -51,6 +51,7 @@ def view(
         "version": record["versions"]["bnfold"],
         "slower": [sentence for benchmark in benchmarks for sentence in benchmark["slower"]],
         "verdict": _verdict(validation),
+        "accuracy": ((validation or {}).get("accuracy") or {}).get("sentence"),
         "tiles": tiles,
         "columns": len(tiles) if len(tiles) <= 5 else math.ceil(len(tiles) / math.ceil(len(tiles) / 4)),
         "sites": _sites(record["fold"]),
@@ -60,6 +61,7 @@ def view(
             *(figures.latency(*one, threshold) for one in zip(benchmarks, times, strict=True)),
             *({"provider": name, "rows": None} for name in figures.missing(benchmarks)),
         ],
+        "not_timed": record.get("not_timed"),
         "graphs": figures.graphs(record["graphs"]) if record["graphs"] else None,
         "ranges": figures.ranges(measured) if measured else None,
         "evidence": _evidence(record, command),
@@ -87,7 +89,7 @@ def _verdict(validation: Record | None) -> View:
             "sentence": (validation.get("blame") or {}).get(
                 "sentence", "The folded model does not compute the same as the original."
             ),
-            "details": [*validation["problems"], *problems],
+            "details": [*validation["problems"], *validation.get("differences", ()), *problems],
         }
     data = "the given inputs" if validation["seed"] is None else count(validation["samples"], "random input")
     where = " and ".join(provider(name) for name in validation["providers"])

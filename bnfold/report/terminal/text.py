@@ -44,6 +44,8 @@ def export_report(export: Export) -> RenderableType:
         parts += ["", validation(export.validation)]
     if export.benchmarks:
         parts.append(benchmarks(export.benchmarks))
+    if export.not_timed:
+        parts += ["", Text(export.not_timed, style="yellow")]
     if export.destination:
         parts += ["", written(export.destination)]
         if not export.validation:
@@ -85,8 +87,10 @@ _KINDS = {
 
 def validation(result: Validation) -> RenderableType:
     """Show every comparison with the truth, the layers that stand out, and the verdict."""
-    parts: list[RenderableType] = [_checks(result), ""] if result.checks else []
+    parts: list[RenderableType] = [Text(result.accuracy.sentence), ""] if result.accuracy else []
+    parts += [_checks(result), ""] if result.checks else []
     parts.append(_agreement(result))
+    parts += [Text(other, style="yellow") for other in result.differences if other not in result.failures]
     parts += [Text(fault.sentence, style="yellow") for fault in result.faults]
     if result.layers:
         parts += [Text(_proof(result)), *_worst_layers(result)]
@@ -129,12 +133,20 @@ def _outcome(check: Check) -> Text:
 
 def _agreement(result: Validation) -> Text:
     """Say whether the models agree, and on which inputs."""
+    if result.undecided and not result.failures:
+        return Text(result.undecided, style="bold yellow")
+    other = "The folded model" if result.is_fold else "The second model"
     if not result.passed:
-        lines = ("The folded model disagrees with the original.", *result.failures)
+        other += (
+            " computes what the original computes, but its callers meet something else."
+            if result.differs_to_callers_only
+            else " does not compute what the original computes."
+        )
+        lines = (other, *result.failures)
         return Text("\n".join(lines), style="bold red")
     kind = "given input" if result.seed is None else "random input"
     return Text(
-        f"The folded model agrees with the original on {count(result.samples, kind)}. {result.oracle}",
+        f"{other} computes what the original computes, on {count(result.samples, kind)}. {result.oracle}",
         style="green",
     )
 
@@ -144,10 +156,12 @@ def _proof(result: Validation) -> str:
     good = [layer for layer in result.layers if layer.agrees]
     worst = max(good, key=lambda layer: layer.fold_error / layer.bound, default=None)
     nearest = f" (at most {small(worst.fold_error)}, where {small(worst.bound)} is allowed)" if worst else ""
+    have = "have" if len(result.layers) > 1 else "has"
+    which = "that both models compute" if result.is_fold else f"that {have} the same name in both models"
     return (
         f"In float64, on {count(len(result.proved_on), 'input')}, {len(good)} of "
-        f"{count(len(result.layers), 'value')} that both models compute are the same up to one "
-        f"rounding of the weights{nearest}."
+        f"{count(len(result.layers), 'value')} {which} are the same up to one rounding of the "
+        f"weights{nearest}."
     )
 
 

@@ -114,6 +114,15 @@ def test_a_disagreement_names_the_fold_and_every_failure() -> None:
     assert [row["verdict"] for row in view["outputs"]["rows"]] == ["disagrees", "excused"]
 
 
+def test_accuracy_and_what_callers_meet_otherwise_are_shown() -> None:
+    sentence = "Accuracy on 1,000 labelled rows: top-1 70.00%."
+    wrong = validation(3) | {"passed": False, "differences": ["The opset is 20 instead of 17."]}
+    view = sample(3, validation=wrong | {"accuracy": {"sentence": sentence}})
+    assert view["accuracy"] == sentence
+    assert view["verdict"]["details"] == ["The opset is 20 instead of 17."]
+    assert sample(3)["accuracy"] is None
+
+
 def test_layers_stand_in_order_and_the_wrong_one_is_named() -> None:
     shuffled = validation(6)
     shuffled["layers"].reverse()

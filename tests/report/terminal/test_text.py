@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from bnfold.pipeline.export import Export
 from bnfold.pipeline.read import Source
 from bnfold.pipeline.replay import Replay
 from bnfold.report.terminal import tables, text
-from bnfold.validation.results import Blame, Fault, Layer
+from bnfold.validation.accuracy import Accuracy, Score
+from bnfold.validation.results import Blame, Fault, Layer, Request
 from bnfold.validation.validate import Check, Validation
 from tests.report.shown import GONE, STAYS, result, shown, words
 
+fold_of = partial(Validation, is_fold=True)
 CHECK = Check("cpu", "off", "y", "float32", ((1, 10),), 5e-5, 1e-6, 2e-7, 0.9999999, 1.0, None)
 
 
@@ -36,11 +39,40 @@ def test_train_mode_is_said() -> None:
 
 
 def test_agreement_names_its_data_and_its_reference() -> None:
-    page = words(text.validation(Validation((CHECK,), samples=3, seed=0, oracle="The reference is X.")))
+    page = words(text.validation(fold_of((CHECK,), samples=3, seed=0, oracle="The reference is X.")))
     assert "output provider optimizer max abs max rel bound top-1" in page
     assert "y cpu off 1.0e-06 2.0e-07 5.0e-05 100.00% agrees" in page
-    assert "agrees with the original on 3 random inputs. The reference is X." in page
-    assert "on 1 given input." in words(text.validation(Validation((CHECK,), samples=1, seed=None)))
+    assert "computes what the original computes, on 3 random inputs. The reference is X." in page
+    assert "on 1 given input." in words(text.validation(fold_of((CHECK,), samples=1, seed=None)))
+
+
+def test_of_two_files_of_anybodys_no_fold_is_spoken_of() -> None:
+    good = words(text.validation(Validation((CHECK,), samples=3, seed=0, layers=(LAYER,))))
+    assert "The second model computes what the original computes, on 3 random inputs." in good
+    assert "1 of 1 value that has the same name in both models" in good
+    bad = words(text.validation(Validation((CHECK,), ("It is wrong.",), blame=Blame(LAYER, is_fold=False))))
+    assert "The second model does not compute what the original computes. It is wrong." in bad
+    assert "the first that differs in float64 is 'r[1]'" in bad
+    for page in (good, bad):
+        assert "fold" not in page.replace("folded", "")
+
+
+def test_accuracy_is_the_first_line_and_differences_for_callers_follow_the_verdict() -> None:
+    scored = Accuracy("y", 1000, (Score(1, 0.75, 0.7, 1, 6, -0.1, 0.01),))
+    result = Validation((CHECK,), samples=3, seed=0, accuracy=scored, differences=("It is named 'b'.",))
+    page = words(text.validation(result))
+    assert page.startswith(scored.sentence)
+    assert page.index("computes what the original computes, on 3") < page.index("It is named 'b'.")
+    strict = words(text.validation(replace(result, request=Request(strict=True))))
+    assert "computes what the original computes, but its callers meet something else. It is named" in strict
+    assert strict.count("It is named 'b'.") == 1
+
+
+def test_what_could_not_be_compared_is_said_in_those_words() -> None:
+    nothing = words(text.validation(Validation((replace(CHECK, compared=False),), samples=3, seed=0)))
+    assert "Nothing could be compared" in nothing
+    undecided = words(text.validation(Validation((replace(CHECK, bound=math.inf),), samples=3, seed=0)))
+    assert "Nothing could be decided" in undecided
 
 
 def test_beside_the_oracle_stand_both_errors_and_their_ratio() -> None:
@@ -48,7 +80,7 @@ def test_beside_the_oracle_stand_both_errors_and_their_ratio() -> None:
     equal = replace(true, output="top", error=0.0, original_error=0.0, ratio=None, bound=0.0, top1=None)
     wrong = replace(true, optimizer="default", error=3e-2, problem="It is off.")
     tf32 = replace(wrong, provider="cuda", row="tf32")
-    page = words(text.validation(Validation((true, equal, wrong, tf32), samples=3, seed=0)))
+    page = words(text.validation(fold_of((true, equal, wrong, tf32), samples=3, seed=0)))
     assert "output provider optimizer error original's ratio bound top-1" in page
     assert "y cpu off 2.0e-07 1.6e-07 0.75 4.0e-06 100.00% agrees" in page
     assert "top cpu off 0 0 – 0 – agrees" in page
@@ -62,7 +94,7 @@ LAYER = Layer("r[1]", 0, 2e-8, 1e-7, site="net.bn1", nodes=("conv",), originals=
 
 def test_the_proof_says_how_far_it_went_and_how_near_to_its_bound() -> None:
     nearer = replace(LAYER, name="z", depth=1, fold_error=9e-8, bound=2e-7)
-    page = words(text.validation(Validation((CHECK,), layers=(LAYER, nearer), samples=3, seed=0)))
+    page = words(text.validation(fold_of((CHECK,), layers=(LAYER, nearer), samples=3, seed=0)))
     assert (
         "In float64, on 0 inputs, 2 of 2 values that both models compute are the same up to one rounding"
         in page
@@ -79,7 +111,7 @@ def test_measured_layers_are_listed_the_worst_in_their_order() -> None:
         for n in range(30)
     )
     wrong = replace(layers[3], name="r[3]", fold_error=math.inf, site=None)
-    page = shown(text.validation(Validation((CHECK,), layers=(*layers[:3], wrong, *layers[4:]), samples=1)))
+    page = shown(text.validation(fold_of((CHECK,), layers=(*layers[:3], wrong, *layers[4:]), samples=1)))
     rows = [line.split() for line in page.splitlines() if "net.bn1" in line or "  inf  " in line]
     assert [row[0] for row in rows] == ["r[3]", *(f"r{n}" for n in range(19, 30))]
     assert rows[0][1:] == ["–", "inf", "1.0e-07", "2.0e-07", "1.0e-07"]
@@ -90,40 +122,41 @@ def test_measured_layers_are_listed_the_worst_in_their_order() -> None:
 
 def test_a_fault_of_the_runtime_is_told_and_spoils_nothing() -> None:
     fault = Fault("cpu", "y", 1.0, 1e-7, 1e-7, ("MatMul_BatchNormalization_Fusion",))
-    page = words(text.validation(Validation((CHECK,), faults=(fault,), samples=3, seed=0)))
-    assert "agrees with the original" in page
+    page = words(text.validation(fold_of((CHECK,), faults=(fault,), samples=3, seed=0)))
+    assert "computes what the original computes" in page
     assert fault.sentence in page
     assert "MatMul_BatchNormalization_Fusion" in page
 
 
 def test_a_disagreement_names_the_value_and_its_fold() -> None:
     wrong = replace(LAYER, fold_error=0.02)
-    page = words(
-        text.validation(Validation((CHECK,), ("It is wrong.",), layers=(wrong,), blame=Blame(wrong)))
+    page = words(text.validation(fold_of((CHECK,), ("It is wrong.",), layers=(wrong,), blame=Blame(wrong))))
+    assert (
+        "does not compute what the original computes. It is wrong. The first value that differs is 'r[1]'"
+        in page
     )
-    assert "disagrees with the original. It is wrong. The first value that differs is 'r[1]'" in page
     assert "It comes from the fold of net.bn1." in page
     assert "0 of 1 value that both models compute are the same up to one rounding of the weights." in page
 
 
 @pytest.mark.parametrize("holds", [True, False])
 def test_a_replay_says_whether_it_holds_and_what_has_changed(holds: bool) -> None:
-    again = Validation((CHECK,), samples=3, seed=0) if holds else None
+    again = fold_of((CHECK,), samples=3, seed=0) if holds else None
     page = words(text.replay(Replay(Path("r.json"), again, ("numpy was 1 and is 2.",), holds)))
     said = "still holds" if holds else "does not hold any more"
     assert page.endswith(f"What r.json says {said}. numpy was 1 and is 2.")
-    assert ("agrees with the original" in page) == holds
+    assert ("computes what the original computes" in page) == holds
 
 
 def test_what_was_rolled_back_is_said(tmp_path: Path) -> None:
-    done = Export(source(tmp_path), None, result(STAYS), Validation((CHECK,)), (), ("bn[2]", "conv_4"))
+    done = Export(source(tmp_path), None, result(STAYS), fold_of((CHECK,)), (), ("bn[2]", "conv_4"))
     assert "Rolled back, because the fold was wrong: bn[2], conv_4." in words(text.export_report(done))
     assert "Rolled back" not in words(text.export_report(replace(done, rolled_back=())))
 
 
 def test_a_check_that_is_excused_says_so_and_spoils_nothing():
     excused = replace(CHECK, optimizer="default", max_rel=0.1, problem="It is off.", excused=True)
-    page = words(text.validation(Validation((CHECK, excused), notes=("The optimizer did it.",), samples=3)))
+    page = words(text.validation(fold_of((CHECK, excused), notes=("The optimizer did it.",), samples=3)))
     assert "excused" in page
     assert "disagrees" not in page
     assert "The optimizer did it." in page
@@ -131,15 +164,15 @@ def test_a_check_that_is_excused_says_so_and_spoils_nothing():
 
 def test_disagreement_says_what_is_wrong() -> None:
     wrong = replace(CHECK, max_rel=float("nan"), cosine=None, top1=None, problem="It holds NaN.")
-    page = words(text.validation(Validation((wrong,), notes=("Batch 1 only.",))))
+    page = words(text.validation(fold_of((wrong,), notes=("Batch 1 only.",))))
     for part in ("disagrees", "nan", "It holds NaN.", "Batch 1 only."):
         assert part in page
-    assert "agrees with the original" not in page.replace("disagrees", "")
+    assert "computes what the original computes" not in page.replace("disagrees", "")
 
 
 def test_models_that_cannot_be_compared_need_no_table() -> None:
-    page = words(text.validation(Validation((), ("Another input.",))))
-    assert page == "The folded model disagrees with the original. Another input."
+    page = words(text.validation(fold_of((), ("Another input.",))))
+    assert page == "The folded model does not compute what the original computes. Another input."
 
 
 def test_latency_shows_its_conditions_its_interval_and_its_verdict() -> None:
@@ -194,7 +227,7 @@ def test_what_is_slower_is_the_first_line_for_every_setting_that_is_slower() -> 
 def test_an_export_ends_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "out.onnx"
     path.write_bytes(bytes(1234))
-    page = words(text.export_report(Export(source(path), path, result(GONE), Validation((CHECK,)))))
+    page = words(text.export_report(Export(source(path), path, result(GONE), fold_of((CHECK,)))))
     assert page.endswith("out.onnx (1.2 kB).")
 
 

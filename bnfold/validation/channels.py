@@ -1,0 +1,180 @@
+"""Which elements of a value share a scale: its channels, along whatever axis carries them.
+
+A detector gives a confidence of 3e-4 next to coordinates of 640. Judged by the largest number of the tensor,
+the confidence could be anything. So channels whose scales are far apart are judged apart. Which axis they lie
+along is found: it is the one along which the scales differ most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+APART = 100.0
+"""How far apart scales are that do not share a bound; up to that, rounding errors mix them anyway."""
+
+_LISTED = 3  # channels in a sentence
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The largest magnitudes of a value.
+
+    Attributes:
+        whole: Of the whole value.
+        axes: For each axis, of every slice along it; empty where the value is no single array.
+        size: Number of elements.
+    """
+
+    whole: float = 0.0
+    axes: tuple[npt.NDArray[np.float64], ...] = ()
+    size: int = 0
+
+    def __or__(self, other: Extent) -> Extent:
+        """The larger of both everywhere; as a whole only, where their shapes differ."""
+        same = [one.size for one in self.axes] == [one.size for one in other.axes]
+        axes = tuple(map(np.maximum, self.axes, other.axes)) if same else ()
+        return Extent(max(self.whole, other.whole), axes, min(self.size, other.size))
+
+
+def extent(magnitudes: npt.NDArray[np.float64]) -> Extent:
+    """Measure an array.
+
+    Args:
+        magnitudes: Absolute values in float64, of any shape; what is not finite must be left out as 0.
+    """
+    axes: list[npt.NDArray[np.float64]] = []
+    if magnitudes.size:
+        _largest(magnitudes, axes)
+    whole = float(axes[0].max()) if axes else float(magnitudes.max(initial=0.0))
+    return Extent(whole, tuple(axes), magnitudes.size)
+
+
+def _largest(array: npt.NDArray[np.float64], found: list[npt.NDArray[np.float64]]) -> None:
+    """Append the largest of every slice, axis by axis; half of the axes are reduced at once, to read less."""
+    if array.ndim < 2:
+        found.extend([array] if array.ndim else [])
+        return
+    half = array.ndim // 2
+    _largest(array.max(axis=tuple(range(half, array.ndim))), found)
+    _largest(array.max(axis=tuple(range(half))), found)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Elements that share a scale.
+
+    Attributes:
+        axis: Along which they are slices; None for all elements of the value.
+        members: Which slices.
+        scale: The largest magnitude in them, over all that was seen.
+    """
+
+    axis: int | None = None
+    members: tuple[int, ...] = ()
+    scale: float = 0.0
+
+    def largest(self, within: Extent) -> float:
+        """The largest magnitude in these elements."""
+        if self.axis is None or not within.axes:
+            return within.whole
+        return float(within.axes[self.axis][list(self.members)].max())
+
+    def size(self, within: Extent) -> int:
+        """How many elements these are."""
+        if self.axis is None or not within.axes:
+            return within.size
+        return within.size // within.axes[self.axis].size * len(self.members)
+
+    def __str__(self) -> str:
+        """Which channels they are, for a sentence; empty for all of them."""
+        if self.axis is None:
+            return ""
+        several = "s" if len(self.members) > 1 else ""
+        more = f" and {len(self.members) - _LISTED} more" if len(self.members) > _LISTED else ""
+        listed = ", ".join(map(str, self.members[:_LISTED]))
+        return f"channel{several} {listed}{more} along axis {self.axis} (scale {self.scale:.2g})"
+
+
+WHOLE = Group()
+"""All elements of a value."""
+
+
+def groups(seen: Sequence[Extent]) -> tuple[Group, ...]:
+    """Find the channels whose scales are far apart.
+
+    A channel that is zero in all that was seen has no scale of its own and goes with the largest ones.
+
+    Args:
+        seen: The magnitudes of one value, in one run or in several.
+
+    Returns:
+        Groups of channels that together are the value; one of all elements where nothing is far apart.
+    """
+    scales = [np.maximum.reduce(along) for along in _alike(seen)]
+    axis = max(range(len(scales)), key=lambda number: _spread(scales[number]), default=0)
+    if not scales or _spread(scales[axis]) == 0.0:
+        return (Group(scale=max((one.whole for one in seen), default=0.0)),)
+    order = np.argsort(-scales[axis], kind="stable")
+    order = order[scales[axis][order] > 0.0]
+    found: list[list[int]] = []
+    leader = np.inf
+    for member in order.tolist():
+        if scales[axis][member] * APART < leader:
+            leader = float(scales[axis][member])
+            found.append([])
+        found[-1].append(member)
+    found[0] += np.flatnonzero(scales[axis] == 0.0).tolist()
+    return tuple(Group(axis, tuple(sorted(members)), float(scales[axis][members].max())) for members in found)
+
+
+def _alike(seen: Sequence[Extent]) -> list[list[npt.NDArray[np.float64]]]:
+    """For each axis its slices in all that was seen; empty ones where its size is not the same in all."""
+    if not seen or len({len(one.axes) for one in seen}) > 1:
+        return []
+    return [
+        list(along) if len({slices.size for slices in along}) == 1 else [np.zeros(1)]
+        for along in zip(*(one.axes for one in seen), strict=True)
+    ]
+
+
+def _spread(scales: npt.NDArray[np.float64]) -> float:
+    """How far apart the channels along an axis are, 0 where they are not: the mean distance in decades."""
+    there = scales[scales > 0.0]
+    if not there.size or there.min() * APART >= there.max():
+        return 0.0
+    return float(np.log10(there.max() / there).mean())
+
+
+def scale_of_each(value: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The scale that each element is judged by.
+
+    Args:
+        value: Floats of any shape; what is not finite is left out.
+
+    Returns:
+        An array that broadcasts against the value.
+    """
+    found = groups([extent(np.where(np.isfinite(value), np.abs(value), 0.0))])
+    axis = found[0].axis
+    if axis is None:
+        return np.asarray(found[0].scale)
+    scales = np.empty(value.shape[axis])
+    for group in found:
+        scales[list(group.members)] = group.scale
+    return scales.reshape([-1 if number == axis else 1 for number in range(value.ndim)])
+
+
+def luck(elements: int) -> float:
+    """By how much more few elements may be off than what three random roundings of the weights do to them.
+
+    The largest of many errors hardly depends on chance; that of three small groups does. The factor is such
+    that chance exceeds it about once in a million times: for normally distributed errors of `n` elements,
+    three draws all stay below `1 / F` of another with a probability of about `F ** (-3 * n)`.
+    """
+    return max(1.0, math.pow(10.0, 2.0 / max(elements, 1)) / 4.0)

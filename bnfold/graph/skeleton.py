@@ -194,7 +194,7 @@ def _describe(
             if isinstance(size, int):
                 if size >= 0:  # PaddlePaddle writes −1 for an open dimension
                     dim.dim_value = size
-            elif size.value is not None:
+            elif size.value not in (None, "?"):  # "?" is the name of every size that an exporter did not know
                 dim.dim_param = size.value
 
 

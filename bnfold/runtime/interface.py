@@ -90,11 +90,12 @@ def _port(value: ir.Value) -> Port:
 def _size(dimension: int | ir.SymbolicDim) -> int | str | None:
     """A size as a caller sees it; one below zero is open, as the exporter of PaddlePaddle writes it.
 
-    Zero is zero: ONNX Runtime takes no other size there.
+    So is one named `?`, which exporters write for every size that they do not know: two of them need not be
+    equal. Zero is zero: ONNX Runtime takes no other size there.
     """
     if isinstance(dimension, int):
         return dimension if dimension >= 0 else None
-    return dimension.value
+    return None if dimension.value == "?" else dimension.value
 
 
 def _type_name(kind: object) -> str:

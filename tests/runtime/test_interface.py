@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, parser
 
 from bnfold.errors import ModelError
 from bnfold.runtime.interface import Port, as_ir, interface
+from tests.graphs import build
 
 
 def ports(signature: str, initializer: str = ""):
@@ -74,3 +76,12 @@ def test_a_path_is_read(tmp_path):
         tmp_path / "m.onnx",
     )
     assert interface(as_ir(tmp_path / "m.onnx")).outputs == (Port("y", "float32", (2,)),)
+
+
+def test_two_sizes_named_with_a_question_mark_need_not_be_equal() -> None:
+    model = build("g (float[N,?,?] x) => (float[N,?,?] y) { y = Relu (x) }")
+    for value in (model.graph.input[0], model.graph.output[0]):
+        for dim in value.type.tensor_type.shape.dim[1:]:
+            dim.dim_param = "?"
+    seen = interface(ir.from_proto(model))
+    assert seen.inputs[0].shape == seen.outputs[0].shape == ("N", None, None)

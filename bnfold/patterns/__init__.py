@@ -17,7 +17,7 @@ import onnx_ir as ir
 from bnfold.graph.facts import Facts
 from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.patterns.formula import Pattern, operators_of
-from bnfold.patterns.matching import Matcher
+from bnfold.patterns.matching import SAME, Matcher
 
 PATTERNS: tuple[Pattern, ...] = tuple(
     pattern
@@ -26,9 +26,7 @@ PATTERNS: tuple[Pattern, ...] = tuple(
 )
 """All patterns, of every family."""
 
-_VOCABULARY = frozenset(
-    {"Cast", "Identity", "Dropout"}.union(*(operators_of(pattern.formula) for pattern in PATTERNS))
-)
+_VOCABULARY = SAME.union(*(operators_of(pattern.formula) for pattern in PATTERNS))
 _REACH = 5  # nodes from an anchor to the last node of its pattern
 _MANY = 60  # nodes that are looked at from one anchor
 
@@ -102,7 +100,7 @@ def _own_affine(last: ir.Node, kinds: Sequence[str], facts: Facts) -> Iterator[i
     node = last
     for kind in kinds:
         readers = [user for user, _ in node.outputs[0].uses()]
-        while len(readers) == 1 and readers[0].op_type == "Cast":
+        while len(readers) == 1 and readers[0].op_type in SAME:
             node = readers[0]
             readers = [user for user, _ in node.outputs[0].uses()]
         if len(readers) != 1 or readers[0].op_type != kind or readers[0].domain not in ONNX_DOMAINS:

@@ -17,7 +17,7 @@ from bnfold.patterns.formula import Constant, Either, Formula, Number, Op, Produ
 _TOLERANCE = 2e-3  # float16 keeps 0.044715 to within 3e-4 of it, and some exporters write four digits
 _DEPTH = 4  # how many products are taken apart, one within the other
 _COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min"})
-_SAME = frozenset({"Identity", "Cast", "Dropout"})
+SAME = frozenset({"Identity", "Cast", "Dropout"})
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Matcher:
 
 def _origin(value: ir.Value) -> ir.Value:
     """What a value is but for its type and name."""
-    while (node := value.producer()) is not None and node.op_type in _SAME and node.inputs[0] is not None:
+    while (node := value.producer()) is not None and node.op_type in SAME and node.inputs[0] is not None:
         value = node.inputs[0]
     return value
 

@@ -300,6 +300,17 @@ def test_the_scale_and_shift_of_a_layer_norm_take_a_batchnorm() -> None:
     assert optimized_graph(result.model).whole == {"LayerNormalization": 1}
 
 
+@pytest.mark.parametrize("same", ["Identity", "Dropout"])
+def test_what_changes_nothing_does_not_part_a_layer_norm_from_its_scale_and_shift(same: str) -> None:
+    own = OWN.replace("(n,", "(n2,", 1)
+    body = f"{MEAN} {SQUARED.replace('t,', 'd,')} {SPREAD} sd = Sqrt(ve) n = Div(d, sd) n2 = {same}(n) {own}"
+    text = f"""g (float[2,16,8] x) => (float[2,16,8] y) {{ t = MatMul(x, m) {body} y = MatMul(u, m) }}"""
+    original = built(text)
+    result = bnfold.fold(original)
+    assert operators(result.model) == operators(original)
+    assert optimized_graph(result.model).whole == {"LayerNormalization": 1}
+
+
 def test_the_page_lists_every_pattern_with_its_sources() -> None:
     rows = [f"| {pattern.name} | {'; '.join(pattern.sources)} |" for pattern in PATTERNS]
     page = (Path(__file__).parents[2] / "docs" / "patterns.md").read_text(encoding="utf-8")

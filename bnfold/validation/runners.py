@@ -198,7 +198,7 @@ class Runner:
         return max((check.unit for check in self.outputs), default=0.0)
 
     def _stop(self, verb: str, error: ModelError) -> None:
-        self.problem = f"The folded model does not {verb} ({self.setting}). {error.problem}"
+        self.problem = f"The other model does not {verb} ({self.setting}). {error.problem}"
 
     def checks(self, ports: Sequence[Port]) -> Iterator[Check]:
         """The outcomes as they are reported; nothing where the model did not run to the end."""

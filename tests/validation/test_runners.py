@@ -147,7 +147,7 @@ def test_a_folded_model_that_does_not_load_is_an_outcome(desk: Callable[..., Des
     desk(half_rounded, TF32)
     runner = Runner.start("f.onnx", SAME, TF32, [output_check()], 2)
     assert runner.problem == (
-        "The folded model does not load (cuda, optimizer default, TF32). "
+        "The other model does not load (cuda, optimizer default, TF32). "
         "No kernel at cuda, optimizer default, TF32."
     )
     runner.compare({}, [None], half_rounded(TF32), Original("m.onnx", 2))
@@ -160,7 +160,7 @@ def test_a_folded_model_that_stops_running_is_an_outcome() -> None:
     runner.compare(FEEDS, [None], original.expected(FEEDS), original)
     assert [check.passed for check in runner.checks(PORTS)] == [True]
     runner.compare({"x": np.zeros((3, 5), np.float32)}, [None], original.expected(FEEDS), original)
-    assert (runner.problem or "").startswith("The folded model does not run (cpu, optimizer off). ")
+    assert (runner.problem or "").startswith("The other model does not run (cpu, optimizer off). ")
     assert list(runner.checks(PORTS)) == []
 
 

@@ -51,6 +51,7 @@ def command(
     its default, and may be only slightly farther from the reference than ORIGINAL is. In addition, every
     value that both models compute is compared in float64; the first one that differs is named, with the fold
     that made it. If float64 takes too long, the reference is ORIGINAL in ONNX Runtime with the optimizer off.
+    If ONNX Runtime cannot load ORIGINAL, what can be evaluated in float64 is compared, and the rest is named.
     What a caller of FOLDED meets otherwise, such as another type of an input, is noted. Exit code 1 means
     that the models disagree, or with --replay that the report no longer holds.
 

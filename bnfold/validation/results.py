@@ -20,7 +20,8 @@ class Check:
     """One output of the folded model under one provider and optimizer setting, over all samples.
 
     Attributes:
-        provider: `"cpu"` or `"cuda"`.
+        provider: `"cpu"` or `"cuda"`; `"float64"` where ONNX Runtime cannot load the original, and the
+            float64 evaluations of both models are compared.
         optimizer: ONNX Runtime's optimizer on the folded model: `"off"` or `"default"`.
         output: The graph output's name.
         type: Its type, such as `"float32"`.

@@ -62,6 +62,8 @@ class Oracles:
             typed = self._others.setdefault(id(model), _Typed(model))
 
         def outputs(node: onnx.NodeProto, inputs: Sequence[Any]) -> list[Any] | None:
+            if any(isinstance(value, list) for value in inputs):  # no such operator takes a sequence
+                return None
             if typed is not self._original and _signature(node) not in self._original.signatures:
                 return None
             return self._run(typed, node, inputs)
@@ -230,10 +232,7 @@ def _takes_seed(node: onnx.NodeProto) -> bool:
 
 
 def _kind_of(value: Any, double: int) -> onnx.TypeProto:
-    """The type of an array or a list of them, with `double` in place of float64."""
-    if isinstance(value, list):
-        element = value[0] if value else np.zeros(0)
-        return onnx.helper.make_sequence_type_proto(_kind_of(element, double))
+    """The type of an array, with `double` in place of float64."""
     dtype = np.asarray(value).dtype
     if dtype == np.float64:
         element_type = double
@@ -245,19 +244,11 @@ def _kind_of(value: Any, double: int) -> onnx.TypeProto:
 
 
 def _shapeless(kind: onnx.TypeProto) -> onnx.TypeProto:
-    copy = onnx.TypeProto()
-    copy.CopyFrom(kind)
-    inner = copy
-    while inner.WhichOneof("value") == "sequence_type":
-        inner = inner.sequence_type.elem_type
-    inner.tensor_type.ClearField("shape")
-    return copy
+    return onnx.helper.make_tensor_type_proto(kind.tensor_type.elem_type, None)
 
 
 def _narrowed(value: Any, kind: onnx.TypeProto) -> Any:
     """A value of the oracle in the type that the model has there."""
-    if isinstance(value, list):
-        return [_narrowed(element, kind.sequence_type.elem_type) for element in value]
     element_type = kind.tensor_type.elem_type
     array = np.asarray(value)
     with np.errstate(all="ignore"):  # what float16 does not hold is infinite there

@@ -52,7 +52,7 @@ def validate(
 
     Raises:
         InputError: The given inputs do not fit the model, or it accepts none of the random ones.
-        ModelError: The original cannot be read, or ONNX Runtime does not run it.
+        ModelError: The original cannot be read, or neither ONNX Runtime nor the oracle runs any of it.
         NotEvaluableError: The oracle was demanded and cannot evaluate the model.
         ProviderError: A provider is unknown or absent, or another one would silently run some of the model's
             main nodes.

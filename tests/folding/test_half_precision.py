@@ -64,7 +64,7 @@ def difference(
         return None
     try:
         expected = ReferenceEvaluator(model).run(None, dict(feeds))
-    except ValueError:  # of pools that round up
+    except (TypeError, ValueError):  # of pools that round up
         return None
     found = ReferenceEvaluator(folded).run(None, dict(feeds))
     figures["runs"] += 1

@@ -233,3 +233,40 @@ def test_the_first_failing_run_is_beyond_its_bound_or_not_comparable() -> None:
     for _ in range(2):
         found.add(TRUTH, TRUTH, TRUTH, TRUTH, np.full_like(TRUTH, np.nan))
     assert found.first_failing_run == 3
+
+
+SMALL = 0.5 * NATURAL
+
+
+@pytest.mark.parametrize(("folded", "passes"), [(SMALL, True), (1.5 * NATURAL, False)])
+def test_a_run_without_truth_has_the_bound_of_its_type(folded: float, passes: bool) -> None:
+    """The others keep the oracle's, which is a hundred times as tight."""
+    found = compared((E, E, E, E), (E, E, E, E))
+    found.add(None, TRUTH, TRUTH, TRUTH, off(folded))
+    assert (found.problem is None) == passes
+    assert passes or "away from the original with the optimizer off, " in (found.problem or "")
+    strict = compared((E, E, E, E), (E, E, E, SMALL))
+    strict.add(None, TRUTH, TRUTH, TRUTH, TRUTH)
+    assert strict.problem is not None
+    assert list(strict.runs_to_condition) == [1]
+
+
+def test_a_run_without_truth_says_nothing_of_the_usual_error() -> None:
+    found = compared((E, E, E, 0.0), (E, E, E, 0.99 * EDGE))
+    for _ in range(5):
+        found.add(None, TRUTH, TRUTH, TRUTH, TRUTH)
+    quiet = compared((E, E, E, 0.0), (E, E, E, 0.0), (0.0, 0.0, 0.0, 0.99 * EDGE))
+    for _ in range(5):
+        quiet.add(None, TRUTH, TRUTH, TRUTH, TRUTH)
+    assert (found.problem, quiet.problem) == (None, None)
+    result = found.result("cpu", "default", PORT)
+    assert result.ratio == pytest.approx(compared((E, E, E, 0.99 * EDGE)).result("cpu", "off", PORT).ratio)
+
+
+def test_small_channels_of_a_run_without_truth_are_allowed_what_rounding_next_to_large_ones_costs() -> None:
+    truth = np.array([[1.0, -1.0], [1e-6, -1e-6]])
+    for wrong, passes in ((90 * NATURAL, True), (110 * NATURAL, False)):
+        found = OutputCheck(NATURAL, UNIT, None)
+        found.add(truth, truth, truth, truth, truth)
+        found.add(None, truth, truth, truth, truth * [[1.0], [1.0 + wrong]])
+        assert (found.problem is None) == passes

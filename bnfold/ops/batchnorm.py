@@ -22,7 +22,9 @@ class BatchNormalization(Linear):
     """BatchNormalization, `y = s·x + t` with `s = γ/√(σ²+ε)` and `t = β − μ·s` (Ioffe & Szegedy, 2015).
 
     An affine at its output or its input composes with it. What the composition needs is written into γ and β,
-    with μ = 0 and σ² as it was, so that each number is rounded once.
+    with μ = 0 and σ² as it was, so that each number is rounded once. In float16, σ² becomes 1 where it was
+    larger: runtimes may compute γ·x before they divide by σ, and a γ that makes up for a large σ leaves the
+    range of the type there.
     """
 
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
@@ -53,12 +55,12 @@ class BatchNormalization(Linear):
         assert isinstance(own, Affine), "planned on readable parameters"
         assert variance is not None, "planned on readable parameters"
         scale, shift = folds.inward.then(own).then(folds.outward).vectors(1, variance.size)
-        gamma = scale * np.sqrt(variance + _epsilon(node))
-        for index, array, name in (
-            (1, gamma, "scale"),
-            (2, shift, "bias"),
-            (3, np.zeros_like(shift), "mean"),
-        ):
+        parameters = {2: (shift, "bias"), 3: (np.zeros_like(shift), "mean")}
+        if facts.constant_dtype(node, 1) == ir.DataType.FLOAT16 and variance.max() > 1:
+            variance = np.minimum(variance, 1.0)
+            parameters[4] = (variance, "variance")
+        parameters[1] = (scale * np.sqrt(variance + _epsilon(node)), "scale")
+        for index, (array, name) in sorted(parameters.items()):
             dtype = facts.constant_dtype(node, index)
             editor.set_input(node, index, array, dtype, f"{label(node)}.{name}")
 

@@ -188,3 +188,28 @@ def test_a_mean_does_not_add_up_large_numbers(mean: float, sigma: float, folds: 
     assert (len(folded.graph.node) == 2) == folds
     feeds = {"x": (mean + sigma * inputs(model)["x"]).astype(np.float16)}
     assert difference(model, folded, feeds) is None
+
+
+def test_a_batchnorm_that_takes_another_keeps_its_products_in_range() -> None:
+    """`γ·x` before the division by σ: a γ that makes up for a σ of 245 would be infinite with x."""
+    wide = np.full(4, 6e4)
+    numbers = {
+        **{name: np.ones(4) for name in ("g1", "v1", "g2")},
+        "b1": np.full(4, 0.5),
+        "m1": np.full(4, 1.75),
+        "b2": np.full(4, 0.125),
+        "m2": np.zeros(4),
+        "v2": wide,
+    }
+    numbers["g1"] = np.array([300.0, -250.0, 400.0, 350.0])
+    numbers["g2"] = np.array([200.0, 150.0, -120.0, 100.0])
+    text = """g (float16[2,4] x) => (float16[2,4] y) {
+        a = BatchNormalization (x, g1, b1, m1, v1) y = BatchNormalization (a, g2, b2, m2, v2) }"""
+    model = build(text, {name: array.astype(np.float16) for name, array in numbers.items()})
+    folded = bnfold.fold(model).model
+    assert [node.op_type for node in folded.graph.node] == ["BatchNormalization"]
+    feeds = {"x": np.array([[2.0, 1.5, 1.625, 2.25], [1.5, 2.0, 2.125, 1.25]], np.float16)}
+    (before,), (after,) = (ReferenceEvaluator(one).run(None, feeds) for one in (model, folded))
+    assert np.isfinite(before).all()
+    assert np.isfinite(after).all()
+    np.testing.assert_allclose(after.astype(float), before.astype(float), rtol=0, atol=8 * UNIT * 600)

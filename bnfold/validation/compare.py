@@ -23,11 +23,11 @@ from bnfold.validation.accuracy import Accuracy
 from bnfold.validation.choose_reference import Truth
 from bnfold.validation.dtypes import coarsest
 from bnfold.validation.optimizer_faults import changed_outputs, with_optimizers
-from bnfold.validation.output_check import OutputCheck, confirm_excuses
+from bnfold.validation.output_check import OutputCheck, confirm_excuses, excuses
 from bnfold.validation.pairing import Pairing, model_differences
 from bnfold.validation.pairing import pair as pair_ports
 from bnfold.validation.parts import Draw, compare_parts
-from bnfold.validation.results import Blame, Check, Request, Validation
+from bnfold.validation.results import Blame, Request, Validation
 from bnfold.validation.runners import FLOAT64, IN_FLOAT64, Original, Runner, Setting, nodes_elsewhere
 
 _OTHERS = 4.0
@@ -146,8 +146,8 @@ def _compared(
     if reference.decides and outcome.checks:  # what does not run may not be a model
         places = _proving(reference, runners)
         outcome = replace(outcome, proved_on=tuple(chosen.labels[place] for place in places))
-        outcome = _with_layers(outcome, pair, [chosen.feeds[place] for place in places], checking)
-    return replace(outcome, notes=(*outcome.notes, *map(_excuse, filter(_is_excused, outcome.checks))))
+        outcome = _with_layers(outcome, pair, reference, places, checking)
+    return replace(outcome, notes=(*outcome.notes, *excuses(outcome.checks)))
 
 
 @dataclass(frozen=True)
@@ -293,15 +293,18 @@ def _proving(reference: Truth, runners: Sequence[Runner]) -> tuple[int, ...]:
 
 
 def _with_layers(
-    outcome: Validation, pair: _Pair, samples: Sequence[Feeds], checking: Checking
+    outcome: Validation, pair: _Pair, reference: Truth, places: Sequence[int], checking: Checking
 ) -> Validation:
     """Add the comparison in float64 and, where something is wrong, the first wrong value."""
+    assert reference.oracles is not None, "only the oracle can prove"
+    oracle = reference.oracles.of
+    samples = [reference.samples[place] for place in places]
     kinds = [kind for kind in coarsest(pair.before, pair.ports.outputs) if kind]
     unit = max((UNITS[kind] for kind in kinds), default=0.0)
     try:
         proved = layer_proof.worst(
             [
-                layer_proof.prove(pair.before, pair.after, feeds, unit, pinned=pair.is_fold)
+                layer_proof.prove(pair.before, pair.after, feeds, unit, pinned=pair.is_fold, oracle=oracle)
                 for feeds in samples
             ]
         )
@@ -313,7 +316,8 @@ def _with_layers(
     provider = failing.provider if failing else outcome.providers[0]
     wanted = checking.per_layer or (failing and pair.is_fold and not wrong)
     if wanted and all(check.provider != FLOAT64 for check in outcome.checks):
-        proved = layer_proof.measure(proved, pair.before, pair.after, samples[0], provider, pair.threads)
+        where = provider, pair.threads
+        proved = layer_proof.measure(proved, pair.before, pair.after, samples[0], *where, oracle)
     outcome = replace(outcome, layers=proved)
     if not pair.is_fold:
         return _by_outputs(outcome, pair, failing is not None)
@@ -383,18 +387,3 @@ def _with_faults(
                 true = reference.outputs(place, len(names))[number]
                 found.append(with_optimizers(fault, check, number, pair.original, feeds, true, pair.threads))
     return replace(outcome, faults=tuple(found))
-
-
-def _is_excused(check: Check) -> bool:
-    return check.excused and not check.row
-
-
-def _excuse(check: Check) -> str:
-    """The sentence on a check that fails for a reason other than the fold."""
-    noise = check.noise or 0.0
-    figure = f" by {noise:.2g} of its scale" if noise and math.isfinite(noise) else ""
-    return (
-        f"ONNX Runtime's default optimizer changes the output {check.output!r} of the original itself"
-        f"{figure} ({check.provider}), so that setting does not count against the other model. "
-        "With the optimizer off, the other model agrees with the original."
-    )

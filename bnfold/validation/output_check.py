@@ -309,3 +309,16 @@ def confirm_excuses(checks: Sequence[Check]) -> tuple[Check, ...]:
     return tuple(
         replace(check, excused=check.excused and (check.provider, check.output) in agreed) for check in checks
     )
+
+
+def excuses(checks: Sequence[Check]) -> Iterator[str]:
+    """The sentences on checks that fail for a reason other than the fold."""
+    for check in checks:
+        if check.excused and not check.row:
+            noise = check.noise or 0.0
+            figure = f" by {noise:.2g} of its scale" if noise and math.isfinite(noise) else ""
+            yield (
+                f"ONNX Runtime's default optimizer changes the output {check.output!r} of the original itself"
+                f"{figure} ({check.provider}), so that setting does not count against the other model. "
+                "With the optimizer off, the other model agrees with the original."
+            )

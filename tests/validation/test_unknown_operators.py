@@ -9,6 +9,7 @@ import pytest
 
 from bnfold.oracle.evaluator import NotEvaluableError
 from bnfold.validation.unknown_operators import Oracles
+from bnfold.validation.validate import validate
 from tests.graphs import build, run, weight
 
 NORM = """g ({kind}[N,16] x) => ({kind}[N,4] y) {{
@@ -146,3 +147,31 @@ def test_the_runtime_agrees_with_the_whole() -> None:
     original = skip_norm()
     expected = run(ir.to_proto(original), X)[0]
     assert np.allclose(Oracles(original).of(original).run(X)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_fold_around_such_an_operator_is_proved() -> None:
+    original = skip_norm()
+    right, wrong = skip_norm(), skip_norm()
+    wrong.graph.initializers["v"].const_value = ir.tensor(WEIGHTS["v"] * np.float32(1.001))
+    result = validate(original, right)
+    assert result.passed, result.failures
+    assert result.layers[0].name == "c"
+    assert result.layers[-1].name == "y"
+    assert "ONNX Runtime gave the values of SkipSimplifiedLayerNormalization" in result.oracle
+    bad = validate(original, wrong)
+    assert not bad.passed
+    assert bad.blame is not None
+    assert bad.blame.layer.name == "y"
+
+
+def test_a_random_operator_is_judged_by_what_stands_around_it() -> None:
+    text = """g (float[N,16] x) => (float[N,4] y) {
+      c = MatMul (x, w)
+      r = RandomNormalLike (c)
+      y = MatMul (r, v) }"""
+    used = {name: WEIGHTS[name] for name in ("w", "v")}
+    original = model(text, used)
+    result = validate(original, model(text, used))
+    assert result.passed, result.failures
+    assert result.layers[-1].name == "y"
+    assert not validate(original, model(text, {**used, "v": used["v"] * np.float32(1.001)})).passed

@@ -107,7 +107,7 @@ def _dims(holder: ir.Value | ir.TensorProtocol | None) -> Dims | None:
     if shape is None:
         return None
     dims = (dim if isinstance(dim, int) else dim.value for dim in shape)
-    return tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in dims)
+    return tuple(None if dim == "?" or (isinstance(dim, int) and dim < 0) else dim for dim in dims)
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -105,6 +105,14 @@ def test_a_negative_size_is_an_open_one() -> None:
         assert dims[1:] == (3, 7)
 
 
+def test_two_sizes_named_with_a_question_mark_are_not_known_to_be_equal() -> None:
+    model = build("g (float[N,3,H,W] x) => (float[N,3,H,W] y) { y = Relu(x) }")
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_param = "?"
+    height, width = shapes(model)["x"][2:]
+    assert height is None or height != width
+
+
 def test_of_what_is_recorded_only_the_rank_is_known() -> None:
     model = build("g (float[8,3] x) => (float[8,3] y) <float[8,5] z> { z = local.Own(x) y = Relu(z) }")
     for name in ("z", "y"):

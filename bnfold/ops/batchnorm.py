@@ -22,9 +22,7 @@ class BatchNormalization(Linear):
     """BatchNormalization, `y = s·x + t` with `s = γ/√(σ²+ε)` and `t = β − μ·s` (Ioffe & Szegedy, 2015).
 
     An affine at its output or its input composes with it. What the composition needs is written into γ and β,
-    with μ = 0 and σ² as it was, so that each number is rounded once. In float16, σ² becomes 1 where it was
-    larger: runtimes may compute γ·x before they divide by σ, and a γ that makes up for a large σ leaves the
-    range of the type there.
+    with μ = 0 and σ² as it was, so that each number is rounded once; in float16 μ and σ² change too.
     """
 
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
@@ -55,14 +53,32 @@ class BatchNormalization(Linear):
         assert isinstance(own, Affine), "planned on readable parameters"
         assert variance is not None, "planned on readable parameters"
         scale, shift = folds.inward.then(own).then(folds.outward).vectors(1, variance.size)
-        parameters = {2: (shift, "bias"), 3: (np.zeros_like(shift), "mean")}
-        if facts.constant_dtype(node, 1) == ir.DataType.FLOAT16 and variance.max() > 1:
-            variance = np.minimum(variance, 1.0)
-            parameters[4] = (variance, "variance")
-        parameters[1] = (scale * np.sqrt(variance + _epsilon(node)), "scale")
-        for index, (array, name) in sorted(parameters.items()):
+        mean, bias, held = np.zeros_like(shift), shift, variance
+        if facts.constant_dtype(node, 1) == ir.DataType.FLOAT16:
+            mean, bias, variance = _within_half(scale, shift, variance)
+        gamma = scale * np.sqrt(variance + _epsilon(node))
+        written = [(1, gamma, "scale"), (2, bias, "bias"), (3, mean, "mean")]
+        if not np.array_equal(variance, held):
+            written.append((4, variance, "variance"))
+        for index, array, name in written:
             dtype = facts.constant_dtype(node, index)
             editor.set_input(node, index, array, dtype, f"{label(node)}.{name}")
+
+
+def _within_half(scale: Array, shift: Array, variance: Array) -> tuple[Array, Array, Array]:
+    """μ, β and σ² of `s·x + t` such that nothing on the way is much larger than x, y or t.
+
+    A runtime may compute `γ·(x − μ)` in float16 before it divides by σ and adds β. Where |s| is 1 or more, μ
+    takes the shift, so that `x − μ` is y / s; otherwise β does. σ is reduced until γ = s·σ lies between 1 and
+    |s|: then γ is no cause of an infinity, and not so small that float16 rounds it coarsely. The variance is
+    rounded to float16 already, so that γ can make up for that.
+    """
+    steep = np.abs(scale) >= 1.0
+    mean = np.where(steep, -shift / np.where(steep, scale, 1.0), 0.0)
+    with np.errstate(divide="ignore"):
+        enough = np.maximum(1.0, 1.0 / np.square(scale))
+    reduced = np.minimum(variance, enough).astype(np.float16).astype(np.float64)
+    return mean, np.where(steep, 0.0, shift), reduced
 
 
 def affine_of(node: ir.Node, facts: Facts) -> Affine | Reason:

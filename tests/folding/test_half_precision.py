@@ -213,3 +213,28 @@ def test_a_batchnorm_that_takes_another_keeps_its_products_in_range() -> None:
     assert np.isfinite(before).all()
     assert np.isfinite(after).all()
     np.testing.assert_allclose(after.astype(float), before.astype(float), rtol=0, atol=8 * UNIT * 600)
+
+
+def test_batchnorms_of_any_scale_that_take_another_stay_finite_and_as_accurate() -> None:
+    rng = np.random.default_rng(2)
+    text = """g (float16[4,8] x) => (float16[4,8] y) {
+        a = BatchNormalization (x, g1, b1, m1, v1) y = BatchNormalization (a, g2, b2, m2, v2) }"""
+    compared = 0
+    for _ in range(100):
+        drawn = {f"{name}{number}": rng.normal(size=8) for name in "bm" for number in "12"}
+        drawn |= {f"g{number}": rng.choice([1e-3, 0.1, 1.0, -30.0, 200.0], 8) for number in "12"}
+        drawn |= {f"v{number}": rng.choice([1e-3, 1.0, 100.0, 6e4], 8) for number in "12"}
+        numbers = {name: array.astype(np.float16) for name, array in drawn.items()}
+        model = build(text, numbers)
+        feeds = {"x": rng.normal(size=(4, 8)).astype(np.float16)}
+        (before,), (after,) = (
+            ReferenceEvaluator(one).run(None, feeds) for one in (model, bnfold.fold(model).model)
+        )
+        if not np.isfinite(before).all():
+            continue
+        compared += 1
+        truth = Oracle(model).run(feeds)[0]
+        scale = np.abs(truth).max(axis=0)
+        errors = [(np.abs(one.astype(float) - truth) / scale).max(axis=0) for one in (before, after)]
+        assert np.all(errors[1] <= 2 * np.maximum(errors[0], 2 * UNIT))
+    assert compared > 30

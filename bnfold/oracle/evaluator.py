@@ -12,9 +12,11 @@ import onnx
 
 from bnfold.errors import BnfoldError, InputError, reason
 from bnfold.graph.scopes import ONNX_DOMAINS
+from bnfold.oracle import by_rows
 from bnfold.oracle.ops import operator
 from bnfold.oracle.ops.call import NARROW, Array, Call, Operator, Refusal, array_of, attributes_of, widen
 from bnfold.oracle.prepare import SMALLEST, Readers
+from bnfold.oracle.weights import Weight
 
 See: TypeAlias = Callable[[str, Any], Any]
 Ask: TypeAlias = Callable[[onnx.NodeProto, Sequence[Any], str], Sequence[Any] | None]
@@ -125,17 +127,30 @@ class Evaluator:
         """
         values: dict[str, Any] = {**self._constants, **feeds}
         for step in self._steps:
-            # A weight is read again by its next reader, which is cheap next to keeping it in double.
-            weights = self._fetch(step.reads, values, around or {})
-            for name, result in _results(step, values, self._ask):
+            # A weight is read again by its next reader, which is cheap next to keeping it in double, and is
+            # forgotten before others look at the results: they may evaluate another model meanwhile.
+            large = self._large(step, values)
+            reads = step.reads - {step.call.node.input[1]} if large else step.reads
+            weights = self._fetch(reads, values, around or {})
+            results = _results(step, values, self._ask, large)
+            for name in weights:
+                del values[name]
+            for name, result in results:
                 other = yield name, result
                 values[name] = result if other is None else other
                 if other is None and name in self._weights:
-                    weights.append(name)
-            for name in (*step.drops, *weights):
+                    del values[name]
+            for name in step.drops:
                 values.pop(name, None)
         self._fetch(self.outputs, values, around or {})
         return [values[name] for name in self.outputs]
+
+    def _large(self, step: _Step, values: Mapping[str, Any]) -> Weight | None:
+        """The weight of a node that is read some rows at a time while it is evaluated."""
+        names = step.call.node.input
+        if len(names) < 2 or names[1] in values or list(names).count(names[1]) > 1:
+            return None
+        return by_rows.large_weight(step.call, self._weights.get(names[1]))
 
     def _fetch(self, names: Iterable[str], values: dict[str, Any], around: Mapping[str, Any]) -> list[str]:
         """Get the values that are read here but neither fed nor computed here; those that are weights."""
@@ -183,10 +198,18 @@ def _refuse(refusal: Refusal, *_: Any, **__: Any) -> Any:
     raise refusal
 
 
-def _results(step: _Step, values: Mapping[str, Any], ask: Ask | None) -> Iterator[tuple[str, Any]]:
-    """The outputs of one node by name; the name is empty where nothing reads them."""
+def _results(
+    step: _Step, values: Mapping[str, Any], ask: Ask | None, large: Weight | None
+) -> Iterator[tuple[str, Any]]:
+    """The outputs of one node by name; the name is empty where nothing reads them.
+
+    `large` is the weight that is not among the values.
+    """
     node = step.call.node
-    inputs = [values[name] if name else None for name in node.input]
+    inputs = [
+        large if large and place == 1 else values[name] if name else None
+        for place, name in enumerate(node.input)
+    ]
     try:
         results = _evaluated(step, inputs, values)
     except NotEvaluableError as error:
@@ -206,7 +229,10 @@ def _evaluated(step: _Step, inputs: Sequence[Any], values: Mapping[str, Any]) ->
     bodies = {name: partial(_run_body, body, values) for name, body in step.bodies.items()}
     try:
         with np.errstate(all="ignore"):  # an infinity is a result like any other
-            made = step.function(step.call, *inputs, **({"bodies": bodies} if bodies else {}))
+            if any(isinstance(value, Weight) for value in inputs):
+                made: Any = by_rows.evaluate(step.function, step.call, inputs)
+            else:
+                made = step.function(step.call, *inputs, **({"bodies": bodies} if bodies else {}))
         return [_checked(result) for result in (made if isinstance(made, tuple) else (made,))]
     except BnfoldError:
         raise

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias
 
 import onnx
@@ -18,8 +17,9 @@ from bnfold.errors import InputError
 from bnfold.oracle.evaluator import Evaluator, See
 from bnfold.oracle.ops import operator
 from bnfold.oracle.ops.call import Array, Call, Operator, widen
-from bnfold.oracle.perturb import perturb, read
+from bnfold.oracle.perturb import perturb
 from bnfold.oracle.prepare import take_apart
+from bnfold.oracle.weights import Weight
 from bnfold.runtime.sessions import Feeds, ModelLike
 
 Unknown: TypeAlias = Callable[[onnx.NodeProto, Sequence[Any]], Sequence[Any] | None]
@@ -68,9 +68,7 @@ class Oracle:
         unknown: Unknown | None = None,
     ) -> None:
         proto, stored = take_apart(model)
-        readers: dict[str, Callable[[], Array]] = {
-            name: partial(read, tensor) for name, tensor in stored.items()
-        }
+        readers: dict[str, Callable[[], Array]] = {name: Weight(tensor) for name, tensor in stored.items()}
         if perturbed is not None:
             readers |= perturb(proto, stored, perturbed)
         opsets = {

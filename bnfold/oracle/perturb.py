@@ -7,20 +7,16 @@ controls a computation are not weights, and neither is a constant whose reader c
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeAlias
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
-from bnfold.oracle.ops.call import Array, is_float, widen
+from bnfold.oracle.ops.call import is_float
 from bnfold.oracle.prepare import Readers, Stored
-from bnfold.tensors.block_tensor import BlockTensor
-from bnfold.tensors.precision import ROUNDOFF
+from bnfold.oracle.weights import Weight
 
 # The inputs that are weights of a layer; an empty tuple stands for all.
 _ARITHMETIC: dict[str, tuple[int, ...]] = {
@@ -39,47 +35,6 @@ _LAYOUT: dict[str, tuple[int, ...]] = {
     "Concat": (),
     "DequantizeLinear": (1,),
 }
-
-
-_STEP = 1 << 17  # elements that are moved at a time
-
-
-def read(tensor: ir.TensorProtocol, seed: int | None = None) -> Array:
-    """The elements of a tensor in float64, each multiplied by `1 + d` where there is a seed.
-
-    Args:
-        tensor: A tensor of any type; values other than floats are left as they are.
-        seed: Together with the tensor's name it decides `d`, which is uniform within ± the unit roundoff of
-            the tensor's type. Zero stays zero.
-    """
-    array = _widened(tensor)
-    if seed is None or tensor.dtype not in ROUNDOFF:
-        return array
-    rng = np.random.default_rng([seed, zlib.crc32((tensor.name or "").encode())])
-    roundoff = ROUNDOFF[tensor.dtype]
-    array = np.asarray(array, order="C")
-    # Only what is in double already may be the tensor's own memory.
-    moved = np.empty(array.shape) if tensor.dtype == ir.DataType.DOUBLE else array
-    before, after = array.reshape(-1), moved.reshape(-1)
-    for start in range(0, array.size, _STEP):
-        part = slice(start, start + _STEP)
-        np.multiply(before[part], 1 + rng.uniform(-roundoff, roundoff, before[part].size), out=after[part])
-    return moved
-
-
-def _widened(tensor: ir.TensorProtocol) -> Array:
-    """The elements in float64, without a copy of all of them as they are stored."""
-    if tensor.dtype not in ROUNDOFF or not isinstance(tensor, BlockTensor):
-        return np.asarray(widen(tensor.numpy()))
-    array, place = np.empty(tensor.shape.numpy()), 0
-    flat, kind = array.reshape(-1), tensor.dtype.numpy().newbyteorder("<")
-    for block in tensor.blocks():
-        part = np.frombuffer(block, kind)
-        flat[place : place + part.size] = part
-        place += part.size
-    if place != array.size:
-        raise ValueError(f"{tensor!r} has {array.size} elements but gave {place}")
-    return array
 
 
 def perturb(model: onnx.ModelProto, stored: Stored, seed: int) -> Readers:
@@ -102,14 +57,14 @@ def perturb(model: onnx.ModelProto, stored: Stored, seed: int) -> Readers:
         if isinstance(value.constant, onnx.TensorProto):
             _replace(value.constant, value.name, seed)
         elif value.name in stored:
-            readers[value.name] = partial(read, stored[value.name], seed)
+            readers[value.name] = Weight(stored[value.name], seed)
     return readers
 
 
 def _replace(tensor: onnx.TensorProto, value: str, seed: int) -> None:
     held = ir.serde.deserialize_tensor(tensor)
     named = ir.Tensor(held.numpy(), dtype=held.dtype, name=value)
-    tensor.CopyFrom(onnx.numpy_helper.from_array(read(named, seed), tensor.name))
+    tensor.CopyFrom(onnx.numpy_helper.from_array(Weight(named, seed)(), tensor.name))
 
 
 @dataclass(eq=False)

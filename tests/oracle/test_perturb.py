@@ -12,8 +12,9 @@ import onnx_ir as ir
 import pytest
 
 from bnfold.oracle.oracle import Oracle
-from bnfold.oracle.perturb import perturb, read
+from bnfold.oracle.perturb import perturb
 from bnfold.oracle.prepare import take_apart
+from bnfold.oracle.weights import Weight
 from bnfold.tensors.file_tensor import File, FileTensor
 from tests.graphs import build, statistics, weight
 from tests.oracle.ops.nodes import floats
@@ -31,7 +32,7 @@ def test_every_element_moves_by_at_most_one_rounding(kind: type, roundoff: float
     values = floats(50, 20).astype(kind)
     values[0] = 0
     wide = values.astype(np.float64)
-    moved = read(ir.Tensor(values, name="w"), 1)
+    moved = Weight(ir.Tensor(values, name="w"), 1)()
     assert not moved[0].any()
     relative = (moved[1:] - wide[1:]) / wide[1:]
     slack = 2.0**-52  # what float64 rounds of 1 + d and of the product
@@ -42,12 +43,12 @@ def test_every_element_moves_by_at_most_one_rounding(kind: type, roundoff: float
 
 def test_seed_and_name_decide() -> None:
     values = floats(30)
-    once, again, elsewhere = (read(ir.Tensor(values, name=name), 3) for name in ("w", "w", "v"))
+    once, again, elsewhere = (Weight(ir.Tensor(values, name=name), 3)() for name in ("w", "w", "v"))
     assert np.array_equal(once, again)
     assert not np.array_equal(once, elsewhere)
-    assert not np.array_equal(once, read(ir.Tensor(values, name="w"), 4))
+    assert not np.array_equal(once, Weight(ir.Tensor(values, name="w"), 4)())
     integers = ir.Tensor(np.arange(5), name="w")
-    assert np.array_equal(read(integers, 3), np.arange(5))
+    assert np.array_equal(Weight(integers, 3)(), np.arange(5))
 
 
 @pytest.mark.parametrize(("kind", "roundoff"), ROUNDOFFS)
@@ -56,18 +57,19 @@ def test_blocks_move_as_a_whole_tensor_would(kind: type, roundoff: float, tmp_pa
     unmoved = values.copy()
     rng = np.random.default_rng([5, zlib.crc32(b"w")])
     wide = values.astype(np.float64)
-    expected = wide * (1 + rng.uniform(-roundoff, roundoff, values.shape))
-    assert np.array_equal(read(ir.Tensor(values, name="w"), 5), expected)
+    chance = rng.random(values.shape, np.float32).astype(np.float64)
+    expected = wide * ((1 - roundoff) + 2 * roundoff * chance)
+    assert np.array_equal(Weight(ir.Tensor(values, name="w"), 5)(), expected)
     assert np.array_equal(values, unmoved)
     path = tmp_path / "w.bin"
     path.write_bytes(values.tobytes())
     dtype = ir.DataType.from_numpy(values.dtype)
     stored = FileTensor(File(path), 0, dtype, values.shape, name="w")
-    assert np.array_equal(read(stored), wide)
-    assert np.array_equal(read(stored, 5), expected)
+    assert np.array_equal(Weight(stored)(), wide)
+    assert np.array_equal(Weight(stored, 5)(), expected)
     turned = ir.Tensor(values.T, name="w")
-    assert np.array_equal(read(turned), wide.T)
-    assert np.abs(read(turned, 5) - wide.T).max() > 0
+    assert np.array_equal(Weight(turned)(), wide.T)
+    assert np.abs(Weight(turned, 5)() - wide.T).max() > 0
 
 
 def moved(text: str, constants: Mapping[str, np.ndarray]) -> set[str]:

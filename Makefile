@@ -3,6 +3,7 @@
 # make test      the test suite
 # make lint      ruff and mypy
 # make bench     time whole processes next to other tools, into docs/speed.md (needs 20 GB of disk)
+# make gpu       everything that needs an NVIDIA GPU, in under eight minutes, into docs/gpu.md
 # make packages  fold and measure networks that packages of PyPI ship, and those in the folder ZOO=…
 # make clean     remove what the others made
 
@@ -11,7 +12,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench packages clean
+.PHONY: help install demo test lint bench gpu packages judged clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -41,10 +42,24 @@ bench: $(STAMP)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[benchmarks]"
 	$(BIN)/python -m benchmarks.speed --page docs/speed.md
 
+# an environment of its own, since onnxruntime and onnxruntime-gpu install the same module
+gpu: .venv-gpu/.installed
+	.venv-gpu/bin/python -m benchmarks.gpu --page docs/gpu.md
+
+.venv-gpu/.installed: pyproject.toml constraints.txt
+	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/pip install --quiet -c constraints.txt -e ".[gpu,torch,dev]" "onnxruntime-gpu[cuda,cudnn]"
+	@touch $@
+
 packages: $(STAMP)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[benchmarks]"
 	$(BIN)/python -m benchmarks.packages $(if $(ZOO),--zoo $(ZOO)) --page docs/packages.md
 
+judged: $(STAMP)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[benchmarks,torch]"
+	$(BIN)/python -m benchmarks.judged --exporters $(if $(ZOO),--zoo $(ZOO)) --page docs/judged.md
+	$(BIN)/python -m benchmarks.node_models --page docs/judged.md
+
 clean:
-	rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-gpu out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

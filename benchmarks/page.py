@@ -20,11 +20,11 @@ def today() -> str:
     return f"{day.day} {day:%B %Y}"
 
 
-def replaced(page: str, text: str) -> str:
+def replaced(page: str, text: str, marks: tuple[str, str] = MARKS) -> str:
     """The page with what stands between the marks replaced.
 
     Raises:
         ValueError: It does not have both marks.
     """
-    begin, end = page.index(MARKS[0]) + len(MARKS[0]), page.index(MARKS[1])
+    begin, end = page.index(marks[0]) + len(marks[0]), page.index(marks[1])
     return f"{page[:begin]}\n\n{text}\n\n{page[end:]}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -52,8 +54,10 @@ class Middle:
         return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def run(command: Sequence[str], time_limit: float = TIME_LIMIT) -> Usage:
+def run(command: Sequence[str], time_limit: float = TIME_LIMIT, memory_limit: int | None = None) -> Usage:
     """Run a command in the project's root and measure it.
+
+    The limit on memory, in bytes, is on what the process may write to (Linux: `RLIMIT_DATA`).
 
     Python may keep the modules that it compiles, as it does for users; where that is switched off, every
     process would compile bnfold's again, but not those of other tools, which were installed compiled.
@@ -70,6 +74,7 @@ def run(command: Sequence[str], time_limit: float = TIME_LIMIT) -> Usage:
         text=True,
         errors="replace",
         start_new_session=True,
+        preexec_fn=functools.partial(_limit, memory_limit) if memory_limit else None,
     )
     try:
         answer, complaints = launched.communicate(timeout=time_limit)
@@ -86,6 +91,10 @@ def run(command: Sequence[str], time_limit: float = TIME_LIMIT) -> Usage:
     if code != "0":
         raise ProcessFailedError(f"ended with exit code {code}: {last}")
     return Usage(float(seconds), 1024 * int(kilobytes))
+
+
+def _limit(memory: int) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
 def forget(*paths: Path) -> None:

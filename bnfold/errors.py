@@ -79,9 +79,19 @@ class SaveError(BnfoldError):
 
 
 class DisagreementError(BnfoldError):
-    """The folded model does not compute what the original computes."""
+    """The folded model does not compute what the original computes.
+
+    Args:
+        problem: As in `BnfoldError`.
+        fix: As in `BnfoldError`.
+        cause: The first thing that disagrees, as a sentence, for where no report shows it.
+    """
 
     exit_code = 1
+
+    def __init__(self, problem: str, fix: str = "", *, cause: str = "") -> None:
+        super().__init__(problem, fix)
+        self.cause = cause
 
 
 class UndecidedError(BnfoldError):

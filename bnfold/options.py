@@ -85,7 +85,8 @@ class Checking:
         Checking(tolerance=1e-4, oracle="off")
 
     Attributes:
-        providers: Where the folded model runs: `"cpu"`, `"cuda"` or both.
+        providers: Where the folded model runs: `"cpu"`, `"cuda"`, or any other provider of the installed ONNX
+            Runtime by its short name ([`providers`][bnfold.runtime.providers]).
         samples: Number of random inputs; more are drawn where dynamic dimensions need them.
         seed: Seed of the random inputs.
         tolerance: Largest difference from the original that passes, relative to an output's scale; nothing
@@ -98,6 +99,9 @@ class Checking:
         per_layer: Whether the error of every layer is measured in ONNX Runtime too.
         match: Whether the inputs and outputs of the two models are paired by `"name"` or by `"order"`.
         strict: Whether other names, types, open sizes, opsets or metadata than the original's are a failure.
+        cover: Whether more random inputs are drawn, aimed at what the first ones did not show, until nothing
+            new is seen, or for at most `cover_seconds` and 200 inputs.
+        cover_seconds: The time for that.
     """
 
     providers: Sequence[str] = ("cpu",)
@@ -109,6 +113,8 @@ class Checking:
     per_layer: bool = False
     match: Match = "name"
     strict: bool = False
+    cover: bool = False
+    cover_seconds: float = 60.0
 
 
 class CheckingOptions(TypedDict, total=False):
@@ -123,6 +129,8 @@ class CheckingOptions(TypedDict, total=False):
     per_layer: bool
     match: Match
     strict: bool
+    cover: bool
+    cover_seconds: float
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,8 @@ class Timing:
         rounds: Rounds for each setting; None fills the time.
         seed: Seed of the inputs, the order and the bootstrap.
         batches: Batch sizes to time; empty uses the inputs as they are.
+        provider_options: Names of what the provider is set to, each of which is timed
+            ([`OPTIONS`][bnfold.runtime.providers.OPTIONS]); what this provider does not have is left out.
     """
 
     threads: int = 1
@@ -145,3 +155,4 @@ class Timing:
     rounds: int | None = None
     seed: int = 0
     batches: Sequence[int] = ()
+    provider_options: Sequence[str] = ("bnfold",)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @_options.data_options
 @_options.timing_options
 @_options.batch_option
+@_options.provider_options_option
 @_options.output_options
 def command(
     original: Path,
@@ -30,6 +31,7 @@ def command(
     threads: int,
     seconds: float,
     batches: tuple[int, ...],
+    provider_options: tuple[str, ...],
     json_path: Path | None,
     quiet: bool,
 ) -> None:
@@ -46,6 +48,8 @@ def command(
         bnfold bench model.onnx folded.onnx
         bnfold bench model.onnx folded.onnx --threads 4 --batch 1 --batch 8
         bnfold bench model.onnx folded.onnx --provider cuda --json report.json
+        bnfold bench model.onnx folded.onnx --provider cuda --provider-options defaults
+        bnfold bench model.onnx folded.onnx --provider openvino
     """
     _lazy.load_onnx_ir()
     from bnfold.options import Timing
@@ -55,7 +59,7 @@ def command(
     from bnfold.report.terminal import text
 
     _terminal.check_report(json_path, original, folded)
-    timing = Timing(threads, seconds, seed=seed, batches=batches)
+    timing = Timing(threads, seconds, seed=seed, batches=batches, provider_options=provider_options)
     with _terminal.progress(quiet=quiet) as progress:
         first, second = read_onnx(original), read_onnx(folded)
         results = compare_latency(first.model, second.model, providers, timing, inputs, progress)

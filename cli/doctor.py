@@ -33,4 +33,7 @@ def command(json_path: Path | None, quiet: bool) -> None:
     _terminal.write_json(json.doctor_document(diagnosis), json_path)
     _terminal.show(text.doctor(diagnosis), quiet=quiet, json_path=json_path)
     if not diagnosis.healthy:
+        if quiet:
+            problem = next(one for one in diagnosis.findings if one.state == "problem")
+            click.echo(f"bnfold: {problem.title}: {' '.join(problem.found.split())}", err=True)
         raise click.exceptions.Exit(1)

@@ -23,13 +23,13 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
 
-from bnfold.errors import InputError, ModelError
+from bnfold.errors import InputError, ModelError, listed
 from bnfold.inputs.given import Inputs
 from bnfold.latency.batches import by_batch
 from bnfold.latency.bootstrap import ratios
@@ -38,8 +38,9 @@ from bnfold.latency.interleave import MAX_LOADS, Contest, Measures, Setting, con
 from bnfold.latency.results import Benchmark, Row
 from bnfold.latency.timing import MIN_ROUNDS
 from bnfold.options import Timing
-from bnfold.runtime import sessions
+from bnfold.runtime import placement, sessions
 from bnfold.runtime.interface import Port, as_ir, interface
+from bnfold.runtime.providers import FIXED_ADDRESSES, device, different
 from bnfold.runtime.sessions import Feeds, ModelLike, Optimizer
 from bnfold.system.environment import cpu_quota
 from bnfold.validation.pairing import pair
@@ -58,17 +59,19 @@ def benchmark(
     seed: int = 0,
     inputs: Inputs | None = None,
     batches: Sequence[int] = (),
+    provider_options: Sequence[str] = ("bnfold",),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Benchmark:
     """Time a folded model against its original.
 
     On `"cuda"` everything is timed twice: from NumPy arrays to NumPy arrays, which includes the copies to the
-    GPU and back; and, unless an input holds strings, with inputs and outputs that stay on the GPU.
+    GPU and back; and, unless an input holds strings, with inputs and outputs that stay on the GPU. A captured
+    graph (the options `"graph"`) has only the latter.
 
     Args:
         original: A path, a `ModelProto` or an `onnx_ir.Model`.
         folded: The same, after folding.
-        provider: `"cpu"` or `"cuda"`.
+        provider: A short name, such as `"cpu"` or `"cuda"` ([`providers`][bnfold.runtime.providers]).
         rounds: Rounds for each setting, rounded up to a multiple of the loads; None fills the time.
         seconds: Total time to measure for, where `rounds` is None. A slow model takes longer, because fewer
             than 16 rounds say nothing.
@@ -77,26 +80,27 @@ def benchmark(
         inputs: Arrays by input name, or files; of several samples the first. None draws random inputs, with
             batch size 1 where the model leaves it open.
         batches: Batch sizes to time, for a model that leaves it open; empty uses the inputs as they are.
+        provider_options: Names of what the provider is set to, each of which is timed
+            ([`OPTIONS`][bnfold.runtime.providers.OPTIONS]); what this provider does not have is left out.
         on_progress: Called with the number of loads timed and the largest number possible.
 
     Raises:
         InputError: The given inputs do not fit the model, or it accepts none of the random ones; or there are
-            `batches`, and the model's batch size is fixed.
+            `batches`, and the model's batch size is fixed; or the provider has none of the options.
         ModelError: A model cannot be read, the two differ in inputs or outputs, or ONNX Runtime does not run
             one.
-        ProviderError: The provider is unknown or absent, or another one would silently run the model.
+        ProviderError: The provider is unknown or absent, or another one would silently run the model or its
+            main nodes.
         MissingExtraError: ONNX Runtime is not installed.
     """
-    timing = Timing(threads, seconds, rounds, seed, batches)
+    timing = Timing(threads, seconds, rounds, seed, batches, provider_options)
     _check(timing)
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
     feeds = _feeds(original, folded, provider, inputs, timing)
     first = next(iter(feeds.values()))
-    settings = [
-        Setting(optimizer, measures, provider, threads, batch)
-        for batch, measures, optimizer in itertools.product(feeds, _kinds(provider, first), OPTIMIZERS)
-    ]
+    settings = _settings(provider, feeds, timing)
+    placed = () if provider == "cpu" else _placed((original, folded), first, provider, threads)
     rows = []
     with ExitStack() as stack:
         files = [stack.enter_context(on_disk(model)) for model in (original, folded)]
@@ -112,7 +116,8 @@ def benchmark(
             rows.append(_row(held, setting, rng))
     shapes = {name: np.shape(array) for name, array in first.items()}
     cpus, quota = sessions.usable_cpus(), cpu_quota()
-    return Benchmark(provider, threads, seed, shapes, tuple(rows), weights[0], weights[1], cpus, quota)
+    before, after = weights
+    return Benchmark(provider, threads, seed, shapes, tuple(rows), before, after, cpus, quota, placed)
 
 
 def _check(timing: Timing) -> None:
@@ -145,10 +150,45 @@ def _feeds(
     return by_batch(ports, partial(sessions.run, made), inputs, timing.batches, timing.seed)
 
 
+def _settings(provider: str, feeds: Mapping[int | None, Feeds], timing: Timing) -> list[Setting]:
+    """Everything that is timed, by batch size, options, kind of measurement and optimizer.
+
+    Raises:
+        InputError: That is nothing.
+    """
+    first = next(iter(feeds.values()))
+    settings = [
+        Setting(optimizer, measures, provider, timing.threads, batch, options)
+        for batch, options in itertools.product(feeds, different(provider, timing.provider_options))
+        for measures in _kinds(provider, first)
+        for optimizer in OPTIMIZERS
+        if not (options == FIXED_ADDRESSES and measures == "end to end")
+    ]
+    if not settings:
+        names = listed(timing.provider_options)
+        raise InputError(
+            f"The {provider} provider cannot be timed with the options {names}.",
+            "Time it with the options bnfold or defaults.",
+        )
+    return settings
+
+
 def _kinds(provider: str, feeds: Feeds) -> tuple[Measures, ...]:
     """What can be measured: strings cannot be on a GPU, and a CPU has no memory other than the host's."""
     strings = any(np.asarray(array).dtype.kind in "OSU" for array in feeds.values())
-    return ("end to end",) if provider == "cpu" or strings else ("end to end", "on the device")
+    return ("end to end", "on the device") if device(provider) and not strings else ("end to end",)
+
+
+def _placed(models: Sequence[ModelLike], feeds: Feeds, provider: str, threads: int) -> tuple[str, ...]:
+    """On which provider the nodes of each model run, as sentences.
+
+    Raises:
+        ProviderError: The provider does not run what the model spends its time on.
+    """
+    found = [placement.placements(model, feeds, provider=provider, threads=threads) for model in models]
+    for placed in found:
+        placement.check(placed, provider)
+    return tuple(placement.sentence(placed, provider) for placed in found)
 
 
 def _within(on_progress: Callable[[int, int], None], place: int, settings: int) -> Callable[[int, int], None]:
@@ -179,6 +219,7 @@ def _row(held: Contest, setting: Setting, rng: np.random.Generator) -> Row:
         folded_repeats=held.repeats[1],
         measures=setting.measures,
         batch=setting.batch,
+        provider_options=setting.provider_options,
         original_p99_ms=p99[0],
         folded_p99_ms=p99[1],
         control_ms=medians[2],

@@ -22,6 +22,7 @@ from bnfold.graph.nodes import count_nodes
 from bnfold.latency import memory_probe
 from bnfold.runtime import sessions
 from bnfold.runtime.interface import as_ir
+from bnfold.runtime.providers import import_runtime, provider_list
 from bnfold.runtime.sessions import Feeds, ModelLike
 
 _SECONDS = 120.0
@@ -56,7 +57,7 @@ def footprint(file: Path, feeds: Feeds, provider: str, threads: int) -> Footprin
     Args:
         file: The model.
         feeds: Inputs by name.
-        provider: `"cpu"` or `"cuda"`; the memory is the host's in both cases.
+        provider: Its short name; the memory is the host's in all cases.
         threads: Threads within an operator.
     """
     model = as_ir(file)
@@ -130,13 +131,11 @@ def _peak_memory(file: Path, feeds: Feeds, provider: str, threads: int) -> int |
 
 def _conditions(provider: str, threads: int) -> dict[str, Any]:
     """The settings of `sessions` in a form that can be passed to another process."""
-    runtime = sessions.import_runtime()
+    runtime = import_runtime()
     options = sessions.session_options(runtime, "default", threads)
-    listed = sessions.provider_list(runtime, provider)
-    providers = [one if isinstance(one, tuple) else (one, {}) for one in listed]
     return {
         "level": options.graph_optimization_level.name,
         "threads": options.intra_op_num_threads,
         "config": {key: options.get_session_config_entry(key) for key in _CONFIG},
-        "providers": providers,
+        "providers": provider_list(runtime, provider, threads=threads),
     }

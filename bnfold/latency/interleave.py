@@ -21,6 +21,7 @@ from bnfold.latency.bootstrap import Times
 from bnfold.latency.pinning import pinned
 from bnfold.latency.timing import Plan, Run, measure, plan, warm_up
 from bnfold.runtime import sessions
+from bnfold.runtime.providers import device
 from bnfold.runtime.sessions import Feeds, Optimizer
 
 Measures = Literal["end to end", "on the device"]
@@ -39,9 +40,10 @@ class Setting:
         optimizer: ONNX Runtime's optimizer.
         measures: `"end to end"`: from NumPy arrays to NumPy arrays; `"on the device"`: inputs and outputs
             stay in the GPU's memory.
-        provider: `"cpu"` or `"cuda"`.
+        provider: Its short name.
         threads: Threads within an operator.
         batch: The requested batch size; None without one.
+        provider_options: The name of what the provider is set to.
     """
 
     optimizer: Optimizer
@@ -49,6 +51,7 @@ class Setting:
     provider: str
     threads: int
     batch: int | None = None
+    provider_options: str = "bnfold"
 
 
 @dataclass(frozen=True)
@@ -146,13 +149,17 @@ def _load(
     for which in rng.permutation(len(files)).tolist():
         start = time.perf_counter_ns()
         made = sessions.session(
-            files[which], provider=setting.provider, optimized=setting.optimizer, threads=setting.threads
+            files[which],
+            provider=setting.provider,
+            optimized=setting.optimizer,
+            threads=setting.threads,
+            provider_options=setting.provider_options,
         )
         load_ms[which] = (time.perf_counter_ns() - start) / 1e6
-        on_host = setting.measures == "end to end"
-        runs[which] = (
-            sessions.on_host(made, feeds) if on_host else sessions.on_device(made, feeds, setting.provider)
-        )
+        if setting.measures == "end to end":
+            runs[which] = sessions.on_host(made, feeds)
+        else:
+            runs[which] = sessions.on_device(made, feeds, device(setting.provider) or "cpu")
     order = range(len(files))
     warm = [warm_up(runs[which], limit_ms) for which in order]
     return _Load(

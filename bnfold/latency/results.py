@@ -37,6 +37,7 @@ class Row:
         measures: `"end to end"`, from NumPy arrays to NumPy arrays; or `"on the device"`, where inputs and
             outputs stay in the GPU's memory.
         batch: The requested batch size; None without one.
+        provider_options: The name of what the provider was set to.
         original_p99_ms: 99 % of the original's timings are below this.
         folded_p99_ms: 99 % of the folded model's timings are below this.
         control_ms: Median of the original's second session.
@@ -66,6 +67,7 @@ class Row:
     folded_repeats: int = 1
     measures: Measures = "end to end"
     batch: int | None = None
+    provider_options: str = "bnfold"
     original_p99_ms: float = math.nan
     folded_p99_ms: float = math.nan
     control_ms: float = math.nan
@@ -80,6 +82,12 @@ class Row:
     original_times_ms: tuple[float, ...] = field(default=(), repr=False)
     folded_times_ms: tuple[float, ...] = field(default=(), repr=False)
     control_times_ms: tuple[float, ...] = field(default=(), repr=False)
+
+    @property
+    def conditions(self) -> str:
+        """The options and the batch size, where there are other than the usual ones; begins with a comma."""
+        options = f", options {self.provider_options}" if self.provider_options != "bnfold" else ""
+        return f"{options}{f', batch {self.batch}' if self.batch else ''}"
 
     @property
     def verdict(self) -> Verdict:
@@ -121,11 +129,14 @@ class Benchmark:
         threads: Threads within an operator.
         seed: Seed of the inputs, the order and the bootstrap.
         shapes: Shape of every input, at the first of several batch sizes.
-        rows: One for each batch size, kind of measurement and optimizer setting, the default first.
+        rows: One for each batch size, set of options, kind of measurement and optimizer setting, the default
+            first.
         original: The size of the original.
         folded: The size of the folded model.
         cpus: CPUs that this process may use.
         cpu_quota: CPUs' worth of time that a cgroup allows it, as 1.5; None without a limit.
+        placement: Where the nodes of the original and of the folded model ran at ONNX Runtime's default, as
+            sentences; empty for the CPU.
     """
 
     provider: str
@@ -137,14 +148,14 @@ class Benchmark:
     folded: Footprint | None = None
     cpus: int | None = None
     cpu_quota: float | None = None
+    placement: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
         """Whether the fold made the model faster, as a sentence."""
         groups: dict[str, dict[str, Row]] = {}
         for row in self.rows:
-            batch = f"batch {row.batch}, " if row.batch else ""
-            groups.setdefault(f"{batch}{row.measures}", {})[row.optimizer] = row
+            groups.setdefault(f"{row.measures}{row.conditions}", {})[row.optimizer] = row
         sentences = {name: _gain(rows["default"], rows["off"]) for name, rows in groups.items()}
         if len(sentences) == 1:
             return next(iter(sentences.values()))
@@ -152,7 +163,7 @@ class Benchmark:
 
     @property
     def defaults(self) -> tuple[Row, ...]:
-        """The rows at ONNX Runtime's default, one for each batch size and kind of measurement."""
+        """The rows at ONNX Runtime's default, one for each batch size, set of options and measurement."""
         return tuple(row for row in self.rows if row.optimizer == "default")
 
     @property
@@ -163,9 +174,8 @@ class Benchmark:
 
     def place(self, row: Row) -> str:
         """The provider, and what distinguishes a row from the others at its optimizer setting."""
-        batch = f", batch {row.batch}" if row.batch else ""
         measures = f", {row.measures}" if len({other.measures for other in self.rows}) > 1 else ""
-        return f"{self.provider}{batch}{measures}"
+        return f"{self.provider}{row.conditions}{measures}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -173,6 +183,8 @@ class Benchmark:
         return tuple(self._notes())
 
     def _notes(self) -> Iterator[str]:
+        for model, sentence in zip(("original", "folded model"), self.placement, strict=False):
+            yield f"Of the {model}, {sentence}"
         if self.cpu_quota is not None:
             too_little = f", too little for {self.threads} threads, so they are stopped at times"
             rest = too_little if self.cpu_quota < self.threads else ""

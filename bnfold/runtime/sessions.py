@@ -8,7 +8,8 @@ These are the conditions, which the reports repeat:
 - The number of threads is fixed: `threads` within an operator, one between operators. Idle threads sleep
   instead of spinning, because spinning threads would slow down the other session in a comparison.
 - CUDA runs without TF32, which rounds float32 factors to 10 bits, and with cuDNN's heuristic algorithm
-  search, which picks the same algorithm every time; the exhaustive search picks by measured time.
+  search, which picks the same algorithm every time; other settings have names in
+  [`providers`][bnfold.runtime.providers].
 - There is no fallback: a session that does not run on the requested provider is an error.
 """
 
@@ -18,10 +19,9 @@ import contextlib
 import importlib
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -29,9 +29,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from bnfold.errors import InputError, MissingExtraError, ModelError, ProviderError
-from bnfold.files.external_data import self_contained, tensors
+from bnfold.errors import InputError, ModelError, ProviderError, SaveError
+from bnfold.files.external_data import tensors
 from bnfold.files.load import from_proto
+from bnfold.files.save import save_onnx
+from bnfold.runtime.providers import device, full_name, how_to_start, import_runtime, provider_list
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -40,21 +42,9 @@ ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 Feeds: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 Optimizer: TypeAlias = Literal["off", "basic", "default"]
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 LEVELS = {"off": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "default": "ORT_ENABLE_ALL"}
-CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
-# Protobuf ends at 2 GiB; names, nodes and shapes need some room in addition to the weights.
-_IN_MEMORY_LIMIT = 3 * 2**29
-
-_GPU_FIX = (
-    'Type: pip uninstall onnxruntime, then: pip install "bnfold[gpu]". Both packages install the same '
-    "module, so only one of them may be installed."
-)
-_CUDA_LIBRARIES_FIX = (
-    "A GPU with its driver and the CUDA and cuDNN libraries that onnxruntime-gpu was built for are needed. "
-    'Type: pip install "onnxruntime-gpu[cuda,cudnn]"'
-)
+_IN_MEMORY_LIMIT = 2**26  # bytes of weights
 
 
 def session(
@@ -63,7 +53,7 @@ def session(
     provider: str = "cpu",
     optimized: Optimizer,
     threads: int | None = None,
-    tf32: bool = False,
+    provider_options: str = "bnfold",
     configure: Callable[[ort.SessionOptions], None] | None = None,
     disabled: Sequence[str] = (),
 ) -> ort.InferenceSession:
@@ -73,10 +63,10 @@ def session(
         model: A path (external data is read from its folder), a `ModelProto`, an `onnx_ir.Model`, or what
             [`loadable`][bnfold.runtime.sessions.loadable] made of one, so that it is written once for several
             sessions.
-        provider: `"cpu"` or `"cuda"`.
+        provider: A short name, such as `"cpu"` or `"cuda"` ([`providers`][bnfold.runtime.providers]).
         optimized: ONNX Runtime's graph optimizer: `"off"`, `"basic"` or `"default"`.
         threads: Threads within an operator; None takes every CPU that this process may use.
-        tf32: Whether CUDA may round float32 factors to TF32.
+        provider_options: The name of what the provider is set to.
         configure: Called with the options at the end, and may change them to find out what a session does,
             for example by a profile or a log. Such a session is never compared or timed.
         disabled: Names of single graph optimizers to leave out, also to find out what a session does.
@@ -84,10 +74,11 @@ def session(
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
         ProviderError: The provider is unknown or absent, or the session would run on another one.
+        InputError: The provider has no such options.
         ModelError: ONNX Runtime cannot load the model.
     """
     ort = import_runtime()
-    chosen = provider_list(ort, provider, tf32)
+    chosen = provider_list(ort, provider, provider_options, threads)
     options = session_options(ort, optimized, threads)
     if configure is not None:
         configure(options)
@@ -98,11 +89,11 @@ def session(
         except _failures() as error:
             raise _load_error(error, model, provider) from error
     made.disable_fallback()
-    if PROVIDERS[provider] not in made.get_providers():
+    if full_name(ort, provider) not in made.get_providers():
         raise ProviderError(
             f"The {provider} provider could not be started: ONNX Runtime would silently run on "
             f"{', '.join(made.get_providers())} instead.",
-            _CUDA_LIBRARIES_FIX,
+            how_to_start(provider),
         )
     return made
 
@@ -152,7 +143,8 @@ def on_host(session: ort.InferenceSession, feeds: Feeds) -> Callable[[], object]
 def on_device(session: ort.InferenceSession, feeds: Feeds, device: str = "cuda") -> Callable[[], object]:
     """A function that runs a session on inputs on its device and leaves the outputs there.
 
-    It returns when the device is done. Outputs other than numbers stay in the host's memory.
+    It returns when the device is done. Inputs and outputs stay where they are from run to run, which a
+    captured graph needs. Outputs other than numbers stay in the host's memory.
 
     Args:
         session: A session on a provider of that device.
@@ -173,10 +165,17 @@ def on_device(session: ort.InferenceSession, feeds: Feeds, device: str = "cuda")
     with _running():
         for name, array in feeds.items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
-        for output in session.get_outputs():
-            numbers = output.type.startswith("tensor(") and output.type != "tensor(string)"
-            binding.bind_output(output.name, device if numbers else "cpu")
+        types = {output.name: output.type for output in session.get_outputs()}
+        numbers = {
+            name for name, kind in types.items() if kind.startswith("tensor(") and kind != "tensor(string)"
+        }
+        for name in types:
+            binding.bind_output(name, device if name in numbers else "cpu")
         binding.synchronize_inputs()
+        call()
+        for name, value in zip(types, binding.get_outputs(), strict=True):
+            if name in numbers:
+                binding.bind_ortvalue_output(name, value)
         call()
     return call
 
@@ -197,45 +196,11 @@ def _running() -> Iterator[None]:
         raise ModelError(f"ONNX Runtime could not run the model: {_one_line(error)}") from error
 
 
-def import_runtime() -> Any:
-    """The module `onnxruntime`.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    try:
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "cpu", "run models") from error
-
-
 def _failures() -> tuple[type[BaseException], ...]:
     """What ONNX Runtime raises: its own exceptions, which share no base, and those of its Python layer."""
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     own = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
     return (*own, RuntimeError, ValueError, TypeError)
-
-
-def provider_list(ort: Any, provider: str, tf32: bool = False) -> list[str | tuple[str, dict[str, str]]]:
-    """The providers of a session, after checking that this build of ONNX Runtime has the requested one."""
-    if provider not in PROVIDERS:
-        raise ProviderError(
-            f"{provider!r} is not a provider that bnfold knows.", f"Choose from: {', '.join(PROVIDERS)}."
-        )
-    if PROVIDERS[provider] not in ort.get_available_providers():
-        raise ProviderError(
-            f"The installed ONNX Runtime does not have the requested {provider} provider "
-            f"(it has {', '.join(ort.get_available_providers())}).",
-            _GPU_FIX,
-        )
-    if provider == "cpu":
-        return [PROVIDERS["cpu"]]
-    if hasattr(ort, "preload_dlls"):
-        # CUDA's libraries often come as wheels (torch brings them), which the loader does not search by
-        # itself. preload_dlls prints what it does not find; standard output is for the reports.
-        with contextlib.redirect_stdout(sys.stderr):
-            ort.preload_dlls()
-    return [(PROVIDERS["cuda"], CUDA_OPTIONS | {"use_tf32": str(int(tf32))}), PROVIDERS["cpu"]]
 
 
 def session_options(ort: Any, optimized: Optimizer, threads: int | None) -> Any:
@@ -257,38 +222,73 @@ def session_options(ort: Any, optimized: Optimizer, threads: int | None) -> Any:
     return options
 
 
+class Written:
+    """A model in a form that ONNX Runtime can load, written once for all of its sessions.
+
+    Attributes:
+        model: The model.
+    """
+
+    def __init__(self, model: ModelLike) -> None:
+        self.model = model
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @cached_property
+    def source(self) -> str | bytes:
+        """A path; or bytes, if all weights are in them.
+
+        Weights of some size are in a file of their own, which ONNX Runtime maps into memory: from bytes, it
+        needs two to three times their size. A session has mapped them once it exists, so the file is deleted
+        with this object.
+
+        Raises:
+            ModelError: The model cannot be written.
+        """
+        if isinstance(self.model, (str, os.PathLike)):
+            return os.fspath(self.model)
+        graph = self.model if isinstance(self.model, ir.Model) else from_proto(self.model)
+        constants = list(tensors(graph))
+        external = any(isinstance(tensor, ir.ExternalTensor) for tensor in constants)
+        if not external and sum(tensor.nbytes for tensor in constants) <= _IN_MEMORY_LIMIT:
+            proto = ir.to_proto(self.model) if isinstance(self.model, ir.Model) else self.model
+            return bytes(proto.SerializeToString())
+        # Where a system cannot delete mapped files, it cleans up its temporary files later.
+        self._folder = tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True)
+        path = Path(self._folder.name) / "model.onnx"
+        try:
+            save_onnx(graph, path, external_data=True)
+        except (OSError, SaveError) as error:
+            raise ModelError(
+                f"The model could not be written to a temporary file for ONNX Runtime: {error}",
+                "Give a model with external data by its path, and check that the temporary folder has room.",
+            ) from error
+        return str(path)
+
+    def close(self) -> None:
+        """Delete what was written."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
 @contextlib.contextmanager
 def loadable(model: ModelLike | bytes) -> Iterator[str | bytes]:
-    """A path or bytes that ONNX Runtime can load; bytes only if they hold all weights."""
-    if isinstance(model, (str, bytes, os.PathLike)):
-        yield os.fspath(model)
+    """A path or bytes that ONNX Runtime can load, for as long as the context lasts."""
+    if isinstance(model, bytes):
+        yield model
         return
-    graph = model if isinstance(model, ir.Model) else from_proto(model)
-    constants = list(tensors(graph))
-    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in constants)
-    if not external and sum(tensor.nbytes for tensor in constants) <= _IN_MEMORY_LIMIT:
-        proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
-        yield proto.SerializeToString()
-        return
-    # ONNX Runtime has read or mapped the weights once the session exists, so the folder can then be deleted.
-    # Where a system cannot delete mapped files, it cleans up its temporary files later.
-    with tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "model.onnx"
-        try:
-            # Only initializers move into the data file; external data of attributes is read first.
-            ir.save(self_contained(graph), path, external_data="model.onnx.data")
-        except OSError as error:
-            raise ModelError(
-                f"The model's external data could not be read: {error}",
-                "Give the model by its path, and check that the temporary folder has room.",
-            ) from error
-        yield str(path)
+    written = Written(model)
+    try:
+        yield written.source
+    finally:
+        written.close()
 
 
 def _load_error(error: BaseException, model: ModelLike | bytes, provider: str) -> ModelError | ProviderError:
     line = _one_line(error)
-    if provider == "cuda" and re.search(r"CUDA|cuDNN|cuBLAS", line, re.IGNORECASE):
-        return ProviderError(f"The cuda provider could not be started: {line}", _CUDA_LIBRARIES_FIX)
+    if "CUDA Graph" in line:
+        return ProviderError(f"CUDA cannot capture the model as a graph: {line}", "Choose other options.")
+    if device(provider) == "cuda" and re.search(r"CUDA|cuDNN|cuBLAS", line, re.IGNORECASE):
+        return ProviderError(f"The {provider} provider could not be started: {line}", how_to_start(provider))
     name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else "the model"
     return ModelError(
         f"ONNX Runtime cannot load {name}: {line}",
@@ -297,8 +297,10 @@ def _load_error(error: BaseException, model: ModelLike | bytes, provider: str) -
 
 
 def _one_line(error: BaseException) -> str:
-    """The error's first line, without ONNX Runtime's error number and the place in its sources."""
+    """The error's first line, without ONNX Runtime's error number and the places in its sources."""
     line = str(error).strip().split("\n", 1)[0]
     line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    # a provider's own message comes after a page of places in C++ with their signatures
+    line = re.sub(r"/onnxruntime/\S+:\d+ .*\[[\w-]+-EP\] ", "", line)
     line = re.sub(r"/\S+\.(?:h|cc|cpp|cu):\d+ ", "", line)
     return line if len(line) <= 400 else f"{line[:400]} …"

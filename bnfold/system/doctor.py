@@ -21,6 +21,7 @@ from typing import Literal, TypeAlias
 
 from bnfold._version import __version__
 from bnfold.errors import BnfoldError
+from bnfold.runtime.providers import how_to_start
 from bnfold.system.environment import Environment, environment, installed
 from bnfold.system.probe import Probe, probe
 from bnfold.system.torch_advisories import release, weaknesses
@@ -207,6 +208,14 @@ def _providers(here: Environment, tried: Probe) -> Iterator[Finding]:
         again = f'pip install --force-reinstall "{tried.package}=={tried.version}"'
         yield Finding("problem", "cpu", f"A convolution did not run: {complaint}", again)
     yield from _cuda(here, tried)
+    for provider, complaint in tried.ran.items():
+        if provider in ("cpu", "cuda"):
+            continue
+        if complaint is None:
+            yield Finding("good", provider, f"A convolution ran on it in ONNX Runtime {tried.version}.")
+        else:
+            found = f"It is in {tried.package}, and no convolution runs on it: {complaint}"
+            yield Finding("warning", provider, found, how_to_start(provider))
 
 
 def _cuda(here: Environment, tried: Probe) -> Iterator[Finding]:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bnfold.runtime.providers import short_name
+
 _CHILD = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -43,8 +45,8 @@ class Probe:
         package: The package that this module says it was built as.
         built_for: The CUDA version that it was built for, as `"12.8"`; empty for a build without CUDA.
         available: The full names of the providers that it lists.
-        ran: For `"cpu"` and, where it is listed, `"cuda"`: None if a convolution ran there with the right
-            result, otherwise what went wrong.
+        ran: For the short name of every provider that is listed, except Azure's, which calls services: None
+            if a convolution ran there with the right result, otherwise what went wrong.
         libraries: For a CUDA build on Linux, each library that it needs and the path from which it was
             loaded; None where it was not found.
         cuda: Version of the CUDA runtime that was loaded.
@@ -115,8 +117,9 @@ def _facts() -> Iterator[dict[str, Any]]:
             with contextlib.redirect_stdout(sys.stderr):
                 ort.preload_dlls()
         yield _cuda_facts(built_for)
-    if "CUDAExecutionProvider" in ort.get_available_providers():
-        yield {"ran": {"cuda": _trial("cuda")}}
+    others = {short_name(full) for full in ort.get_available_providers()} - {"cpu", "azure"}
+    for provider in sorted(others):
+        yield {"ran": {provider: _trial(provider)}}
 
 
 def _trial(provider: str) -> str | None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 
 import onnx
+import pytest
+
+from bnfold.runtime.providers import OPTIONS
+from bnfold_cli.bench import command
 
 
 def test_it_shows_medians_an_interval_and_a_verdict(run, model, tmp_path) -> None:
@@ -41,6 +45,38 @@ def test_a_batch_size_that_is_fixed_is_said(run, model) -> None:
     result = run("bench", model, model, "--batch", "2")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "The model's batch size is fixed" in result.stderr
+
+
+def test_what_the_provider_is_set_to_is_a_choice(run, model, tmp_path) -> None:
+    report = tmp_path / "report.json"
+    arguments = ("--provider-options", "defaults", "--provider-options", "graph", "--seconds", "0.1")
+    result = run("bench", model, model, *arguments, "--json", report)
+    assert result.exit_code == 0, result.stderr
+    assert "default, options defaults" in result.stdout
+    (benchmark,) = json.loads(report.read_text())["benchmarks"]
+    assert {row["provider_options"] for row in benchmark["rows"]} == {"defaults"}
+    result = run("bench", model, model, "--provider-options", "graph")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "cannot be timed with the options graph" in result.stderr
+
+
+def test_the_choices_are_the_sets_of_options() -> None:
+    (option,) = (one for one in command.params if one.name == "provider_options")
+    assert set(option.type.choices) == OPTIONS.keys()
+
+
+@pytest.mark.parametrize("name", ["CPU", "CPUExecutionProvider"])
+def test_a_provider_has_several_names(run, model, name: str) -> None:
+    result = run("bench", model, model, "--provider", name, "--provider", "cpu", "--seconds", "0.1")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("Latency on cpu") == 1
+
+
+def test_an_unknown_provider_is_an_error_before_anything_is_read(run, tmp_path) -> None:
+    result = run("bench", tmp_path / "none.onnx", tmp_path / "none.onnx", "--provider", "opnvino")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "'opnvino' is not a provider" in result.stderr
+    assert "Did you mean openvino? The installed one has: " in result.stderr
 
 
 def test_a_missing_model_is_one_clear_line(run, model, tmp_path) -> None:

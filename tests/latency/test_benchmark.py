@@ -18,6 +18,7 @@ from bnfold.latency import footprint
 from bnfold.latency.benchmark import OPTIMIZERS, benchmark
 from bnfold.latency.interleave import MAX_LOADS, Contest, Setting
 from bnfold.latency.results import Benchmark, Row
+from bnfold.options import Timing
 
 HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
 SIZE = 256
@@ -107,8 +108,47 @@ def test_several_batch_sizes_are_timed():
         (batch, optimizer) for batch in (1, 8) for optimizer in OPTIMIZERS
     ]
     assert result.shapes == {"v0": (1, SIZE)}
-    assert result.sentence.startswith("Batch 1, end to end: ")
-    assert " Batch 8, end to end: " in result.sentence
+    assert result.sentence.startswith("End to end, batch 1: ")
+    assert " End to end, batch 8: " in result.sentence
+
+
+def test_sets_of_options_that_set_the_same_are_timed_once():
+    result = benchmark(chain(1), chain(1), rounds=2, provider_options=("graph", "defaults", "bnfold"))
+    assert [(row.provider_options, row.optimizer) for row in result.rows] == [
+        ("defaults", optimizer) for optimizer in OPTIMIZERS
+    ]
+    assert result.place(result.rows[0]) == "cpu, options defaults"
+
+
+def test_options_that_the_provider_does_not_have_are_refused():
+    with pytest.raises(InputError, match="cpu provider cannot be timed with the options graph"):
+        benchmark(chain(1), chain(1), rounds=2, provider_options=("graph",))
+
+
+def test_a_captured_graph_is_timed_on_the_device_alone():
+    timing = Timing(provider_options=("graph", "defaults"))
+    settings = module._settings("cuda", {None: {"x": np.ones(2)}}, timing)
+    found = [(setting.provider_options, setting.measures) for setting in settings]
+    assert list(dict.fromkeys(found)) == [
+        ("graph", "on the device"),
+        ("defaults", "end to end"),
+        ("defaults", "on the device"),
+    ]
+    with pytest.raises(InputError, match="options graph"):  # strings stay with the host
+        module._settings("cuda", {None: {"x": np.array(["a"], object)}}, Timing(provider_options=("graph",)))
+
+
+@pytest.mark.skipif(
+    "AzureExecutionProvider" not in ort.get_available_providers(), reason="has no Azure provider"
+)
+def test_what_another_provider_runs_is_not_timed():
+    with pytest.raises(ProviderError, match="No node of the model ran on azure, all did on cpu"):
+        benchmark(chain(1), chain(1), rounds=2, provider="azure")
+
+
+def test_where_the_nodes_ran_is_a_note():
+    result = Benchmark("cuda", 1, 0, {}, (row("off", 1.0, 0.99, 1.01),), placement=("a ran.", "b ran."))
+    assert result.notes[:2] == ("Of the original, a ran.", "Of the folded model, b ran.")
 
 
 def test_progress_and_garbage_collection():

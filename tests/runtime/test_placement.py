@@ -44,7 +44,7 @@ def test_a_profile_is_read_provider_by_provider() -> None:
     assert placed == {
         "cuda": (PlacedNode("stem", "Conv", True), PlacedNode("body/relu", "Relu", True)),
         "cpu": (PlacedNode("shape", "Shape", True), PlacedNode("rows", "MatMul", False)),
-        "TensorrtExecutionProvider": (PlacedNode("ending_kernel_time", "Gemm", True),),
+        "tensorrt": (PlacedNode("ending_kernel_time", "Gemm", True),),
     }
 
 
@@ -52,7 +52,9 @@ def test_shapes_and_integers_may_stay_on_the_cpu() -> None:
     placed = parse(PROFILE[:-1])
     check(placed, "cuda")
     assert [node.name for node in elsewhere(placed, "cuda")] == ["shape", "rows"]
-    assert sentence(placed, "cuda") == "2 of 4 nodes ran on cuda; elsewhere: shape (Shape), rows (MatMul)."
+    assert sentence(placed, "cuda") == (
+        "2 nodes ran on cuda, and 2 nodes elsewhere: shape (Shape), rows (MatMul)."
+    )
 
 
 @pytest.mark.parametrize("operator", ["Conv", "FusedMatMul", "BatchNormalization", "MaxPool"])
@@ -64,16 +66,53 @@ def test_work_on_the_cpu_is_an_error(operator: str) -> None:
 
 
 def test_a_long_list_is_cut() -> None:
-    placed = parse([event(f"n{i}", "Conv", "CPU") for i in range(5)])
+    placed = parse([event("n", "Relu", "CUDA"), *(event(f"n{i}", "Conv", "CPU") for i in range(5))])
     assert sentence(placed, "cuda").endswith("n2 (Conv) and 2 more.")
     with pytest.raises(ProviderError, match="5 nodes"):
         check(placed, "cuda")
 
 
+def subgraph(number: int) -> dict[str, Any]:
+    """The event of a subgraph of OpenVINO, as ONNX Runtime 1.24 writes it."""
+    operator = f"OpenVINO-EP-subgraph_{number}"
+    return event(f"OpenVINOExecutionProvider_{operator}_{number - 1}", operator, "OpenVINO")
+
+
+def test_a_subgraph_is_one_node() -> None:
+    whole = parse([subgraph(1)])
+    check(whole, "openvino")
+    assert sentence(whole, "openvino") == "1 subgraph ran on openvino, and nothing elsewhere."
+    parts = parse([subgraph(1), event("s", "Shape", "CPU", ("int64",)), subgraph(2)])
+    check(parts, "openvino")
+    assert sentence(parts, "openvino") == "2 subgraphs ran on openvino, and 1 node elsewhere: s (Shape)."
+
+
+def test_work_that_a_subgraph_left_out_is_an_error() -> None:
+    placed = parse([subgraph(1), event("late", "ConvTranspose", "CPU")])
+    with pytest.raises(ProviderError, match=r"on cpu instead of openvino: late \(ConvTranspose\)"):
+        check(placed, "openvino")
+
+
+def test_a_provider_that_ran_nothing_was_not_measured() -> None:
+    with pytest.raises(ProviderError, match="No node of the model ran on azure, all did on cpu"):
+        check(parse([event("a", "Add", "CPU")]), "azure")
+    check(parse([event("s", "Shape", "CPU", ("int64",))]), "azure")  # nothing is computed with floats at all
+    check(parse([]), "azure")
+
+
+def test_the_installed_azure_provider_runs_no_model() -> None:
+    if "AzureExecutionProvider" not in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has no Azure provider")
+    placed = placements(build(CONV, {"w": weight(4, 2, 3, 3)}), X, provider="azure")
+    assert set(placed) == {"cpu"}
+    with pytest.raises(ProviderError, match="No node of the model ran on azure"):
+        check(placed, "azure")
+
+
 def test_every_node_of_a_cpu_session_runs_on_the_cpu() -> None:
     placed = placements(build(CONV, {"w": weight(4, 2, 3, 3)}), X, optimized="off")
     assert placed == {"cpu": (PlacedNode("c", "Conv", True), PlacedNode("r", "Relu", True))}
-    assert sentence(placed, "cpu") == "All 2 nodes ran on cpu."
+    assert sentence(placed, "cpu") == "2 nodes ran on cpu, and nothing elsewhere."
     check(placed, "cpu")
 
 

@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from bnfold.errors import InputError, MissingExtraError, ModelError, ProviderError
-from bnfold.runtime import sessions
+from bnfold.runtime import providers, sessions
 
 HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
 X = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
@@ -60,7 +60,7 @@ def test_a_model_too_large_for_memory_goes_through_a_file(monkeypatch: pytest.Mo
 def test_a_proto_whose_external_data_is_not_there(tmp_path: Path):
     ir.save(ir.from_proto(weighted()), tmp_path / "m.onnx", external_data="m.data")
     model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
-    with pytest.raises(ModelError, match="external data"):
+    with pytest.raises(ModelError, match="Give a model with external data by its path"):
         sessions.session(model, optimized="off")
 
 
@@ -97,7 +97,6 @@ def test_conditions_are_pinned():
         assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     options = sessions.session(weighted(), optimized="default").get_session_options()
     assert options.intra_op_num_threads == sessions.usable_cpus() >= 1
-    assert sessions.CUDA_OPTIONS["use_tf32"] == "0"
 
 
 def identity() -> onnx.ModelProto:
@@ -151,6 +150,35 @@ def test_a_call_on_the_host_and_one_on_the_device_give_what_run_gives():
     np.testing.assert_allclose(binding.copy_outputs_to_cpu()[0], expected(), rtol=1e-5)
 
 
+def test_outputs_stay_where_they_are_on_a_device():
+    """A captured graph is replayed on the addresses of its first run."""
+    made = sessions.session(weighted(), optimized="off", threads=1)
+    binding = made.io_binding()
+    made.io_binding = lambda: binding
+    call = sessions.on_device(made, X, "cpu")
+    addresses = []
+    for _ in range(3):
+        call()
+        addresses.append([value.data_ptr() for value in binding.get_outputs()])
+    assert addresses[0] == addresses[1] == addresses[2]
+    np.testing.assert_allclose(binding.get_outputs()[0].numpy(), expected(), rtol=1e-5)
+
+
+def test_a_message_of_a_provider_is_without_its_places_in_cpp(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_arguments, **_options):
+        raise RuntimeError(
+            "[ONNXRuntimeError] : 1 : FAIL : During initialization: /onnxruntime/core/backend.cc:136 "
+            "Backend::Backend(std::unique_ptr<Proto>&) /onnxruntime/core/interface.cc:28 auto B(Func&&) "
+            "[with bool typed = false] [OpenVINO-EP] Exception while Reading network: Check failed\nand more"
+        )
+
+    monkeypatch.setattr(ort, "InferenceSession", refuse)
+    with pytest.raises(
+        ModelError, match="model: During initialization: Exception while Reading network: Check"
+    ):
+        sessions.session(weighted(), optimized="off")
+
+
 def test_outputs_that_are_no_numbers_stay_on_the_host():
     made = onnx.parser.parse_model(
         """<ir_version: 9, opset_import: ["": 18]> g (float[2] x) => (string[2] y) { y = Cast<to = 8>(x) }"""
@@ -180,19 +208,6 @@ def test_no_thread_is_no_session():
         sessions.session(weighted(), optimized="off", threads=0)
 
 
-def test_unknown_provider():
-    with pytest.raises(ProviderError, match="Choose from: cpu, cuda"):
-        sessions.session(weighted(), provider="tpu", optimized="off")
-
-
-@pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")
-def test_absent_provider_says_what_to_install():
-    with pytest.raises(ProviderError) as caught:
-        sessions.session(weighted(), provider="cuda", optimized="off")
-    assert "pip uninstall onnxruntime" in caught.value.fix
-    assert 'pip install "bnfold[gpu]"' in caught.value.fix
-
-
 def test_silent_replacement_by_the_cpu_is_an_error(monkeypatch: pytest.MonkeyPatch):
     """An ONNX Runtime that lists CUDA and then cannot load its libraries makes a CPU session."""
     asked: list[object] = []
@@ -206,7 +221,8 @@ def test_silent_replacement_by_the_cpu_is_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ort, "InferenceSession", only_cpu)
     with pytest.raises(ProviderError, match="silently run on CPUExecutionProvider"):
         sessions.session(weighted(), provider="cuda", optimized="off")
-    assert asked[0][0] == ("CUDAExecutionProvider", sessions.CUDA_OPTIONS)
+    assert asked[0][0] == ("CUDAExecutionProvider", providers.options("cuda"))
+    assert asked[0][1] == ("CPUExecutionProvider", {})
 
 
 def test_a_failure_of_cuda_itself_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch):
@@ -217,6 +233,17 @@ def test_a_failure_of_cuda_itself_is_no_fault_of_the_model(monkeypatch: pytest.M
     monkeypatch.setattr(ort, "InferenceSession", broken)
     with pytest.raises(ProviderError, match="driver version is insufficient"):
         sessions.session(weighted(), provider="cuda", optimized="off")
+
+
+def test_a_model_that_cannot_be_captured_is_said(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_arguments, **_options):
+        raise RuntimeError("This session cannot use the CUDA Graph feature as requested by the user")
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", refuse)
+    with pytest.raises(ProviderError, match="cannot capture the model") as caught:
+        sessions.session(weighted(), provider="cuda", optimized="default", provider_options="graph")
+    assert "pip" not in caught.value.fix
 
 
 def test_missing_onnxruntime(monkeypatch: pytest.MonkeyPatch):

@@ -211,6 +211,11 @@ def as_probed(installed: Installed) -> None:
             [("cpu", "good"), ("cuda", "problem")],
         ),
         (HERE, Probe(died="ImportError: numpy"), [("cpu", "problem")]),
+        (
+            HERE,
+            replace(CPU, ran={"cpu": None, "openvino": None, "tensorrt": "No libnvinfer."}),
+            [("cpu", "good"), ("cuda", "good"), ("openvino", "good"), ("tensorrt", "warning")],
+        ),
     ],
 )
 def test_providers(here: Environment, tried: Probe, expected: list[tuple[str, str]]) -> None:

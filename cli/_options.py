@@ -36,7 +36,7 @@ output_options = _together(
         metavar="FILE",
         help="Write a JSON report for programs (schema: docs/report.schema.json); - means standard output.",
     ),
-    click.option("-q", "--quiet", is_flag=True, help="Print only errors."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only errors, each in one line."),
 )
 
 fold_options = _together(
@@ -139,15 +139,27 @@ torch_options = _together(
     ),
 )
 
-provider_option = click.option(
+_given_providers = click.option(
     "--provider",
     "providers",
-    type=click.Choice(["cpu", "cuda"]),
     multiple=True,
     default=("cpu",),
+    metavar="NAME",
     show_default=True,
-    help="Where ONNX Runtime runs the models. Repeatable.",
+    help="Where ONNX Runtime runs the models: cpu, cuda, or another provider of the installed one, such as"
+    " openvino, tensorrt or coreml. Repeatable.",
 )
+
+
+def provider_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option for where models run: a command gets `providers`, short names that are known to be there."""
+
+    @functools.wraps(command)
+    def with_providers(*, providers: tuple[str, ...], **options: Any) -> Any:
+        return command(providers=_terminal.known_providers(providers), **options)
+
+    return _given_providers(with_providers)
+
 
 _given_options = _together(
     click.option(
@@ -245,6 +257,23 @@ validation_options = _together(
     ),
 )
 
+cover_options = _together(
+    click.option(
+        "--cover",
+        is_flag=True,
+        help="Draw more random inputs, aimed at what the first ones did not show, until nothing new is seen:"
+        " at most 200, and for at most --cover-seconds. The report lists what is left.",
+    ),
+    click.option(
+        "--cover-seconds",
+        type=click.FloatRange(min=0, min_open=True),
+        default=60,
+        metavar="NUMBER",
+        show_default=True,
+        help="Time for --cover.",
+    ),
+)
+
 timing_options = _together(
     click.option(
         "--threads",
@@ -262,6 +291,17 @@ timing_options = _together(
         show_default=True,
         help="Total time to measure for on each provider.",
     ),
+)
+
+provider_options_option = click.option(
+    "--provider-options",
+    type=click.Choice(["bnfold", "defaults", "tf32", "exhaustive", "graph"]),
+    multiple=True,
+    default=("bnfold",),
+    show_default=True,
+    help="What the provider is set to: bnfold is as precise as the types and the same every time (CUDA: no"
+    " TF32, heuristic search); defaults are the provider's own. CUDA has three more: tf32, exhaustive (search"
+    " for convolutions) and graph (a captured CUDA graph). Repeatable; they share the time.",
 )
 
 batch_option = click.option(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @_options.label_options
 @_options.pairing_options
 @_options.validation_options
+@_options.cover_options
 @click.option(
     "--trust",
     is_flag=True,
@@ -52,8 +53,10 @@ def command(
     value that both models compute is compared in float64; the first one that differs is named, with the fold
     that made it. If float64 takes too long, the reference is ORIGINAL in ONNX Runtime with the optimizer off.
     If ONNX Runtime cannot load ORIGINAL, what can be evaluated in float64 is compared, and the rest is named.
-    What a caller of FOLDED meets otherwise, such as another type of an input, is noted. Exit code 1 means
-    that the models disagree, or with --replay that the report no longer holds.
+    What a caller of FOLDED meets otherwise, such as another type of an input, is noted. What was not seen is
+    listed: branches that never ran, rows of tables that no index met, channels that were always zero, sizes
+    that were not tried. Exit code 1 means that the models disagree, or with --replay that the report no
+    longer holds.
 
     \b
     Examples:
@@ -61,6 +64,7 @@ def command(
         bnfold validate model.onnx folded.onnx --provider cuda --samples 20 --per-layer
         bnfold validate model.onnx folded.onnx --inputs images/ --mean imagenet --json report.json
         bnfold validate model.onnx other_exporter.onnx --match order
+        bnfold validate model.onnx simplified.onnx --cover --cover-seconds 300
         bnfold validate model.onnx float16.onnx --inputs data.npz --labels classes.csv
         bnfold validate --replay report.json
     """
@@ -103,10 +107,14 @@ def _validate(
     _terminal.show(text.validation(result), quiet=quiet, json_path=json_path)
     if result.undecided and not result.failures:
         raise UndecidedError(result.undecided)
-    if result.differs_to_callers_only:
-        raise DisagreementError(f"{folded} is not the same as {original} for its callers.")
     if not result.passed:
-        raise DisagreementError(f"{folded} does not compute what {original} computes.")
+        only_to_callers = f"{folded} is not the same as {original} for its callers."
+        raise DisagreementError(
+            only_to_callers
+            if result.differs_to_callers_only
+            else f"{folded} does not compute what {original} computes.",
+            cause=next(iter(result.failures), ""),
+        )
 
 
 def _replay(report: Path, json_path: Path | None, *, quiet: bool, trust: bool) -> None:
@@ -121,4 +129,7 @@ def _replay(report: Path, json_path: Path | None, *, quiet: bool, trust: bool) -
     _terminal.write_json(json.replay_document(result), json_path)
     _terminal.show(text.replay(result), quiet=quiet, json_path=json_path)
     if not result.holds:
-        raise DisagreementError(f"What {report} says does not hold any more.")
+        # the outcome and where it comes from, or the first file that changed
+        now = result.validation
+        cause = " ".join((result.changes[-1], *now.failures[:1])) if now else result.changes[0]
+        raise DisagreementError(f"What {report} says does not hold any more.", cause=cause)

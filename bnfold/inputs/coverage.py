@@ -127,6 +127,14 @@ def integers(
     return tuple(found)
 
 
+def shapes_text(feeds: Feeds) -> str:
+    """The sizes of a sample as text: `1×3×64×64`, or `x 1×3×64×64, k scalar` for several inputs."""
+    texts = {name: "×".join(map(str, np.shape(array))) or "scalar" for name, array in feeds.items()}
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return ", ".join(f"{name} {text}" for name, text in texts.items())
+
+
 def _listed(sizes: Sequence[int]) -> str:
     more = f" and {len(sizes) - _LISTED} more" if len(sizes) > _LISTED else ""
     return ", ".join(map(str, sizes[:_LISTED])) + more

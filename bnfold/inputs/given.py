@@ -201,8 +201,8 @@ class Given:
         return images.Look(self.mean, self.std, self.size)
 
 
-Inputs: TypeAlias = Feeds | Sequence[Feeds] | Given
-"""Inputs that a caller gives: arrays by name, several such mappings, or files."""
+Inputs: TypeAlias = Feeds | Sequence[Feeds] | Given | Samples
+"""Inputs that a caller gives: arrays by name, several such mappings, files, or samples chosen before."""
 
 
 def as_samples(inputs: Inputs, ports: Sequence[Port]) -> Samples:
@@ -213,6 +213,9 @@ def as_samples(inputs: Inputs, ports: Sequence[Port]) -> Samples:
     """
     if isinstance(inputs, Given):
         samples = inputs.samples(ports)
+    elif isinstance(inputs, Samples):
+        fitted = tuple(fit(one, ports) for one in inputs.feeds)
+        samples = Samples(fitted, inputs.notes, inputs.labels)
     else:
         several = [inputs] if isinstance(inputs, Mapping) else list(inputs)
         if not several:

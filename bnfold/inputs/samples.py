@@ -18,7 +18,8 @@ import onnx_ir as ir
 
 from bnfold.errors import InputError, ModelError
 from bnfold.inputs import coverage, search, uses
-from bnfold.inputs.coverage import Dimension, Integers, dynamic
+from bnfold.inputs.coverage import Dimension, Integers, dynamic, shapes_text
+from bnfold.inputs.further import Further
 from bnfold.inputs.search import GIVE_INPUTS, Runner
 from bnfold.inputs.sizes import Sizing, draw
 from bnfold.inputs.uses import Use
@@ -37,13 +38,13 @@ class Samples:
 
     Attributes:
         feeds: One mapping of input names to arrays for each sample.
-        notes: One sentence for every dynamic dimension that could be tried at one size or at sizes of one
-            parity only, and for every sample that was left out.
+        notes: One sentence for every sample, or part of a file, that was left out.
         labels: A name for each sample: `"normal 1×3×64×64"`, or the file that it comes from.
         outputs: The model's outputs for each, if it was run to choose them; None where they were not kept.
         dimensions: The sizes that each dynamic dimension has in them.
         integers: The numbers that each integer input has in them.
         classes: The right class of every row, over all samples in order; None without labels.
+        further: Draws more for the same model; None for given ones.
     """
 
     feeds: tuple[Feeds, ...]
@@ -53,6 +54,7 @@ class Samples:
     dimensions: tuple[Dimension, ...] = ()
     integers: tuple[Integers, ...] = ()
     classes: npt.NDArray[np.int64] | None = None
+    further: Further | None = None
 
     def each(self, run: Callable[[Feeds], Outputs]) -> Iterator[tuple[str, Feeds, Outputs]]:
         """Label, inputs and outputs of every sample, in order; `run` computes outputs that were not kept.
@@ -112,15 +114,15 @@ def choose(
     kept = [trial for trial in ran if trial.finite] or ran
     feeds = tuple(trial.feeds for trial in kept)
     dimensions = coverage.dimensions(ports, feeds, plan.rejected)
-    gaps = (dimension.gap for dimension in dimensions)
     left_out = (trial.note for trial in trials if trial not in kept)
     return Samples(
         feeds,
-        (*filter(None, gaps), *left_out),
+        tuple(left_out),
         tuple(trial.label for trial in kept),
         tuple(trial.outputs for trial in kept),
         dimensions,
         coverage.integers(ports, feeds, used),
+        further=Further(ports, plan.sizings, used, seed),
     )
 
 
@@ -134,14 +136,6 @@ def run_drawn(run: Callable[[Feeds], Outputs], feeds: Feeds) -> Outputs:
         return run(feeds)
     except ModelError as error:
         raise _rejected(error) from error
-
-
-def shapes_text(feeds: Feeds) -> str:
-    """The sizes of a sample as text: `1×3×64×64`, or `x 1×3×64×64, k scalar` for several inputs."""
-    texts = {name: "×".join(map(str, np.shape(array))) or "scalar" for name, array in feeds.items()}
-    if len(texts) == 1:
-        return next(iter(texts.values()))
-    return ", ".join(f"{name} {text}" for name, text in texts.items())
 
 
 def fit(arrays: Feeds, ports: Sequence[Port]) -> Feeds:

@@ -26,8 +26,8 @@ _CARRYING = frozenset(
     | {"Transpose", "Unsqueeze"}
 )
 _COMPUTING = frozenset(
-    {"Abs", "Add", "Ceil", "Clip", "CumSum", "Div", "Floor", "Max", "Min", "Mod", "Mul", "ReduceMax"}
-    | {"ReduceProd", "ReduceSum", "Round", "Sub", "Sum", "Where"}
+    {"Abs", "Add", "Ceil", "Clip", "CumSum", "Div", "Floor", "Max", "Min", "Mod", "Mul", "Neg", "ReduceMax"}
+    | {"ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Round", "Sub", "Sum", "Where"}
 )
 _COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 
@@ -54,6 +54,8 @@ class Use:
         choices: Numbers that decide something, if it is a single number: each is worth a sample.
         mask: Whether it says which places of a sequence count.
         steps: Whether it says how long sequences are.
+        gathers: The outputs of the nodes that look it up in a table.
+        compared: Numbers that it, or what is made of it, is compared with.
     """
 
     table: int | None = None
@@ -61,6 +63,8 @@ class Use:
     choices: tuple[int, ...] = ()
     mask: bool = False
     steps: bool = False
+    gathers: tuple[str, ...] = ()
+    compared: tuple[int, ...] = ()
 
 
 @dataclass
@@ -69,6 +73,8 @@ class _Found:
 
     tables: list[int] = field(default_factory=list)
     choices: dict[int, None] = field(default_factory=dict)  # in the order of the graph
+    compared: dict[int, None] = field(default_factory=dict)
+    gathers: dict[str, None] = field(default_factory=dict)
     sizes: bool = False
     steps: bool = False
 
@@ -104,6 +110,8 @@ def _use(port: Port, value: ir.Value | None, shapes: Mapping[ir.Value, Dims]) ->
         tuple(found.choices) if single else (),
         ranked and bool(_MASK.search(port.name)),
         steps,
+        tuple(found.gathers),
+        tuple(found.compared),
     )
 
 
@@ -111,6 +119,11 @@ def _look(found: _Found, node: ir.Node, index: int, shapes: Mapping[ir.Value, Di
     """Note what a node does with a number at its input `index`; `exact` if it is the input's own number."""
     place = (node.op_type, index)
     found.sizes |= place in _SIZING
+    number = None
+    if node.op_type in _COMPARING and len(node.inputs) == 2:
+        number = _constant(node.inputs[1 - index])
+    if number is not None:
+        found.compared[number] = None
     if not exact:
         return
     found.steps |= place in _STEPS
@@ -118,10 +131,9 @@ def _look(found: _Found, node: ir.Node, index: int, shapes: Mapping[ir.Value, Di
         found.choices[choice] = None
     if place == ("Gather", 1) and (size := _table(node, shapes)):
         found.tables.append(size)
-    if node.op_type in _COMPARING and len(node.inputs) == 2:
-        number = _constant(node.inputs[1 - index])
-        if number is not None and number >= 0:
-            found.choices[number] = None
+        found.gathers[node.outputs[0].name or ""] = None
+    if number is not None and number >= 0:
+        found.choices[number] = None
 
 
 def _readers(value: ir.Value) -> Iterator[tuple[ir.Node, int, bool]]:

@@ -18,10 +18,15 @@ fold. What still smaller values would reveal in wider types, zeros reveal.
 
 Wider integers are small and not negative, as token and class numbers are; those whose use is known have their
 own values ([`bnfold.inputs.sizes`][bnfold.inputs.sizes]). Strings are letters in every kind.
+
+Three more kinds of floats wake channels that those six leave at zero: one-sided (all of one sign), flat (one
+number for each slice along axis 1) and spikes (a few large numbers among zeros). Except for the spikes, which
+are as large as the large kind, they are scaled by a random power between `1 / large` and `large`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,6 +34,8 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, Any]
 
 KINDS = ("normal", "uniform", "zeros", "ones", "large", "tiny")
+FURTHER_KINDS = ("one-sided", "flat", "spikes")
+"""Kinds of floats that `--cover` draws besides; other types are drawn as the normal kind."""
 
 NUMPY_FLOATS = frozenset({"float16", "float32", "float64"})  # NumPy itself has no bfloat16
 BYTES = frozenset({"int8", "uint8"})
@@ -37,6 +44,7 @@ DRAWN = NUMPY_FLOATS | BYTES | WIDE_INTEGERS | {"bool", "string"}
 
 _LARGE = {"float16": 16.0, "float32": 1e3, "float64": 1e3}
 _TINY = 1e-3
+_SPIKES = 1 / 32  # the share of them
 
 
 def draw_values(
@@ -132,4 +140,12 @@ def _floats(rng: np.random.Generator, shape: tuple[int, ...], kind: str, large: 
         return normal * large
     if kind == "tiny":
         return np.copysign(0.1 + np.abs(normal), normal) * _TINY
-    return normal
+    if kind not in FURTHER_KINDS:
+        return normal
+    if kind == "spikes":
+        return np.asarray(np.where(rng.random(shape) < _SPIKES, normal * large, 0.0))
+    scale = math.pow(large, rng.uniform(-1, 1))
+    if kind == "one-sided":
+        return np.asarray(np.abs(normal) * rng.choice([-scale, scale]))
+    slices = rng.standard_normal([size if axis < 2 else 1 for axis, size in enumerate(shape)])
+    return np.asarray(np.broadcast_to(slices, shape) * scale)

@@ -70,6 +70,7 @@ class ExportDisagreementError(DisagreementError):
             f"The folded model does not agree with {export.source.path}; {destination} was not written.",
             f"A fold is meant to be exact: please report this, with the model.{'' if rollback else undo}"
             " If you accept the difference, give a larger --tolerance.",
+            cause=next(iter(export.validation.failures), "") if export.validation else "",
         )
         self.export = export
 
@@ -150,7 +151,8 @@ def export(
         inline_functions: Whether to inline model-local functions before the fold.
         keep: Names of sites or nodes that must stay as they are.
         rollback: Whether only the folds that turn out wrong are undone, and the result validated again.
-        providers: Where to validate and to time: `"cpu"`, `"cuda"`.
+        providers: Where to validate and to time: `"cpu"`, `"cuda"`, or the short name of another provider of
+            the installed ONNX Runtime.
         inputs: Real data for the validation and the timing: arrays by input name, several such mappings, or
             files as a [`Given`][bnfold.inputs.given.Given]; seeded random data when None.
         samples: Number of random inputs to validate on.

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from bnfold.files.external_data import tensors
 from bnfold.files.load import blaming
-from bnfold.folding.fold import fold
+from bnfold.folding.fold import fold_into
 from bnfold.options import Checking
 from bnfold.pipeline.progress import Progress, Stage, within
 from bnfold.pipeline.read import Source
 from bnfold.reasons import Reason
 from bnfold.result import FoldResult
+from bnfold.tensors.product import Product
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Inputs
     from bnfold.validation.validate import Validation
+
+_HELD = 2**28  # bytes of weights: those of a larger model are computed again each time they are read
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class Attempt:
         """Fold everything except `keep` and what was undone."""
         self.progress(Stage.FOLD, 0, 0)
         with blaming(self.source.path):
-            return fold(
+            return fold_into(
+                _computed if _weight(self.source.model) > _HELD else None,
                 self.source.model,
                 merge=self.merge,
                 inline_functions=self.inline_functions,
@@ -79,3 +84,15 @@ class Attempt:
 
 def _with_reasons(keep: Collection[str] | Mapping[str, Reason | None]) -> Mapping[str, Reason | None]:
     return keep if isinstance(keep, Mapping) else dict.fromkeys(keep)
+
+
+def _weight(model: ir.Model) -> int:
+    return sum(tensor.nbytes for tensor in tensors(model))
+
+
+def _computed(model: ir.Model) -> None:
+    """Compute every folded weight without keeping it: whether it fits its type must be known at once."""
+    for tensor in tensors(model):
+        if isinstance(tensor, Product):
+            for _ in tensor.blocks():
+                pass

@@ -17,7 +17,7 @@ from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.external_data import data_files
 from bnfold.files.file_kind import sha256
 from bnfold.report.record import Json, plain, record
-from bnfold.runtime.sessions import CUDA_OPTIONS
+from bnfold.runtime.providers import options
 from bnfold.system.environment import environment, versions
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def bench_document(original: Source, folded: Source, results: Sequence[Benchmark
 
 def rules_document(rules: Sequence[Rule]) -> Json:
     """Report the rules that `bnfold explain` was asked for."""
-    return document("explain", rules=plain(list(rules)))
+    hidden = ("advice", "instead")
+    return document("explain", rules=[record(rule, "remedy", without=hidden) for rule in rules])
 
 
 def doctor_document(diagnosis: Diagnosis) -> Json:
@@ -163,7 +164,8 @@ def _site_record(site: Site) -> Json:
 
 
 def _reason_record(reason: Reason) -> Json:
-    return record(reason, "code", "title", "sentence", "remedy", "facts", without=("rule", "facts"))
+    given = ("code", "title", "sentence", "remedy", "facts")
+    return record(reason, *given, without=("rule", "situation", "facts"))
 
 
 def validation_record(validation: Validation) -> Json:
@@ -176,9 +178,7 @@ def validation_record(validation: Validation) -> Json:
         "faults": [record(fault, "affects_folded", "sentence") for fault in validation.faults],
         "repeatability": plain(dict(validation.repeatability)),
         "placement": plain(dict(validation.placement)),
-        "provider_options": {
-            provider: dict(CUDA_OPTIONS) if provider == "cuda" else {} for provider in validation.providers
-        },
+        "provider_options": {provider: options(provider) for provider in validation.providers},
     }
 
 

@@ -7,12 +7,17 @@ import re
 from collections.abc import Iterable, Mapping
 
 from bnfold.errors import InputError
-from bnfold.reasons import RULES, Rule
+from bnfold.reasons import QUANTISED_FIRST, RULES, Rule
 
 _INTRODUCTION = """A fold is made only where it is an identity over the reals, proved from shapes and
 constants. Everything else stays, with one of these codes. 1xx is about the BatchNorm itself, 2xx about the
 operator that its affine meets, 3xx about the topology, 4xx about the numbers, 5xx about
 a PyTorch module that is folded in place of a graph. Codes are never reused.
+
+The remedies are those for a BatchNorm. Where it is written as Mul, Div, Add and Sub, they speak of a scale
+and a shift, or of the normalisation of the input if that is what it is. Where an operator of quantised models
+is in the way (QuantizeLinear, DequantizeLinear, QLinearConv, …), the remedy is the same for all codes:
+"{quantised}"
 
 This page is made by `bnfold explain --markdown`."""
 
@@ -44,7 +49,7 @@ def _nearest(code: str, codes: Mapping[str, Rule]) -> list[str]:
 
 def page(rules: Iterable[Rule]) -> str:
     """Write rules as a page of Markdown; `docs/reasons.md` is this for all of them."""
-    parts = ["# Why a BatchNorm stays", _INTRODUCTION]
+    parts = ["# Why a BatchNorm stays", _INTRODUCTION.replace("{quantised}", QUANTISED_FIRST)]
     for rule in rules:
         # placeholders in italics
         sentence = re.sub(r"\{(\w+)\}", r"*\1*", rule.sentence)
@@ -52,5 +57,6 @@ def page(rules: Iterable[Rule]) -> str:
             f"## {rule.code}: {rule.title}",
             sentence[0].upper() + sentence[1:],
             f"**Remedy.** {rule.remedy}",
+            *(f"**Remedy for {what}.** {remedy}" for what, remedy in rule.others.items()),
         ]
     return "\n\n".join(parts) + "\n"

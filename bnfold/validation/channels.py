@@ -19,6 +19,7 @@ APART = 100.0
 """How far apart scales are that do not share a bound; up to that, rounding errors mix them anyway."""
 
 _LISTED = 3  # channels in a sentence
+_LOOKED_AT = 4096  # elements, to find out whether they are repeated
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Extent:
     Attributes:
         whole: Of the whole value.
         axes: For each axis, of every slice along it; empty where the value is no single array.
-        size: Number of elements.
+        size: Number of elements; of different ones where most are repeated, as in what comes of a picture of
+            one colour: there the errors are repeated as well.
     """
 
     whole: float = 0.0
@@ -52,7 +54,18 @@ def extent(magnitudes: npt.NDArray[np.float64]) -> Extent:
     if magnitudes.size:
         _largest(magnitudes, axes)
     whole = float(axes[0].max()) if axes else float(magnitudes.max(initial=0.0))
-    return Extent(whole, tuple(axes), magnitudes.size)
+    return Extent(whole, tuple(axes), _different(magnitudes))
+
+
+def _different(magnitudes: npt.NDArray[np.float64]) -> int:
+    """How many elements there are, or about how many different ones where most are repeated."""
+    places = np.linspace(0, magnitudes.size - 1, min(magnitudes.size, _LOOKED_AT), dtype=np.int64)
+    with np.errstate(over="ignore"):
+        # in double, equal elements differ by the order in which they were summed
+        some = magnitudes.reshape(-1)[places].astype(np.float32)
+    some = some[some > 0.0]
+    different = len(np.unique(some))
+    return different if 2 * different < some.size else magnitudes.size
 
 
 def _largest(array: npt.NDArray[np.float64], found: list[npt.NDArray[np.float64]]) -> None:
@@ -89,7 +102,7 @@ class Group:
         """How many elements these are."""
         if self.axis is None or not within.axes:
             return within.size
-        return within.size // within.axes[self.axis].size * len(self.members)
+        return within.size * len(self.members) // within.axes[self.axis].size
 
     def __str__(self) -> str:
         """Which channels they are, for a sentence; empty for all of them."""
@@ -148,7 +161,7 @@ def _spread(scales: npt.NDArray[np.float64]) -> float:
     there = scales[scales > 0.0]
     if not there.size or there.min() * APART >= there.max():
         return 0.0
-    return float(np.log10(there.max() / there).mean())
+    return float((np.log10(there.max()) - np.log10(there)).mean())  # a quotient could overflow
 
 
 def scale_of_each(value: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ import onnx_ir as ir
 from bnfold.errors import InputError
 from bnfold.options import OracleMode
 from bnfold.oracle.evaluator import NotEvaluableError
+from bnfold.oracle.ops import operator
+from bnfold.oracle.ops.call import Call, Operator
 from bnfold.oracle.oracle import Oracle
 from bnfold.runtime.sessions import Feeds
 from bnfold.validation.channels import scale_of_each
@@ -23,6 +25,8 @@ BUDGET = 4 * 10**10
 SEEDS = (0, 1, 2)  # one random rounding can be small by chance, three hardly
 PROOF_BUDGET = 5 * 10**9
 _SUM_ROUNDINGS = 4.0  # units in the last place: the usual error of a sum of some hundred terms
+LONGEST_PROOF = 16 * 10**10  # of one sample, where not even that fits: up to a minute
+_TO_SAVE_TIME = "One evaluation takes too long."
 PROOF_EVALUATIONS = 5  # of one sample: the truth, three roundings of it, and the folded model
 
 
@@ -67,6 +71,29 @@ class Truth:
             self.refused[number] = error.problem
             return [None] * count
 
+    def evaluate(self, feeds: Feeds, count: int) -> list[Any]:
+        """The true outputs for inputs that are not among the samples; `count` times None without an oracle.
+
+        Raises:
+            NotEvaluableError: The oracle cannot evaluate them.
+        """
+        return [None] * count if self.oracle is None else self.oracle.run(feeds)
+
+    def cost(self, feeds: Feeds) -> int:
+        """The multiply-adds of one evaluation in float64; 0 without an oracle.
+
+        Raises:
+            NotEvaluableError: They are not known.
+        """
+        return self.oracles.cost(feeds) if self.oracles else 0
+
+    def add(self, feeds: Feeds, refused: str | None) -> None:
+        """Take in another sample that is compared, with the reason if the oracle cannot evaluate it."""
+        number = len(self.samples)
+        self.samples, self.chosen = (*self.samples, feeds), (*self.chosen, number)
+        if refused is not None:
+            self.refused[number] = refused
+
     def evaluates_one_of(self, numbers: Iterable[int]) -> bool:
         """Whether it evaluates one of these samples; its outputs are kept until they are used."""
         for number in numbers:
@@ -86,7 +113,12 @@ class Truth:
         """Which reference decides, and why; for which samples another one does."""
         refused = [self.refused[number] for number in self.chosen if number in self.refused]
         parts = [self.reason, self.oracles.sentence if self.oracles else ""]
-        if refused:
+        if refused and refused[0] == _TO_SAVE_TIME:
+            parts.append(
+                f"To save time, {len(refused)} of {len(self.chosen)} inputs were compared with the original "
+                "in ONNX Runtime on the CPU with its optimizer off instead."
+            )
+        elif refused:
             parts.append(
                 f"It cannot evaluate {len(refused)} of the inputs, which were compared with the original in "
                 f"ONNX Runtime on the CPU with its optimizer off: {refused[0]}"
@@ -132,7 +164,12 @@ class Truth:
         ]
 
 
-def find(original: ir.Model, samples: Sequence[Feeds], mode: OracleMode) -> Truth:
+def find(
+    original: ir.Model,
+    samples: Sequence[Feeds],
+    mode: OracleMode,
+    choose: Callable[[Call], Operator] = operator,
+) -> Truth:
     """Decide on the reference.
 
     Args:
@@ -140,6 +177,7 @@ def find(original: ir.Model, samples: Sequence[Feeds], mode: OracleMode) -> Trut
         samples: All inputs that the models could be compared on.
         mode: `"off"` uses float32, `"on"` the oracle however long it takes, `"auto"` the oracle for as many
             samples as fit into `BUDGET`.
+        choose: Finds the function that evaluates a node of the original.
 
     Raises:
         InputError: The mode is unknown.
@@ -153,7 +191,9 @@ def find(original: ir.Model, samples: Sequence[Feeds], mode: OracleMode) -> Trut
     sentence = "The reference is the original, evaluated in float64."
     if mode == "on":
         everything = tuple(range(len(samples)))
-        truth = Truth(oracles.of(original), everything, samples, sentence, oracles, demanded=True)
+        truth = Truth(
+            oracles.of(original, choose=choose), everything, samples, sentence, oracles, demanded=True
+        )
     else:
         chosen, refused = _affordable(oracles, samples)
         if not chosen:
@@ -161,7 +201,7 @@ def find(original: ir.Model, samples: Sequence[Feeds], mode: OracleMode) -> Trut
             return _float32(samples, why)
         if len(chosen) < len(samples):
             sentence += f" To save time, {len(chosen)} of {len(samples)} inputs were compared."
-        truth = Truth(oracles.of(original), chosen, samples, sentence, oracles, refused)
+        truth = Truth(oracles.of(original, choose=choose), chosen, samples, sentence, oracles, refused)
     if truth.evaluates_one_of(truth.chosen):
         return truth
     return _float32(samples, truth.refused[truth.chosen[0]].rstrip("."))
@@ -171,10 +211,11 @@ def _disturbed(original: ir.Model, oracle: Oracle, feeds: Feeds, unit: float, se
     """The outputs with every weight rounded once, and every value rounded as often as a sum is."""
     rng = np.random.default_rng(seed)
     outputs = [value.name or "" for value in original.graph.outputs]
+    sizes = _sizes(original)
     made: dict[str, Any] = dict(feeds)
 
     def see(name: str, value: object) -> object:
-        if isinstance(value, np.ndarray) and value.dtype == np.float64:
+        if isinstance(value, np.ndarray) and value.dtype == np.float64 and name not in sizes:
             # relative to a channel's largest, since the size of a sum's terms decides how it is rounded
             value = value + _SUM_ROUNDINGS * unit * scale_of_each(value) * rng.uniform(-1, 1, value.shape)
         if name in outputs:
@@ -185,8 +226,24 @@ def _disturbed(original: ir.Model, oracle: Oracle, feeds: Feeds, unit: float, se
     return [made.get(name) for name in outputs]
 
 
+def _sizes(model: ir.Model) -> frozenset[str]:
+    """The values that are computed from sizes and constants alone: floats among them are not rounded."""
+    found: set[ir.Value] = set()
+    for node in model.graph:
+        read = [value for value in node.inputs if value is not None]
+        others = (value for value in read if value not in found)
+        if node.op_type in ("Shape", "Size") or (
+            found.intersection(read)
+            and all(ir.convenience.get_const_tensor(value) is not None for value in others)
+        ):
+            found.update(node.outputs)
+    return frozenset(value.name or "" for value in found)
+
+
 def _affordable(oracles: Oracles, samples: Sequence[Feeds]) -> tuple[tuple[int, ...], dict[int, str]]:
-    """Which of the samples fit into the budget; none if the first, an ordinary one, does not.
+    """Which of the samples fit into the budget; none if the first, an ordinary one, does not fit at all.
+
+    Where that one alone takes up to `LONGEST_PROOF`, the others are compared without the oracle.
 
     The smallest sizes alone would show little: at 1×1, a kernel meets nothing but padding around one number.
 
@@ -199,13 +256,18 @@ def _affordable(oracles: Oracles, samples: Sequence[Feeds]) -> tuple[tuple[int, 
     refused = {n: cost for n, shape in enumerate(shapes) if isinstance(cost := costs[shape], str)}
     known = {shape: cost for shape, cost in costs.items() if isinstance(cost, int)}
     room = BUDGET - PROOF_EVALUATIONS * min(known.values(), default=0)
-    chosen = []
+    chosen: list[int] = []
     for number in range(len(samples)):
         cost = known.get(shapes[number], 0)  # what it refuses costs nothing
         if cost <= room:
             room -= cost
             chosen.append(number)
-    return tuple(chosen) if chosen[:1] == [0] else (), refused
+    if chosen[:1] == [0]:
+        return tuple(chosen), refused
+    if (1 + PROOF_EVALUATIONS) * known.get(shapes[0], LONGEST_PROOF) <= LONGEST_PROOF:
+        left_out = set(range(1, len(samples))) - set(chosen)
+        return tuple(range(len(samples))), {**dict.fromkeys(left_out, _TO_SAVE_TIME), **refused}
+    return (), refused
 
 
 def _cost(oracles: Oracles, feeds: Feeds) -> int | str:

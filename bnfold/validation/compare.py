@@ -15,20 +15,32 @@ from bnfold.inputs.given import Given, Inputs, as_samples
 from bnfold.inputs.samples import Samples, choose
 from bnfold.options import Checking
 from bnfold.oracle.evaluator import NotEvaluableError
+from bnfold.oracle.ops import operator
+from bnfold.oracle.oracle import Oracle
 from bnfold.runtime.agreement import TOLERANCES, UNITS
 from bnfold.runtime.interface import Interface, as_ir, interface
-from bnfold.runtime.sessions import Feeds, ModelLike, usable_cpus
-from bnfold.validation import accuracy, choose_reference, layer_proof
+from bnfold.runtime.sessions import Feeds, ModelLike, Written, usable_cpus
+from bnfold.validation import accuracy, choose_reference, gaps, layer_proof, ranked
 from bnfold.validation.accuracy import Accuracy
 from bnfold.validation.choose_reference import Truth
+from bnfold.validation.cover import Cover
 from bnfold.validation.dtypes import coarsest
 from bnfold.validation.optimizer_faults import changed_outputs, with_optimizers
-from bnfold.validation.output_check import OutputCheck, confirm_excuses, excuses
+from bnfold.validation.output_check import OutputCheck, confirm_excuses, excuses, not_compared
 from bnfold.validation.pairing import Pairing, model_differences
 from bnfold.validation.pairing import pair as pair_ports
 from bnfold.validation.parts import Draw, compare_parts
 from bnfold.validation.results import Blame, Request, Validation
-from bnfold.validation.runners import FLOAT64, IN_FLOAT64, Original, Runner, Setting, nodes_elsewhere
+from bnfold.validation.runners import (
+    FLOAT64,
+    IN_FLOAT64,
+    Original,
+    Runner,
+    Setting,
+    demand_original,
+    nodes_elsewhere,
+)
+from bnfold.validation.watch import Watch
 
 _OTHERS = 4.0
 """By how much more an output may be off where others wrote the weights: they may round them several times."""
@@ -52,6 +64,10 @@ def compare(
     """
     tolerance = checking.tolerance
     threads = usable_cpus() if checking.threads is None else checking.threads
+    if checking.cover and inputs is not None:
+        raise InputError("To cover more, random inputs are drawn, and these were given.", "Leave one out.")
+    if not checking.cover_seconds > 0:
+        raise InputError(f"{checking.cover_seconds} is not a time.", "Give seconds above 0.")
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise InputError(f"{tolerance} is not a tolerance.", "Give a number from 0 upwards, such as 5e-5.")
     before, after = as_ir(original), as_ir(folded)
@@ -120,11 +136,16 @@ def _compared(
     """Run both models, and add what comes out of it."""
     ports, providers = pair.ports, tuple(checking.providers)
     chosen = _samples(pair, checking, inputs, measure)
-    reference = choose_reference.find(pair.before, chosen.feeds, checking.oracle)
+    watch, second = Watch(pair.before), Watch(pair.after, only_branches=True)
+    reference = choose_reference.find(pair.before, chosen.feeds, checking.oracle, watch.choose)
     first = chosen.feeds[reference.chosen[0]]
     runners = _runners(pair, measure.settings(providers), checking.tolerance)
     placement = tuple(nodes_elsewhere(pair.folded, pair.pairing, providers, first, pair.threads))
-    _compare(pair, chosen, reference, runners, measure, on_progress)
+    _compare(chosen, reference, runners, measure, watch, on_progress)
+    demand_original(measure, runners, first)
+    drawn = len(reference.chosen)
+    chosen, searched = _covered(pair, chosen, checking, reference, runners, measure, watch)
+    _condition(pair, chosen, reference, runners)
     labelled = None if chosen.classes is None else _accuracy(pair, chosen, inputs, runners, measure)
     outcome = replace(
         outcome,
@@ -144,10 +165,55 @@ def _compared(
     outcome = replace(outcome, tolerance=max(bounds, default=0.0))
     outcome = _with_faults(outcome, pair, chosen, reference, runners)
     if reference.decides and outcome.checks:  # what does not run may not be a model
-        places = _proving(reference, runners)
+        places = _proving(reference, runners, drawn)
         outcome = replace(outcome, proved_on=tuple(chosen.labels[place] for place in places))
-        outcome = _with_layers(outcome, pair, reference, places, checking)
-    return replace(outcome, notes=(*outcome.notes, *excuses(outcome.checks)))
+        outcome = _with_layers(outcome, pair, reference, places, checking, second)
+    unseen = gaps.collect(
+        watch,
+        second,
+        pair.before,
+        list(zip(ports.outputs, pair.kinds, strict=True)),
+        chosen,
+        pair.pairing.drawn,
+        reference,
+        runners,
+        is_proved=outcome.is_fold and bool(outcome.layers),
+    )
+    notes = (*outcome.notes, *excuses(outcome.checks), *not_compared(outcome.checks))
+    outcome = replace(outcome, notes=notes, unseen=replace(unseen, cover=searched))
+    return _by_rank(outcome, pair, checking, chosen, reference, runners, measure, on_progress)
+
+
+def _by_rank(
+    outcome: Validation,
+    pair: _Pair,
+    checking: Checking,
+    samples: Samples,
+    reference: Truth,
+    runners: Sequence[Runner],
+    original: Original,
+    on_progress: Callable[[int, int], None] | None,
+) -> Validation:
+    """Compare outputs that hinge on the order of scores by the scores, where that may be why they differ."""
+    if any(runner.problem for runner in runners):
+        return outcome
+    doubtful = {
+        port.name
+        for runner in runners
+        for port, check in zip(pair.ports.outputs, runner.outputs, strict=True)
+        if not runner.setting.tf32 and (check.problem or check.is_loose)
+    }
+    settings = [runner.setting for runner in runners]
+    models = ranked.Models(pair.before, pair.after, pair.pairing, pair.threads, original.reference, settings)
+    compared = replace(
+        samples, feeds=tuple(samples.feeds[number] for number in reference.chosen), labels=outcome.labels
+    )
+
+    def again(before: ir.Model, after: ir.Model, given: Samples) -> Validation:
+        asked = replace(checking, match="name", cover=False)
+        return compare(before, after, asked, given, on_progress)
+
+    return ranked.settle(outcome, models, doubtful, compared, again)
 
 
 @dataclass(frozen=True)
@@ -223,9 +289,10 @@ def _accuracy(
 
 def _runners(pair: _Pair, settings: Sequence[Setting], tolerance: float | None) -> list[Runner]:
     """The folded model at every setting."""
+    written = Written(pair.folded)
     return [
-        Runner.start(
-            pair.folded,
+        Runner.of(
+            written,
             pair.pairing,
             setting,
             [
@@ -239,24 +306,54 @@ def _runners(pair: _Pair, settings: Sequence[Setting], tolerance: float | None) 
 
 
 def _compare(
-    pair: _Pair,
     samples: Samples,
     reference: Truth,
     runners: Sequence[Runner],
     original: Original,
+    watch: Watch,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Run every sample at every setting; the oracle's run counts as one."""
+    """Run every sample at every setting, then in float64, which counts as one run."""
     report = on_progress or (lambda *_: None)
     total, done = len(reference.chosen) * (len(runners) + 1), 0
-    for number, (_, feeds, expected) in enumerate(samples.each(original.expected)):
-        if number not in reference.chosen:
-            continue
-        true = reference.outputs(number, len(expected))
+
+    def step() -> None:
+        nonlocal done
         report(done := done + 1, total)
-        for runner in runners:
-            runner.compare(feeds, true, expected, original)
-            report(done := done + 1, total)
+
+    feeds_of = [samples.feeds[number] for number in reference.chosen]
+    for runner in runners:  # one session after the other
+        original.record(runner.setting, feeds_of)
+        runner.recorded.record(feeds_of, step)
+    for number, (_, feeds, expected) in enumerate(samples.each(original.expected)):
+        if number in reference.chosen:
+            true = reference.outputs(number, len(expected))
+            watch.compared(feeds, expected)
+            for runner in runners:
+                runner.compare(feeds, true, expected, original)
+            step()
+
+
+def _covered(
+    pair: _Pair,
+    samples: Samples,
+    checking: Checking,
+    reference: Truth,
+    runners: Sequence[Runner],
+    original: Original,
+    watch: Watch,
+) -> tuple[Samples, str]:
+    """The samples with those that were drawn to see more, and a sentence on these; they are compared too."""
+    if not checking.cover or samples.further is None:
+        return samples, ""
+    cover = Cover(
+        samples.further, watch, reference, original, pair.pairing.for_original, checking.cover_seconds
+    )
+    return cover.extend(samples, runners), cover.sentence
+
+
+def _condition(pair: _Pair, samples: Samples, reference: Truth, runners: Sequence[Runner]) -> None:
+    """Measure what rounding does where a check needs to know it."""
     judging = [runner for runner in runners if not runner.setting.tf32]
     checks = [check for runner in judging for check in runner.outputs]
     for place in sorted({place for check in checks for place in check.runs_to_condition}):
@@ -278,26 +375,37 @@ def _chaos(runners: Sequence[Runner], samples: Samples, reference: Truth) -> Ite
         )
 
 
-def _proving(reference: Truth, runners: Sequence[Runner]) -> tuple[int, ...]:
+def _proving(reference: Truth, runners: Sequence[Runner], drawn: int) -> tuple[int, ...]:
     """The samples to prove the fold on, as many as time allows.
 
     First come those on which an output is farthest off: a fault may lie in a channel that other samples leave
-    at zero. Then come those whose outputs decide nothing, then all others.
+    at zero. Then come those whose outputs decide nothing, then the first, those that were drawn to see more,
+    and all others.
     """
     judging = [runner for runner in runners if not runner.setting.tf32]
     checks = [check for runner in judging for check in runner.outputs if check.runs]
     failing = [check.first_failing_run for check in checks if check.first_failing_run is not None]
     chaotic = sorted({place for check in checks for place in check.chaotic_runs})
-    order = dict.fromkeys((*failing, *chaotic, *range(len(reference.chosen))))
+    every = range(len(reference.chosen))
+    order = dict.fromkeys((*failing, *chaotic, 0, *every[drawn:], *every))
     return reference.provable([reference.chosen[place] for place in order])
 
 
 def _with_layers(
-    outcome: Validation, pair: _Pair, reference: Truth, places: Sequence[int], checking: Checking
+    outcome: Validation,
+    pair: _Pair,
+    reference: Truth,
+    places: Sequence[int],
+    checking: Checking,
+    second: Watch,
 ) -> Validation:
     """Add the comparison in float64 and, where something is wrong, the first wrong value."""
     assert reference.oracles is not None, "only the oracle can prove"
-    oracle = reference.oracles.of
+    oracles = reference.oracles
+
+    def oracle(model: ir.Model, perturbed: int | None = None) -> Oracle:
+        return oracles.of(model, perturbed, second.choose if model is pair.after else operator)
+
     samples = [reference.samples[place] for place in places]
     kinds = [kind for kind in coarsest(pair.before, pair.ports.outputs) if kind]
     unit = max((UNITS[kind] for kind in kinds), default=0.0)

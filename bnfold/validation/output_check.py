@@ -57,6 +57,8 @@ class OutputCheck:
         original_agreement: How the original at this setting agrees with itself with the optimizer off.
         has_oracle: Whether there is an oracle.
         has_other_form: Whether it has another shape or type than in the original, in any run.
+        has_other_rows: Whether the truth has another shape than the original in ONNX Runtime, in any run, so
+            that it measures nothing there.
         measured: The errors of each run.
         folded_to_original: The folded model's largest relative difference from the original.
         incomparable_run: The first run that no distance can judge: other shapes, NaN, integers that differ.
@@ -70,6 +72,7 @@ class OutputCheck:
     original_agreement: Agreement = field(default_factory=Agreement)
     has_oracle: bool = False
     has_other_form: bool = False
+    has_other_rows: bool = False
     measured: list[Measured] = field(default_factory=list)
     folded_to_original: float = 0.0
     incomparable_run: int | None = None
@@ -92,7 +95,8 @@ class OutputCheck:
             self.incomparable_run = len(self.measured)
         self.folded_agreement = self.folded_agreement.worst(found)
         self.original_agreement = self.original_agreement.worst(agreement.compare(expected, own, math.inf))
-        has_truth = truth is not None
+        has_truth = truth is not None and [*agreement.shapes(truth)] == [*agreement.shapes(expected)]
+        self.has_other_rows = self.has_other_rows or (truth is not None and not has_truth)
         self.has_oracle = self.has_oracle or has_truth
         truth = truth if has_truth else expected
         off, same, turned, folded = (deviation(truth, value) for value in (expected, own, other, actual))
@@ -161,13 +165,19 @@ class OutputCheck:
 
     def rounding_limit(self, run: Run) -> float:
         """The error of the original that rounding still explains; above it something else is computed."""
-        if self.has_oracle:
+        if self.has_oracle and run.has_truth:
             if self._is_chaotic(run):
                 return math.inf
             usual = self._median_error(run.group)
             noise = max(run.original_optimizer_off, usual, run.conditioning, ULPS * self.unit)
             return NOISE_CAP * noise
-        return max(self.given_tolerance or 0.0, NOISE_CAP * (self.type_bound or 0.0))
+        limit = NOISE_CAP * self._allowance(run) * (self.type_bound or 0.0)
+        return max(self.given_tolerance or 0.0, limit, ULPS * self.unit)
+
+    def _allowance(self, run: Run) -> float:
+        """By how much more small channels next to large ones may be off where the truth is not known."""
+        largest = max(other.group.scale for other in self.runs)
+        return min(GROSS, max(1.0, largest / run.group.scale)) if run.group.scale else 1.0
 
     def exceeds_rounding(self, run: Run) -> bool:
         """Whether the original at this setting computes something else in a run."""
@@ -178,9 +188,7 @@ class OutputCheck:
         if self._is_chaotic(run):
             return math.inf
         if self.has_oracle and not run.has_truth:
-            largest = max(other.group.scale for other in self.runs)
-            smaller = largest / run.group.scale if run.group.scale else 1.0
-            return min(GROSS, smaller) * self._bound_by_type(run.original_on_provider)
+            return self._allowance(run) * self._bound_by_type(run.original_on_provider)
         usual = max(run.original_on_provider, self._median_error(run.group))
         noise = min(usual, self.rounding_limit(run))
         floor = 0.0 if self._are_integers else ULPS * self.unit
@@ -201,6 +209,32 @@ class OutputCheck:
         """The runs in which no channel can show whether the folded model is right."""
         judged = {run.sample for run in self.runs if not self._is_chaotic(run)}
         return (number for number in range(len(self.measured)) if number not in judged)
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether the original itself is off by more than its type explains in a run, and may hide faults.
+
+        For integers that is any difference.
+        """
+        limit = self.type_bound or 0.0
+        return self.has_other_rows or any(
+            max(run.original_optimizer_off, run.original_on_provider, run.moved) > limit for run in self.runs
+        )
+
+    @property
+    def undecided_groups(self) -> Iterator[tuple[Group, str]]:
+        """The channels that decide little or nothing where others of the output do, and why, as a clause."""
+        if self.type_bound is None or self.given_tolerance is not None:
+            return
+        silent = set(self.chaotic_runs)
+        judged = [run for run in self.runs if run.sample not in silent and run.group.axis is not None]
+        largest = max((run.group.scale for run in judged), default=0.0)
+        for group in {id(run.group): run.group for run in judged}.values():
+            if not self.has_oracle:
+                if group.scale < largest:
+                    yield group, f"without the oracle only {GROSS:g} times the bound of the type counts there"
+            elif all(self._is_chaotic(run) for run in judged if run.group is group):
+                yield group, "rounding alone moves them so far that they decide nothing in ONNX Runtime"
 
     @property
     def folded_bound(self) -> float:
@@ -309,6 +343,16 @@ def confirm_excuses(checks: Sequence[Check]) -> tuple[Check, ...]:
     return tuple(
         replace(check, excused=check.excused and (check.provider, check.output) in agreed) for check in checks
     )
+
+
+def not_compared(checks: Sequence[Check]) -> Iterator[str]:
+    """The sentences on outputs of which nothing could be compared, where something of others was."""
+    compared = {check.output for check in checks if check.compared}
+    for name in dict.fromkeys(check.output for check in checks if compared and check.output not in compared):
+        yield (
+            f"The output {name!r} was not compared: on every input it is NaN, infinite or empty throughout "
+            "in the original."
+        )
 
 
 def excuses(checks: Sequence[Check]) -> Iterator[str]:

@@ -13,18 +13,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-import onnx
 import onnx.defs
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
 
 from bnfold.errors import InputError, ModelError, listed
-from bnfold.folding import record
 from bnfold.graph.nodes import captured, label
-from bnfold.graph.scopes import ONNX_DOMAINS, scopes, subgraphs
+from bnfold.graph.scopes import ONNX_DOMAINS, scopes
 from bnfold.graph.shape_inference import Dims, infer
 from bnfold.inputs.values import DRAWN
 from bnfold.runtime.interface import dtype_name
+from bnfold.validation.cutting import expose, inlined, keep_record, signature, with_bodies
 from bnfold.validation.results import Validation
 
 Draw: TypeAlias = Literal["likely", "recorded", "none"]
@@ -95,10 +93,7 @@ def compare_parts(
         return Validation((), problems=parts.problems, notes=(parts.note(error),))
     if not parts.original.graph.outputs:
         raise error
-    if record.is_fold_of(folded, original) and not original.functions:
-        # the graphs are others now, and what their names say is the same
-        mark = record.digest(parts.original)
-        record.write(parts.folded, mark, record.names(parts.original), ())
+    keep_record(original, folded, parts.original, parts.folded)
     try:
         found = compare(parts.original, parts.folded)
     except InputError:
@@ -130,7 +125,7 @@ def _parts(before: _Side, after: _Side, draw: Draw) -> Parts:
                 side.replace(node.outputs[place], fresh)
             if fresh is not None:
                 drawn[operator] = None
-        if _signature(one) != _signature(other):
+        if signature(one) != signature(other):
             unseen[f"what is inside {operator}"] = None
     for side in (before, after):
         unseen |= dict.fromkeys(side.spread())
@@ -138,8 +133,8 @@ def _parts(before: _Side, after: _Side, draw: Draw) -> Parts:
         for place, (old, new) in enumerate(zip(_reads(one), _reads(other), strict=True)):
             if old is not None and new is not None and not (before.lacks(old) or after.lacks(new)):
                 name = f"input {place} of {names[number]}"
-                before.expose(old, name, dtypes.get(old))
-                after.expose(new, name, dtypes.get(old))
+                expose(before.model.graph, old, name, dtypes.get(old))
+                expose(after.model.graph, new, name, dtypes.get(old))
     for side in (before, after):
         side.finish(unseen)
     return replace(parts, drawn=tuple(drawn), unseen=tuple(unseen))
@@ -149,9 +144,8 @@ class _Side:
     """A copy of one model, out of which operators are taken."""
 
     def __init__(self, model: ir.Model) -> None:
-        self.model = _inlined(model)
-        self.model.graph.sort()
-        self.foreign = [node for node in self.model.graph if any(map(_is_foreign, _with_bodies(node)))]
+        self.model = inlined(model)
+        self.foreign = [node for node in self.model.graph if any(map(_is_foreign, with_bodies(node)))]
         self._dead: set[ir.Value] = set()
         self._lost = dict.fromkeys(self.foreign)
 
@@ -180,14 +174,6 @@ class _Side:
         """Whether nothing computes a value any more."""
         return value in self._dead
 
-    def expose(self, value: ir.Value, name: str, dtype: ir.DataType | None) -> None:
-        """Make a value an output of this name."""
-        node = ir.node("Identity", [value])
-        output = node.outputs[0]
-        output.name, output.type = name, value.type if dtype is None else ir.TensorType(dtype)
-        self.model.graph.append(node)
-        self.model.graph.outputs.append(output)
-
     def finish(self, unseen: Collection[str]) -> None:
         """Remove what is lost, and the outputs that cannot be compared."""
         graph = self.model.graph
@@ -197,26 +183,11 @@ class _Side:
         graph.remove(self._lost, safe=True)
 
 
-def _inlined(model: ir.Model) -> ir.Model:
-    """A copy without functions, so that operators inside them can be taken out."""
-    copy = model.clone()
-    if copy.functions:
-        InlinePass()(copy)
-    return copy
-
-
 def _is_foreign(node: ir.Node) -> bool:
     """Whether the operator is neither ONNX's nor ONNX Runtime's."""
     if node.domain in ONNX_DOMAINS:
         return not onnx.defs.has(node.op_type)
     return node.domain not in _LEARNING_DOMAINS and not node.domain.startswith(_RUNTIME_DOMAINS)
-
-
-def _with_bodies(node: ir.Node) -> Iterator[ir.Node]:
-    yield node
-    for attribute in node.attributes.values():
-        for graph in subgraphs(attribute):
-            yield from graph.all_nodes()
 
 
 def _described(node: ir.Node) -> str:
@@ -227,14 +198,6 @@ def _described(node: ir.Node) -> str:
 def _reads(node: ir.Node) -> list[ir.Value | None]:
     """What a node reads; of what its bodies capture, only what is computed: a fold changes constants."""
     return [*node.inputs, *dict.fromkeys(value for value in captured(node) if value.const_value is None)]
-
-
-def _signature(node: ir.Node) -> bytes:
-    """The operator with its attributes, whatever its values are named."""
-    proto = ir.serde.serialize_node(node)
-    bare = onnx.NodeProto(domain=proto.domain, op_type=proto.op_type)
-    bare.attribute.extend(sorted(proto.attribute, key=lambda attribute: attribute.name))
-    return bytes(bare.SerializeToString(deterministic=True))
 
 
 def _paired(
@@ -252,7 +215,7 @@ def _paired(
         old, new = (listed(tuple(map(_described, found))) or "none" for found in (before, after))
         return [], [f"Of operators that nobody here can run, the folded model has {new} instead of {old}."]
     pairs = list(zip(before, after, strict=True))
-    changed = [one for one, other in pairs if _signature(one) != _signature(other) and _is_foreign(one)]
+    changed = [one for one, other in pairs if signature(one) != signature(other) and _is_foreign(one)]
     return pairs, [f"{_described(one)} has other attributes in the folded model." for one in changed]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import listed
 from bnfold.options import Checking
+from bnfold.validation.unseen import Unseen
 
 if TYPE_CHECKING:
     from bnfold.runtime.sessions import Optimizer
@@ -231,7 +232,7 @@ class Validation:
         checks: One for each provider, optimizer setting and output; empty if the models cannot be compared.
         problems: Sentences on what is wrong with the model as a whole: its inputs or outputs cannot be paired
             with the original's, ONNX Runtime does not run it, or the fold is not exact.
-        notes: Sentences on what was not tried, such as other batch sizes, and on what was excused.
+        notes: Sentences on inputs that were left out, and on what was excused.
         providers: The requested providers.
         threads: Threads within an operator.
         samples: Number of inputs that were run.
@@ -253,6 +254,7 @@ class Validation:
         accuracy: How often both models are right on labelled data; None without labels.
         differences: Sentences on what a caller of the second model meets otherwise: names, types, open sizes,
             opset, lost metadata. They are failures if the request is strict.
+        unseen: Where a fault could stand that nothing here would have shown.
     """
 
     checks: tuple[Check, ...]
@@ -276,6 +278,7 @@ class Validation:
     request: Request | None = None
     accuracy: Accuracy | None = None
     differences: tuple[str, ...] = ()
+    unseen: Unseen = Unseen()  # noqa: RUF009 - it is frozen
 
     @property
     def passed(self) -> bool:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from bnfold.errors import ModelError
+from bnfold.errors import ModelError, ProviderError
 from bnfold.oracle.evaluator import NotEvaluableError
 from bnfold.oracle.oracle import Oracle
 from bnfold.runtime import agreement, placement, sessions
 from bnfold.runtime.interface import Port, as_ir
-from bnfold.runtime.sessions import Feeds, ModelLike, Optimizer
+from bnfold.runtime.sessions import Feeds, ModelLike, Optimizer, Written
 from bnfold.validation.output_check import OutputCheck
 from bnfold.validation.pairing import Pairing
+from bnfold.validation.recorded import Recorded
 from bnfold.validation.results import Check
 from bnfold.validation.unknown_operators import Oracles
 
@@ -26,7 +26,7 @@ class Setting(NamedTuple):
     """How a model is run.
 
     Attributes:
-        provider: `"cpu"` or `"cuda"`, or `FLOAT64` where ONNX Runtime cannot load the original.
+        provider: Such as `"cpu"` or `"cuda"`, or `FLOAT64` where ONNX Runtime cannot load the original.
         optimizer: ONNX Runtime's optimizer, off or at its default.
         tf32: Whether CUDA may round float32 factors to TF32.
     """
@@ -35,18 +35,22 @@ class Setting(NamedTuple):
     optimizer: Optimizer
     tf32: bool = False
 
-    def open(self, model: ModelLike, threads: int) -> Any:
-        """Make a session."""
-        if self.provider == FLOAT64:
-            graph = as_ir(model)
-            return Oracles(graph).of(graph)
-        return sessions.session(
-            model,
-            provider=self.provider,
-            optimized=self.optimizer,
-            threads=threads,
-            tf32=self.tf32,
-        )
+    def of(self, model: Written, threads: int) -> Recorded:
+        """A model at this setting; its session is made when it is needed."""
+
+        def start() -> Any:
+            if self.provider == FLOAT64:
+                graph = as_ir(model.model)
+                return Oracles(graph).of(graph)
+            return sessions.session(
+                model.source,
+                provider=self.provider,
+                optimized=self.optimizer,
+                threads=threads,
+                provider_options="tf32" if self.tf32 else "bnfold",
+            )
+
+        return Recorded(start, _run)
 
     def __str__(self) -> str:
         return f"{self.provider}, optimizer {self.optimizer}{', TF32' if self.tf32 else ''}"
@@ -75,10 +79,12 @@ class Original:
     model: ModelLike
     threads: int
     reference: Setting = REFERENCE
-    _sessions: dict[Setting, Any] = field(default_factory=dict)
+    _settings: dict[Setting, Recorded] = field(default_factory=dict)
+    _written: Written = field(init=False)
 
     def __post_init__(self) -> None:
-        self._sessions[self.reference] = self.reference.open(self.model, self.threads)
+        self._written = Written(self.model)
+        self._at(self.reference).open()
 
     def expected(self, feeds: Feeds) -> list[Any]:
         """The outputs at the reference: on the CPU with the optimizer off, if ONNX Runtime loads the model.
@@ -86,7 +92,11 @@ class Original:
         Raises:
             ModelError: The model rejects these inputs.
         """
-        return _run(self._sessions[self.reference], feeds)
+        return self._at(self.reference).run(feeds)
+
+    def record(self, setting: Setting, samples: Sequence[Feeds]) -> None:
+        """Run all samples at a setting ahead, and close its session."""
+        self._at(setting).record(samples)
 
     def settings(self, providers: Sequence[str]) -> list[Setting]:
         """Where the folded model is compared with it; with TF32 on CUDA too, to show its effect."""
@@ -107,6 +117,10 @@ class Original:
         outputs = self._try(setting, feeds)
         return self.expected(feeds) if outputs is None else outputs
 
+    def runs(self, setting: Setting, feeds: Feeds) -> bool:
+        """Whether the original runs at a setting at all."""
+        return self._try(setting, feeds) is not None
+
     def repeatability(self, providers: Sequence[str], feeds: Feeds) -> Iterator[tuple[str, float]]:
         """How far a second run of the original is from the first, by provider: no comparison can be finer.
 
@@ -114,20 +128,23 @@ class Original:
         not run is left out.
         """
         for provider in providers:
-            first, second = (self._try(Setting(provider, "off"), feeds) for _ in range(2))
+            setting = Setting(provider, "off")
+            first, second = self._try(setting, feeds), self._try(setting, feeds, again=True)
             if first is not None and second is not None:
                 outcomes = (agreement.compare(a, b, math.inf) for a, b in zip(first, second, strict=True))
                 yield provider, max((outcome.max_rel or 0.0 for outcome in outcomes), default=0.0)
 
-    def _try(self, setting: Setting, feeds: Feeds) -> list[Any] | None:
-        if setting not in self._sessions:
-            self._sessions[setting] = None
-            with contextlib.suppress(ModelError):
-                self._sessions[setting] = setting.open(self.model, self.threads)
-        if self._sessions[setting] is not None:
-            with contextlib.suppress(ModelError):
-                return _run(self._sessions[setting], feeds)
-        return None
+    def _at(self, setting: Setting) -> Recorded:
+        if setting not in self._settings:
+            self._settings[setting] = setting.of(self._written, self.threads)
+        return self._settings[setting]
+
+    def _try(self, setting: Setting, feeds: Feeds, *, again: bool = False) -> list[Any] | None:
+        recorded = self._at(setting)
+        try:
+            return recorded.again(feeds) if again else recorded.run(feeds)
+        except ModelError:
+            return None
 
 
 def _run(session: Any, feeds: Feeds) -> list[Any]:
@@ -146,28 +163,26 @@ class Runner:
     Attributes:
         setting: How it runs.
         outputs: How each of its outputs compares so far.
-        pairing: In which types it takes its inputs.
-        session: None where it could not be made.
+        recorded: Its outputs, in the original's types.
         problem: Why it does not run.
     """
 
     setting: Setting
     outputs: list[OutputCheck]
-    pairing: Pairing
-    session: Any = None
+    recorded: Recorded
     problem: str | None = None
 
     @classmethod
-    def start(
-        cls, folded: ModelLike, pairing: Pairing, setting: Setting, outputs: list[OutputCheck], threads: int
+    def of(
+        cls, folded: Written, pairing: Pairing, setting: Setting, outputs: list[OutputCheck], threads: int
     ) -> Runner:
-        """Make the session. Where ONNX Runtime does not load the folded model, that is the outcome."""
-        runner = cls(setting, outputs, pairing)
-        try:
-            runner.session = setting.open(folded, threads)
-        except ModelError as error:
-            runner._stop("load", error)
-        return runner
+        """The folded model at a setting, with its inputs and outputs as `pairing` matches them."""
+        recorded = setting.of(folded, threads)
+
+        def call(session: Any, feeds: Feeds) -> list[Any]:
+            return pairing.restored(_run(session, pairing.for_folded(feeds)))
+
+        return cls(setting, outputs, replace(recorded, call=call))
 
     def compare(
         self, feeds: Feeds, true: Sequence[object], expected: Sequence[object], original: Original
@@ -187,9 +202,10 @@ class Runner:
         if self.problem:
             return None
         try:
-            return self.pairing.restored(_run(self.session, self.pairing.for_folded(feeds)))
+            return self.recorded.run(feeds)
         except ModelError as error:
-            self._stop("run", error)
+            verb = "load" if self.recorded.broken else "run"
+            self.problem = f"The other model does not {verb} ({self.setting}). {error.problem}"
             return None
 
     @property
@@ -197,15 +213,27 @@ class Runner:
         """Unit roundoff of the coarsest type that an output was computed in."""
         return max((check.unit for check in self.outputs), default=0.0)
 
-    def _stop(self, verb: str, error: ModelError) -> None:
-        self.problem = f"The other model does not {verb} ({self.setting}). {error.problem}"
-
     def checks(self, ports: Sequence[Port]) -> Iterator[Check]:
         """The outcomes as they are reported; nothing where the model did not run to the end."""
         if not self.problem:
             row = "tf32" if self.setting.tf32 else ""
             for port, check in zip(ports, self.outputs, strict=True):
                 yield check.result(self.setting.provider, self.setting.optimizer, port, row)
+
+
+def demand_original(original: Original, runners: Sequence[Runner], feeds: Feeds) -> None:
+    """Refuse a provider that runs neither model: it says nothing about the folded one.
+
+    Raises:
+        ProviderError: There is one.
+    """
+    for runner in runners:
+        provider = runner.setting.provider
+        if runner.problem and provider not in ("cpu", FLOAT64) and not original.runs(runner.setting, feeds):
+            raise ProviderError(
+                f"The {provider} provider does not run the original either. {runner.problem}",
+                "Compare the models on another provider.",
+            )
 
 
 def nodes_elsewhere(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,8 @@ import onnx_ir as ir
 from bnfold.errors import ModelError, listed
 from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.oracle.multiply_adds import multiply_adds
+from bnfold.oracle.ops import operator
+from bnfold.oracle.ops.call import Call, Operator
 from bnfold.oracle.oracle import Oracle, Unknown
 from bnfold.oracle.prepare import take_apart
 from bnfold.runtime import sessions
@@ -42,17 +44,20 @@ class Oracles:
         self._sessions: dict[bytes, Any] = {}
         self._taken: dict[str, str] = {}
 
-    def of(self, model: ir.Model, perturbed: int | None = None) -> Oracle:
+    def of(
+        self, model: ir.Model, perturbed: int | None = None, choose: Callable[[Call], Operator] = operator
+    ) -> Oracle:
         """An oracle for the original or for a model that is compared with it.
 
         Args:
             model: The model.
             perturbed: As for [`Oracle`][bnfold.oracle.oracle.Oracle].
+            choose: Likewise.
 
         Raises:
             ModelError: The model cannot be read.
         """
-        return Oracle(model, perturbed, unknown=self.source(model))
+        return Oracle(model, perturbed, choose=choose, unknown=self.source(model))
 
     def source(self, model: ir.Model) -> Unknown:
         """What gives the outputs of nodes of a model, where ONNX Runtime knows them."""

@@ -48,10 +48,12 @@ def validate(
             replace the random inputs.
         on_progress: Called with the number of runs done and their total.
         checking: How to compare them, by the fields of [`Checking`][bnfold.options.Checking]: `providers`,
-            `samples`, `seed`, `tolerance`, `threads`, `oracle`, `per_layer`, `match` and `strict`.
+            `samples`, `seed`, `tolerance`, `threads`, `oracle`, `per_layer`, `match`, `strict`, `cover` and
+            `cover_seconds`.
 
     Raises:
-        InputError: The given inputs do not fit the model, or it accepts none of the random ones.
+        InputError: The given inputs do not fit the model, or it accepts none of the random ones; or `cover`
+            is given with inputs.
         ModelError: The original cannot be read, or neither ONNX Runtime nor the oracle runs any of it.
         NotEvaluableError: The oracle was demanded and cannot evaluate the model.
         ProviderError: A provider is unknown or absent, or another one would silently run some of the model's

@@ -152,15 +152,15 @@ def test_a_disagreement_exits_1_writes_the_report_and_no_model(run, model, tmp_p
 
     from bnfold.pipeline import rollback
 
-    honest = rollback.fold
+    honest = rollback.fold_into
 
-    def wrong(given, **options):
-        result = honest(given, **options)
+    def wrong(write, given, **options):
+        result = honest(write, given, **options)
         for value in result.model.graph.initializers.values():
             value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.5), name=value.name)
         return result
 
-    monkeypatch.setattr(rollback, "fold", wrong)
+    monkeypatch.setattr(rollback, "fold_into", wrong)
     out, report = tmp_path / "out.onnx", tmp_path / "report.json"
     out.write_text("what was there before")
     result = run("export", model, "-o", out, "--json", report)

@@ -249,3 +249,50 @@ def test_labels_without_data_are_one_clear_line(run, classifier) -> None:
     result = run("validate", path, path, "--labels", labels)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "--labels is for data of your own" in result.stderr
+
+
+@pytest.fixture
+def embedding(tmp_path):
+    """A model that looks six numbers up in a table of 400 rows, and the same with another row 311."""
+    paths = [tmp_path / "table.onnx", tmp_path / "other.onnx"]
+    table = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+    for path in paths:
+        model = parser.parse_model(
+            '<ir_version: 9, opset_import: ["": 18]> '
+            "g (int64[6] k) => (float[6, 4] y) { [lookup] y = Gather (table, k) }"
+        )
+        model.graph.initializer.append(onnx.numpy_helper.from_array(table, "table"))
+        onnx.save(model, path)
+        table[311] += 1
+    return paths
+
+
+def test_what_was_not_seen_is_listed_and_cover_finds_it(run, embedding, tmp_path) -> None:
+    first, second = embedding
+    result = run("validate", first, second, "--json", tmp_path / "report.json")
+    assert result.exit_code == 0, result.stderr
+    assert "Not seen" in result.stdout
+    assert "of 400 rows of 'table' (read by 'lookup') were met by no index" in " ".join(result.stdout.split())
+    unseen = json.loads((tmp_path / "report.json").read_text())["validation"]["unseen"]
+    assert unseen["rows"][0]["total"] == 400
+    assert any(first <= 311 <= last for first, last in unseen["rows"][0]["missing"])
+    covered = run("validate", first, second, "--cover", "--cover-seconds", "30")
+    assert covered.exit_code == 1
+    assert "--cover tried" in covered.stdout
+    same = run("validate", first, first, "--cover", "--json", tmp_path / "report.json")
+    assert same.exit_code == 0
+    assert "ended when all that it can aim at had been seen" in " ".join(same.stdout.split())
+    again = run("validate", "--replay", tmp_path / "report.json", "--json", tmp_path / "again.json")
+    assert again.exit_code == 0, again.stderr
+    records = [json.loads((tmp_path / name).read_text()) for name in ("report.json", "again.json")]
+    assert records[0]["validation"] == records[1]["validation"]
+
+
+def test_the_budget_of_cover_is_in_the_help_and_cover_takes_no_data(run, model, tmp_path) -> None:
+    page = " ".join(run("validate", "--help").stdout.split())
+    assert "at most 200, and for at most --cover-seconds" in page
+    assert "Time for --cover. [default: 60; x>0]" in page
+    np.savez(tmp_path / "data.npz", x=np.ones((1, 3, 8, 8), np.float32))
+    result = run("validate", model, model, "--cover", "--inputs", tmp_path / "data.npz")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "random inputs are drawn" in result.stderr

@@ -14,6 +14,7 @@ from PIL import Image
 from bnfold.errors import InputError, MissingExtraError
 from bnfold.inputs import given
 from bnfold.inputs.given import Given
+from bnfold.inputs.samples import Samples
 from bnfold.runtime.interface import Port
 
 ONE = Port("x", "float32", (1, 3))
@@ -213,6 +214,16 @@ def test_mappings_sequences_and_files(npz):
     assert [len(feeds["x"]) for feeds in two.feeds] == [10, 2]
     assert given.as_samples(npz(x=TEN), [OPEN]).labels == ("real.npz",)
     assert [outputs for _, _, outputs in two.each(lambda feeds: len(feeds["x"]))] == [10, 2]
+
+
+def test_samples_that_were_chosen_before_keep_their_labels_and_notes():
+    before = Samples(({"x": TEN.astype(np.float64)},), ("One was left out.",), ("normal 10×3",))
+    again = given.as_samples(before, [OPEN])
+    assert (again.labels, again.notes) == (("normal 10×3",), ("One was left out.",))
+    assert again.feeds[0]["x"].dtype == np.float32
+    assert again.dimensions[0].sizes == (10,)
+    with pytest.raises(InputError, match="named y"):
+        given.as_samples(Samples(({"y": TEN},), labels=("y",)), [OPEN])
 
 
 def test_what_given_inputs_cover_is_said_as_for_drawn_ones():

@@ -34,7 +34,8 @@ def use(text: str, constants: dict[str, np.ndarray] | None = None, name: str = "
 def test_the_smallest_table_that_is_indexed(body: str, size: int | None):
     constants = {"table": weight(7, 5), "zero": np.array([0])}
     found = use(f"g (int64[5] k) => (float[?] y) {{ {body} }}", constants)
-    assert found == Use(table=size)
+    assert found.table == size
+    assert bool(found.gathers) == (size is not None)
 
 
 def test_a_table_that_a_branch_indexes():
@@ -108,6 +109,15 @@ def test_names(name: str, expected: Use):
     port = Port(name, "int64", ("N", "T") if expected.mask else ("N",))
     found = uses.of([port, Port("x", "float32", ("N", "T"))])
     assert found == {name: expected}
+
+
+def test_where_an_input_looks_things_up_and_what_it_is_compared_with():
+    text = """g (int64[5] k) => (float[?,5] y, bool[5] p, bool q) {
+        a = Gather (table, k) b = Gather (table, k) y = Add (a, b)
+        n = Neg (k) p = Less (n, low) m = ReduceMin <keepdims = 0> (k) q = Equal (m, high)
+    }"""
+    found = use(text, {"table": weight(7, 5), "low": np.array(-40), "high": np.array(6)})
+    assert found == Use(table=7, gathers=("a", "b"), compared=(-40, 6))
 
 
 def test_the_size_of_a_table_that_callers_may_replace_is_not_known():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bnfold.inputs import values
-from bnfold.inputs.values import KINDS
+from bnfold.inputs.values import FURTHER_KINDS, KINDS
 
 
 def drawn(type_name: str, kind: str, shape: tuple[int, ...] = (4000,), ceiling: int = 100) -> np.ndarray:
@@ -16,7 +16,7 @@ def drawn(type_name: str, kind: str, shape: tuple[int, ...] = (4000,), ceiling: 
 
 @pytest.mark.parametrize("type_name", sorted(values.DRAWN))
 def test_every_type_has_every_kind(type_name: str):
-    for kind in KINDS:
+    for kind in (*KINDS, *FURTHER_KINDS):
         array = drawn(type_name, kind, (2, 3))
         assert array.dtype == (object if type_name == "string" else type_name)
         assert array.shape == (2, 3)
@@ -34,6 +34,16 @@ def test_floats(type_name: str):
     assert set(by_kind["ones"]) == {1}
     scale = 16 if type_name == "float16" else 1000
     np.testing.assert_allclose(by_kind["large"].astype(float), by_kind["normal"] * float(scale), rtol=1e-3)
+
+
+@pytest.mark.parametrize("type_name", sorted(values.NUMPY_FLOATS))
+def test_kinds_for_what_the_others_leave_at_zero(type_name: str):
+    one_sided, flat, spikes = (drawn(type_name, kind, (4, 6, 50)).astype(float) for kind in FURTHER_KINDS)
+    assert len(np.unique(np.sign(one_sided[one_sided != 0]))) == 1
+    assert (np.ptp(flat, axis=2) == 0).all()
+    assert len(np.unique(flat)) == 24
+    assert 0.01 < (spikes != 0).mean() < 0.1
+    assert all(np.isfinite(array).all() for array in (one_sided, flat, spikes))
 
 
 @pytest.mark.parametrize("type_name", sorted(values.NUMPY_FLOATS))

@@ -17,6 +17,7 @@ from rich.console import Console
 
 import bnfold
 from bnfold.algebra.kernel import Kernel
+from bnfold.folding.fold import fold_into
 from bnfold.graph.nodes import label
 from bnfold.ops.conv import Conv
 from bnfold.ops.linear import Weighted, multiplied
@@ -25,6 +26,7 @@ from bnfold.pipeline import rollback as module
 from bnfold.pipeline.export import Export, ExportDisagreementError, export
 from bnfold.report import json as report
 from bnfold.report.terminal import text
+from bnfold.tensors.product import Product
 from bnfold.validation import compare as comparing
 from bnfold.validation.results import Blame, Layer
 from bnfold.validation.validate import Validation
@@ -224,14 +226,14 @@ def _counted(
     monkeypatch: pytest.MonkeyPatch, before: Callable[[int], object] = lambda _: None
 ) -> list[set[str]]:
     """What each fold had to keep."""
-    honest, rounds = module.fold, []
+    honest, rounds = module.fold_into, []
 
-    def fold(model: ir.Model, *, keep: Collection[str], **options: Any) -> Any:
+    def fold(_write: None, model: ir.Model, *, keep: Collection[str], **options: Any) -> Any:
         rounds.append(set(keep))
         before(len(rounds))
-        return honest(model, keep=keep, **options)
+        return honest(None, model, keep=keep, **options)
 
-    monkeypatch.setattr(module, "fold", fold)
+    monkeypatch.setattr(module, "fold_into", fold)
     return rounds
 
 
@@ -245,15 +247,15 @@ def refused(model: onnx.ModelProto, **options: Any) -> ExportDisagreementError:
 
 def test_a_fault_that_no_fold_made_ends_with_the_disagreement(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = _counted(monkeypatch)
-    honest = module.fold
+    honest = module.fold_into
 
-    def spoiled(model: ir.Model, **options: Any) -> Any:
-        result = honest(model, **options)
+    def spoiled(_write: None, model: ir.Model, **options: Any) -> Any:
+        result = honest(None, model, **options)
         value = result.model.graph.initializers["fc.weight"]
         value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.01), name=value.name)
         return result
 
-    monkeypatch.setattr(module, "fold", spoiled)
+    monkeypatch.setattr(module, "fold_into", spoiled)
     error = refused(residual(0))
     assert rounds == [set(), {"fc"}]
     assert error.export.rolled_back == ("fc",)
@@ -295,3 +297,16 @@ def test_where_nothing_is_blamed_nothing_is_undone(monkeypatch: pytest.MonkeyPat
     error = refused(residual(0), oracle="off", tolerance=1e-6)
     assert error.export.validation.blame is None
     assert rounds == [set()]
+
+
+@pytest.mark.parametrize("held", [0, module._HELD])
+def test_a_large_model_has_weights_that_are_computed_when_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    expected = fold_into(None, ir.from_proto(residual(0))).model
+    monkeypatch.setattr(module, "_HELD", held)
+    found = attempt(residual(0)).fold.model
+    lazy = {name for name, v in found.graph.initializers.items() if isinstance(v.const_value, Product)}
+    assert bool(lazy) is (held == 0)
+    for name, value in expected.graph.initializers.items():
+        assert np.array_equal(found.graph.initializers[name].const_value.numpy(), value.const_value.numpy())

@@ -65,6 +65,7 @@ def validation(total: int) -> dict[str, Any]:
         "passed": True, "problems": [], "notes": ["A note."], "providers": ["cpu"], "threads": 1,
         "samples": 3, "seed": 0, "tolerance": 1e-6, "checks": [check, check | {"optimizer": "default"}],
         "oracle": "The original in float64.", "layers": layers, "blame": None, "faults": [],
+        "unseen": {"rows": [{"sentence": f"Row {number} of {NASTY}."} for number in range(12)]},
     }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from bnfold.system.doctor import Diagnosis, Finding
 from bnfold.system.environment import environment
 from bnfold.validation.accuracy import Accuracy, Score
 from bnfold.validation.results import Blame, Fault, Layer, Request
+from bnfold.validation.unseen import Gap, Unseen
 from bnfold.validation.validate import Check, Validation
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
@@ -94,6 +95,9 @@ def proved() -> Validation:
         placement=(("cuda", ("node_3",)),),
         request=Request(("cpu", "cuda"), tolerance=1e-3, threads=2, per_layer=True, inputs=given),
         accuracy=Accuracy("y", 1000, (Score(1, 0.75, 0.7, 1, 6, -0.1, 0.01),)),
+        unseen=Unseen(
+            rows=(Gap("emb", 3, 6, "Three.", ((0, 1), (4, 4))),), sizes=(Gap("N", 1, None, "One."),)
+        ),
     )
 
 
@@ -176,6 +180,7 @@ def test_the_evidence_of_a_validation_is_in_the_document(source) -> None:
         "validation": record, "check": record["checks"][0], "layer": record["layers"][0],
         "blame": record["blame"], "fault": record["faults"][0], "request": record["request"],
         "accuracy": record["accuracy"], "score": record["accuracy"]["scores"][0],
+        "unseen": record["unseen"], "gap": record["unseen"]["rows"][0],
     }  # fmt: skip
     for name, part in parts.items():
         assert set(part) == set(SCHEMA["$defs"][name]["properties"]), name
@@ -188,12 +193,14 @@ def test_the_evidence_of_a_validation_is_in_the_document(source) -> None:
     assert record["faults"][0]["optimizers"] == ["Some_Fusion"]
     assert record["repeatability"] == {"cpu": 0.0, "cuda": None}
     assert record["placement"] == {"cuda": ["node_3"]}
+    assert record["unseen"]["rows"][0]["missing"] == [[0, 1], [4, 4]]
+    assert record["unseen"]["sizes"][0]["total"] is None
     assert record["provider_options"]["cpu"] == {}
     assert record["provider_options"]["cuda"]["use_tf32"] == "0"
     assert record["request"] == {
         "providers": ["cpu", "cuda"], "samples": 6, "seed": 0, "tolerance": 1e-3, "threads": 2,
         "oracle": "auto", "per_layer": True, "match": "name", "strict": False,
-        "inputs": proved().request.inputs,
+        "cover": False, "cover_seconds": 60.0, "inputs": proved().request.inputs,
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnfold.validation.channels import APART, Extent, extent, groups, luck, scale_of_each
+from bnfold.validation.channels import APART, Extent, Group, extent, groups, luck, scale_of_each
 
 RNG = np.random.default_rng(5)
 
@@ -95,3 +95,19 @@ def test_few_elements_may_be_farther_off_by_luck_and_many_may_not() -> None:
     one, three = np.abs(rng.normal(size=10**6)), np.abs(rng.normal(size=(10**6, 3))).max(axis=1)
     assert np.mean(one > 4 * three) > 1e-3
     assert np.mean(one > 4 * luck(1) * three) < 1e-5
+
+
+def test_channels_may_be_apart_by_more_than_a_float_holds() -> None:
+    values = 1e10 * head(1, 1e-320)
+    assert groups([extent(values)])[0].axis == 1, "without a warning, which would fail this test"
+
+
+def test_elements_that_are_repeated_count_once() -> None:
+    """What comes of a picture of one colour has one number in each channel, and as many errors."""
+    scales = np.arange(1.0, 65.0).reshape(1, -1, 1, 1)
+    flat = extent(np.broadcast_to(scales, (1, 64, 112, 112)) * (1 + 1e-15 * np.eye(112)))
+    assert Group(1, (3,), 4.0).size(flat) == 1
+    assert Group(1, (3, 5), 6.0).size(flat) == 2
+    busy = extent(np.maximum(np.random.default_rng(0).normal(size=(1, 64, 28, 28)), 0.0))
+    assert Group(1, (3,), 4.0).size(busy) == 28 * 28
+    assert extent(np.array([1e300, 2.0])).size == 2

@@ -79,8 +79,21 @@ def test_the_budget_takes_the_samples_that_fit(monkeypatch: pytest.MonkeyPatch) 
 def test_small_samples_alone_are_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose_reference, "BUDGET", choose_reference.PROOF_EVALUATIONS * 32 + 200)
     assert choose_reference.find(MODEL, samples(1, 2, 50), "auto").chosen == (0, 1)
+    monkeypatch.setattr(choose_reference, "LONGEST_PROOF", 1000)
     found = choose_reference.find(MODEL, samples(50, 1, 2), "auto")
     assert (found.oracle, found.chosen) == (None, (0, 1, 2))
+
+
+def test_an_expensive_first_sample_is_evaluated_and_others_only_where_they_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choose_reference, "BUDGET", choose_reference.PROOF_EVALUATIONS * 32 + 200)
+    found = choose_reference.find(MODEL, samples(50, 1, 60), "auto")
+    assert found.chosen == (0, 1, 2)
+    assert list(found.refused) == [2]
+    assert [found.outputs(number, 1)[0] is None for number in range(3)] == [False, False, True]
+    assert "1 of 3 inputs were compared with the original in ONNX Runtime" in found.sentence
+    assert found.provable([2, 0, 1])[0] == 0
 
 
 @pytest.mark.parametrize("refused", [1, 3])
@@ -122,6 +135,7 @@ def test_a_sample_whose_cost_cannot_be_found_is_refused(monkeypatch: pytest.Monk
 
 def test_a_budget_for_nothing_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose_reference, "BUDGET", choose_reference.PROOF_EVALUATIONS * 32)
+    monkeypatch.setattr(choose_reference, "LONGEST_PROOF", choose_reference.PROOF_EVALUATIONS * 32)
     found = choose_reference.find(MODEL, samples(1, 3), "auto")
     assert (found.oracle, found.chosen) == (None, (0, 1))
     assert "takes too long; `--oracle on` uses it in any case" in found.sentence
@@ -165,6 +179,26 @@ def test_conditioning_sees_what_rounding_can_tip_over() -> None:
     calm = {"x": np.linspace(1.1, 1.3, 64, dtype=np.float32)[None]}
     floor, index = choose_reference.find(model, [calm], "on").conditioning(model, calm, 2.0**-24)
     assert (floor.largest < 1e-5, index.largest) == (True, 0.0)
+
+
+def test_conditioning_leaves_sizes_as_they_are() -> None:
+    """A size that was rounded in float could not be evaluated, or would be another size."""
+    text = """g (float[N,4] x) => (float[M] y) {
+      n = Shape <start = 0, end = 1> (x)
+      f = Cast <to = 1> (n)
+      half = Mul (f, factor)
+      m = Floor (half)
+      k = Cast <to = 7> (m)
+      p = MatMul (x, w)
+      column = Reshape (p, minus)
+      y = Slice (column, zero, k)
+    }"""
+    constants = {"factor": np.array([0.5], np.float32), "w": weight(4, 1), "minus": np.array([-1])}
+    model = ir.from_proto(build(text, {**constants, "zero": np.array([0])}))
+    feeds = {"x": np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)}
+    (moved,) = choose_reference.find(model, [feeds], "on").conditioning(model, feeds, 2.0**-24)
+    assert moved.count == 4, "half of the rows"
+    assert 0 < moved.largest < 20 * 2.0**-24
 
 
 def test_the_proof_takes_as_many_samples_as_the_budget_allows(monkeypatch: pytest.MonkeyPatch) -> None:

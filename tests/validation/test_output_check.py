@@ -17,6 +17,7 @@ from bnfold.validation.output_check import (
     ULPS,
     OutputCheck,
     confirm_excuses,
+    not_compared,
 )
 from bnfold.validation.results import Check
 
@@ -270,3 +271,39 @@ def test_small_channels_of_a_run_without_truth_are_allowed_what_rounding_next_to
         found.add(truth, truth, truth, truth, truth)
         found.add(None, truth, truth, truth, truth * [[1.0], [1.0 + wrong]])
         assert (found.problem is None) == passes
+
+
+def test_the_truth_measures_nothing_where_it_has_another_number_of_rows() -> None:
+    """Otherwise nothing was compared with anything there."""
+    rows = np.linspace(1.0, 2.0, 6).reshape(3, 2)
+    for wrong, passes in ((0.5 * NATURAL, True), (3 * NATURAL, False)):
+        found = OutputCheck(NATURAL, UNIT, None)
+        found.add(rows, rows, rows, rows, rows)
+        assert not found.is_loose
+        found.add(rows[:2], rows, rows, rows, rows * (1 + wrong))
+        assert found.is_loose
+        assert (found.problem is None) == passes
+
+
+def test_an_output_is_loose_where_the_original_is_farther_off_than_its_type_explains() -> None:
+    far = 2 * NATURAL
+    assert not compared((E, E, E, far)).is_loose
+    for errors in ((far, E, E, E), (E, far, E, E), (E, E, far, E)):
+        assert compared((E, E, E, E), errors).is_loose
+    moved = compared((E, E, E, far))
+    moved.set_conditioning(0, Deviation(far))
+    assert moved.is_loose
+    places = OutputCheck(None, UNIT, None)
+    places.add(*[np.arange(4)] * 5)
+    assert not places.is_loose
+    places.add(np.arange(4), np.arange(4)[::-1], *[np.arange(4)] * 3)
+    assert places.is_loose
+
+
+def test_an_output_of_which_nothing_was_compared_is_named_once() -> None:
+    silent = [replace(check(optimizer, None), output="z", compared=False) for optimizer in ("off", "default")]
+    assert not list(not_compared(silent))
+    assert list(not_compared([*silent, check("off", None)])) == [
+        "The output 'z' was not compared: on every input it is NaN, infinite or empty throughout "
+        "in the original."
+    ]

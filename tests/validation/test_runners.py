@@ -13,10 +13,11 @@ from bnfold.errors import ModelError, ProviderError
 from bnfold.runtime import placement, sessions
 from bnfold.runtime.interface import Interface, Port
 from bnfold.runtime.placement import PlacedNode
+from bnfold.runtime.sessions import Written
 from bnfold.validation import runners
 from bnfold.validation.output_check import OutputCheck
 from bnfold.validation.pairing import pair
-from bnfold.validation.runners import Original, Runner, Setting, nodes_elsewhere
+from bnfold.validation.runners import Original, Runner, Setting, demand_original, nodes_elsewhere
 from tests.graphs import build, weight
 
 HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
@@ -35,9 +36,11 @@ class Desk:
     def __init__(self, outputs: Callable[[Setting], list[Any]], broken: tuple[Setting, ...] = ()) -> None:
         self.outputs, self.broken, self.opened = outputs, broken, list[Setting]()
 
-    def session(self, _model: object, *, provider: str, optimized: Any, threads: int, tf32: bool) -> Setting:
+    def session(
+        self, _model: object, *, provider: str, optimized: Any, threads: int, provider_options: str
+    ) -> Setting:
         assert threads == 2
-        setting = Setting(provider, optimized, tf32)
+        setting = Setting(provider, optimized, provider_options == "tf32")
         self.opened.append(setting)
         if setting in self.broken:
             raise ModelError(f"No kernel at {setting}.")
@@ -78,12 +81,12 @@ def test_a_setting_in_words() -> None:
 def test_a_session_is_asked_for_as_the_setting_says(desk: Callable[..., Desk]) -> None:
     made = desk(half_rounded)
     for setting in (Setting("cpu", "off"), Setting("cuda", "default"), TF32):
-        assert setting.open("m.onnx", 2) == setting
+        assert setting.of(Written("m.onnx"), 2).start() == setting
     assert [setting.tf32 for setting in made.opened] == [False, False, True]
 
 
 def test_a_real_session_takes_the_setting() -> None:
-    options = Setting("cpu", "default").open(MODEL, 2).get_session_options()
+    options = Setting("cpu", "default").of(Written(MODEL), 2).start().get_session_options()
     assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     assert options.intra_op_num_threads == 2
 
@@ -145,7 +148,8 @@ def test_a_real_run_repeats_on_the_cpu() -> None:
 
 def test_a_folded_model_that_does_not_load_is_an_outcome(desk: Callable[..., Desk]) -> None:
     desk(half_rounded, TF32)
-    runner = Runner.start("f.onnx", SAME, TF32, [output_check()], 2)
+    runner = Runner.of(Written("f.onnx"), SAME, TF32, [output_check()], 2)
+    assert runner.run({}) is None
     assert runner.problem == (
         "The other model does not load (cuda, optimizer default, TF32). "
         "No kernel at cuda, optimizer default, TF32."
@@ -155,7 +159,7 @@ def test_a_folded_model_that_does_not_load_is_an_outcome(desk: Callable[..., Des
 
 
 def test_a_folded_model_that_stops_running_is_an_outcome() -> None:
-    runner = Runner.start(MODEL, SAME, Setting("cpu", "off"), [output_check()], 1)
+    runner = Runner.of(Written(MODEL), SAME, Setting("cpu", "off"), [output_check()], 1)
     original = Original(MODEL, 1)
     runner.compare(FEEDS, [None], original.expected(FEEDS), original)
     assert [check.passed for check in runner.checks(PORTS)] == [True]
@@ -170,7 +174,7 @@ def test_the_row_with_tf32_is_measured_against_the_original_with_tf32(desk: Call
     true = [half_rounded(Setting("cpu", "off"))[0].astype(np.float64)]
     checks = []
     for setting in (Setting("cuda", "default"), TF32):
-        runner = Runner.start("f.onnx", SAME, setting, [output_check()], 2)
+        runner = Runner.of(Written("f.onnx"), SAME, setting, [output_check()], 2)
         runner.compare(FEEDS, true, original.expected(FEEDS), original)
         checks += runner.checks(PORTS)
     plain, row = checks
@@ -214,6 +218,31 @@ def test_a_convolution_elsewhere_is_an_error(placed: Callable[..., list[dict[str
         list(nodes_elsewhere(MODEL, SAME, ("cuda",), FEEDS, 2))
 
 
+@pytest.mark.parametrize(("provider", "accused"), [("openvino", False), ("cpu", True)])
+def test_a_provider_that_runs_neither_model_accuses_nobody(
+    desk: Callable[..., Desk], provider: str, accused: bool
+) -> None:
+    setting = Setting(provider, "default")
+    desk(lambda _setting: [np.ones(3, np.float32)], setting)
+    original = Original(MODEL, 2)
+    runner = Runner.of(Written(MODEL), SAME, setting, [output_check()], 2)
+    assert runner.run(FEEDS) is None
+    assert "does not load" in (runner.problem or "")
+    if accused:
+        demand_original(original, [runner], FEEDS)
+    else:
+        with pytest.raises(ProviderError, match="openvino provider does not run the original either"):
+            demand_original(original, [runner], FEEDS)
+
+
+def test_a_fold_alone_that_does_not_run_is_accused(desk: Callable[..., Desk]) -> None:
+    setting = Setting("openvino", "default")
+    desk(lambda _setting: [np.ones(3, np.float32)])
+    runner = Runner.of(Written(MODEL), SAME, setting, [output_check()], 2)
+    runner.problem = "The other model does not run."
+    demand_original(Original(MODEL, 2), [runner], FEEDS)
+
+
 def test_a_model_that_does_not_run_has_no_places(placed: Callable[..., list[dict[str, Any]]]) -> None:
     asked = placed(ModelError("It does not run."))
     assert list(nodes_elsewhere(MODEL, SAME, ("cuda",), FEEDS, 2)) == []
@@ -229,7 +258,7 @@ def test_tf32_is_coarser_than_float32_on_a_gpu() -> None:
     original = Original(model, 1)
     errors = []
     for setting in (Setting("cuda", "default"), TF32):
-        runner = Runner.start(model, SAME, setting, [output_check()], 1)
+        runner = Runner.of(Written(model), SAME, setting, [output_check()], 1)
         runner.compare({"x": x}, true, original.expected({"x": x}), original)
         (check,) = runner.checks(PORTS)
         errors.append(check.error)

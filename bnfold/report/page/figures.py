@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bnfold.report.page import plots
@@ -26,8 +26,7 @@ def outputs(validation: Record) -> View:
             "ratio": number(check.get("ratio"), 3),
             "difference": number(check["max_rel"] if check["max_rel"] is not None else check["max_abs"]),
             "bound": _bound(check),
-            "state": "good" if check["passed"] else "warn" if check["excused"] else "bad",
-            "verdict": "agrees" if check["passed"] else "excused" if check["excused"] else "disagrees",
+            **_verdict(check),
             "problem": check["problem"],
         }
         for check in validation["checks"]
@@ -37,9 +36,26 @@ def outputs(validation: Record) -> View:
         "against_oracle": any(check.get("error") is not None for check in validation["checks"]),
         "oracle": validation.get("oracle") or "",
         "notes": validation["notes"],
+        "unseen": list(_unseen(validation.get("unseen") or {})),
         "faults": [fault["sentence"] for fault in validation.get("faults") or ()],
         "missing": [name for name in PROVIDERS if name not in validation["providers"]],
     }
+
+
+def _unseen(unseen: Record) -> Iterator[str]:
+    """Everything that was not seen, as sentences."""
+    yield from filter(None, (unseen.get("cover"), unseen.get("not_known")))
+    for gaps in unseen.values():
+        yield from (gap["sentence"] for gap in gaps if isinstance(gaps, list))
+
+
+def _verdict(check: Record) -> View:
+    if check["passed"] and not check.get("compared", True):
+        return {"state": "warn", "verdict": "not compared"}
+    if check["passed"]:
+        return {"state": "good", "verdict": "agrees"}
+    excused = check["excused"]
+    return {"state": "warn" if excused else "bad", "verdict": "excused" if excused else "disagrees"}
 
 
 def _bound(check: Record) -> str:
@@ -112,9 +128,11 @@ def latency(benchmark: Record, times: Sequence[Mapping[str, Sequence[float]]], t
 
 def _setting(row: Record, rows: Sequence[Record]) -> str:
     """What distinguishes a row from the others."""
+    options = row.get("provider_options", "bnfold")
+    named = f", options {options}" if options != "bnfold" else ""
     batch = f", batch {row['batch']}" if row.get("batch") else ""
     several = len({other.get("measures") for other in rows}) > 1
-    return f"{row['optimizer']}{batch}{', ' + row['measures'] if several else ''}"
+    return f"{row['optimizer']}{named}{batch}{', ' + row['measures'] if several else ''}"
 
 
 def _latency_row(row: Record, drawn: plots.Latency) -> View:

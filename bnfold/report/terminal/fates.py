@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
+from bnfold.errors import listed
 from bnfold.report.terminal.tables import count, headed, plural
 
 if TYPE_CHECKING:
     from bnfold.reasons import Reason
     from bnfold.result import FoldResult, Site
 
+T = TypeVar("T")
 _SHOWN = 20  # folded sites; all of them would push those that stay out of sight
 _STYLES = {"folded": "green", "merged": "green", "kept": "yellow"}
 
 
 def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
     """Show every site: its name, its operator, and into what it was folded or why it stays; then merges.
+
+    What is the same of several sites, up to names and numbers, is said once, with how many they are.
 
     Args:
         result: The result of a fold.
@@ -29,8 +34,9 @@ def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
     parts: list[RenderableType] = []
     if result.sites:
         parts = [*_fates(result.sites, len(result.sites) if foreseen else _SHOWN), ""]
+    parts += [part for group in _groups(result.kept) for part in (_stay(group), "")]
     parts += [merges(result), ""] if result.merges else []
-    parts += [Text.assemble("apart: ", *_words(reason)) for reason in result.apart]
+    parts += [_apart(group) for group in _grouped(result.apart, lambda reason: reason.kind)]
     return Group(*parts, fold_summary(result, foreseen=foreseen))
 
 
@@ -64,14 +70,43 @@ def merges(result: FoldResult[Any]) -> RenderableType:
 def _fate(site: Site) -> Text:
     if site.reason is None:
         return Text(", ".join(site.into) or "nothing: it has no effect")
-    if site.reason_after is None:
-        return Text.assemble(*_words(site.reason))
-    before, after = _words(site.reason), _words(site.reason_after)
-    return Text.assemble("towards its producers: ", *before, "\ntowards its consumers: ", *after)
+    return Text(", ".join(reason.code for reason in _both(site)), style="bold")
 
 
-def _words(reason: Reason) -> tuple[str | tuple[str, str], ...]:
-    return (reason.code, "bold"), f" {reason.sentence}\n", (reason.remedy, "dim")
+def _both(site: Site) -> tuple[Reason, ...]:
+    return tuple(reason for reason in (site.reason, site.reason_after) if reason is not None)
+
+
+def _groups(kept: Sequence[Site]) -> list[list[Site]]:
+    """Sites whose reasons differ in names and numbers alone, together; the largest group first."""
+    groups = _grouped(kept, lambda site: tuple(reason.kind for reason in _both(site)))
+    return sorted(groups, key=len, reverse=True)
+
+
+def _grouped(things: Iterable[T], kind: Callable[[T], Hashable]) -> list[list[T]]:
+    groups: dict[Hashable, list[T]] = {}
+    for thing in things:
+        groups.setdefault(kind(thing), []).append(thing)
+    return list(groups.values())
+
+
+def _stay(group: Sequence[Site]) -> RenderableType:
+    """Why the sites of a group stay, in the words of the first, and what can be done about it."""
+    first, many = group[0], len(group) > 1
+    title = f"{count(len(group), 'site')} stay: {listed(site.name for site in group)}" if many else first.name
+    found = _both(first)
+    ways = ("towards its producers: ", "towards its consumers: ") if len(found) > 1 else ("",)
+    lines = Text(f"such as {first.name}:\n" if many else "")
+    for way, reason in zip(ways, found, strict=True):
+        lines.append_text(Text.assemble(way, (reason.code, "bold"), f" {reason.sentence}\n"))
+    lines.append("\n".join(dict.fromkeys(reason.remedy for reason in found)), style="dim")
+    return Group(Text(title, style=_STYLES["kept"]), Padding(lines, (0, 0, 0, 2)))
+
+
+def _apart(group: Sequence[Reason]) -> Text:
+    first, many = group[0], f"{len(group)} times, such as: " if len(group) > 1 else ""
+    sentence = f" {first.sentence}\n"
+    return Text.assemble(f"apart: {many}", (first.code, "bold"), sentence, (first.remedy, "dim"))
 
 
 def fold_summary(result: FoldResult[Any], *, foreseen: bool = False) -> Text:

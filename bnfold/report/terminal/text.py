@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bnfold.validation.results import Check, Validation
 
 _LAYERS_SHOWN = 12
+_UNSEEN_SHOWN = 3  # of each kind
 _VERDICTS = {"faster": "green", "slower": "red", "too noisy to say": "yellow"}
 _STATES = {"good": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -86,7 +87,7 @@ _KINDS = {
 
 
 def validation(result: Validation) -> RenderableType:
-    """Show every comparison with the truth, the layers that stand out, and the verdict."""
+    """Show every comparison with the truth, the verdict, the layers that stand out, and what was not seen."""
     parts: list[RenderableType] = [Text(result.accuracy.sentence), ""] if result.accuracy else []
     parts += [_checks(result), ""] if result.checks else []
     parts.append(_agreement(result))
@@ -95,6 +96,8 @@ def validation(result: Validation) -> RenderableType:
     if result.layers:
         parts += [Text(_proof(result)), *_worst_layers(result)]
     parts += [Text(note, style="dim") for note in result.notes]
+    unseen = list(result.unseen.sentences(_UNSEEN_SHOWN))
+    parts += [Text("Not seen", style="bold"), *(Text(f"  {one}") for one in unseen)] if unseen else []
     return Group(*parts)
 
 
@@ -126,6 +129,8 @@ def _checks(result: Validation) -> Table:
 def _outcome(check: Check) -> Text:
     if check.row:
         return Text("for comparison", style="dim")
+    if check.passed and not check.compared:
+        return Text("not compared", style="yellow")
     if check.passed:
         return Text("agrees", style="green")
     return Text("excused", style="yellow") if check.excused else Text("disagrees", style="bold red")
@@ -259,9 +264,8 @@ def _quantiles(result: Benchmark) -> Table:
 
 def _setting(row: Row, result: Benchmark) -> str:
     """What distinguishes a row from the others."""
-    batch = f", batch {row.batch}" if row.batch else ""
     several = len({other.measures for other in result.rows}) > 1
-    return f"{row.optimizer}{batch}{f', {row.measures}' if several else ''}"
+    return f"{row.optimizer}{row.conditions}{f', {row.measures}' if several else ''}"
 
 
 def _sizes(result: Benchmark) -> list[RenderableType]:
@@ -288,11 +292,11 @@ def written(path: Path) -> Text:
 
 
 def rule(one: Rule) -> RenderableType:
-    """Show one rule with its sentence and its remedy."""
-    return Group(
-        Text.assemble((one.code, "bold"), f"  {one.title}"),
-        Padding(Text.assemble(one.sentence, "\n", ("Remedy: ", "bold"), one.remedy), (0, 0, 0, 7)),
-    )
+    """Show one rule with its sentence and its remedies."""
+    said = Text.assemble(one.sentence, "\n", ("Remedy: ", "bold"), one.remedy)
+    for what, remedy in one.others.items():
+        said.append_text(Text.assemble("\n", (f"Remedy for {what}: ", "bold"), remedy))
+    return Group(Text.assemble((one.code, "bold"), f"  {one.title}"), Padding(said, (0, 0, 0, 7)))
 
 
 def rules(listed: Iterable[Rule]) -> RenderableType:

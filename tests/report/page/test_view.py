@@ -112,6 +112,8 @@ def test_a_disagreement_names_the_fold_and_every_failure() -> None:
     assert view["verdict"]["details"][0] == "The model does not run."
     assert [line.rsplit(": ", 1)[1] for line in view["verdict"]["details"][1:]] == ["It is off."]
     assert [row["verdict"] for row in view["outputs"]["rows"]] == ["disagrees", "excused"]
+    wrong["checks"][1] |= {"passed": True, "compared": False}
+    assert sample(3, validation=wrong)["outputs"]["rows"][1]["verdict"] == "not compared"
 
 
 def test_accuracy_and_what_callers_meet_otherwise_are_shown() -> None:
@@ -121,6 +123,16 @@ def test_accuracy_and_what_callers_meet_otherwise_are_shown() -> None:
     assert view["accuracy"] == sentence
     assert view["verdict"]["details"] == ["The opset is 20 instead of 17."]
     assert sample(3)["accuracy"] is None
+
+
+def test_everything_that_was_not_seen_is_listed() -> None:
+    gaps = [{"sentence": f"Row {number}."} for number in range(20)]
+    unseen = {"branches": gaps[:1], "rows": gaps, "not_known": "Not all is known.", "cover": "It drew."}
+    view = sample(3, validation=validation(3) | {"unseen": unseen})
+    sentences = [gap["sentence"] for gap in gaps]
+    assert view["outputs"]["unseen"] == ["It drew.", "Not all is known.", "Row 0.", *sentences]
+    old = {key: value for key, value in validation(3).items() if key != "unseen"}
+    assert sample(3, validation=old)["outputs"]["unseen"] == []
 
 
 def test_layers_stand_in_order_and_the_wrong_one_is_named() -> None:

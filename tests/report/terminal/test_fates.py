@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from bnfold.reasons import Rule, Situation
 from bnfold.report.terminal import fates
 from bnfold.result import Merge, Site
 from tests.report.shown import GONE, RULE, STAYS, result, shown, words
@@ -69,3 +70,49 @@ def test_of_many_that_are_gone_only_the_first_are_shown_and_of_those_that_stay_a
     everything = words(fates.sites(result(*gone, *stay), foreseen=True))
     assert all(f"{site.name} " in everything for site in (*gone, *stay))
     assert "that were folded" not in everything
+
+
+MEETS = Rule("BN998", "a title", "{operator} ({node}) is in the way.", "Put {it} elsewhere.")
+
+
+def test_equal_reasons_are_said_once_with_their_count() -> None:
+    names = [f"block.{number}.bn" for number in range(6)]
+    stay = [replace(STAYS, name=name, reason=MEETS(operator="Sigmoid", node=name)) for name in names]
+    page = words(fates.sites(result(*stay)))
+    assert page.count("Put the BatchNorm elsewhere.") == 1
+    assert page.count("is in the way.") == 1
+    title = "6 sites stay: block.0.bn, block.1.bn, block.2.bn, block.3.bn and 2 more such as block.0.bn: "
+    assert f"{title}BN998 Sigmoid (block.0.bn) is in the way." in page
+    assert all(f"{name} BatchNormalization kept BN998" in page for name in names), "each is in the table"
+
+
+def test_reasons_that_differ_in_more_than_names_are_apart_and_the_most_frequent_is_first() -> None:
+    sigmoid, tanh = (MEETS(operator=operator, node="n") for operator in ("Sigmoid", "Tanh"))
+    other = replace(STAYS, name="other", reason=sigmoid.within(Situation.PREPROCESSING))
+    stay = [replace(STAYS, name=name, reason=tanh) for name in ("one", "two")]
+    page = words(fates.sites(result(replace(STAYS, reason=sigmoid), other, *stay)))
+    assert page.count("is in the way.") == 3
+    assert page.index("2 sites stay: one, two such as one: BN998 Tanh") < page.index("BN998 Sigmoid (n)")
+    assert "other BN998 Sigmoid (n) is in the way. Put the normalisation of the input elsewhere." in page
+
+
+def test_both_directions_are_said_and_an_equal_remedy_once() -> None:
+    before, after = (
+        MEETS(operator=name, node="n").within(Situation.QUANTISED)
+        for name in ("DequantizeLinear", "QuantizeLinear")
+    )
+    page = words(fates.sites(result(replace(STAYS, reason=before, reason_after=after))))
+    assert "kept BN998, BN998" in page
+    assert (
+        "towards its producers: BN998 DequantizeLinear (n) is in the way. "
+        "towards its consumers: BN998 QuantizeLinear (n) is in the way. "
+        "This model was quantised before its BatchNorms were folded:"
+    ) in page
+    assert page.count("fold the float model") == 1
+
+
+def test_branches_that_stay_apart_for_one_reason_are_counted() -> None:
+    apart = tuple(RULE(node=f"sum{number}") for number in range(3))
+    page = words(fates.sites(replace(result(), apart=apart)))
+    assert "apart: 3 times, such as: BN999 It stops at sum0. Move [it]." in page
+    assert "sum1" not in page

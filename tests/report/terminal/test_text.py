@@ -20,6 +20,7 @@ from bnfold.pipeline.replay import Replay
 from bnfold.report.terminal import tables, text
 from bnfold.validation.accuracy import Accuracy, Score
 from bnfold.validation.results import Blame, Fault, Layer, Request
+from bnfold.validation.unseen import Gap, Unseen
 from bnfold.validation.validate import Check, Validation
 from tests.report.shown import GONE, STAYS, result, shown, words
 
@@ -66,6 +67,14 @@ def test_accuracy_is_the_first_line_and_differences_for_callers_follow_the_verdi
     strict = words(text.validation(replace(result, request=Request(strict=True))))
     assert "computes what the original computes, but its callers meet something else. It is named" in strict
     assert strict.count("It is named 'b'.") == 1
+
+
+def test_what_was_not_seen_follows_under_its_own_heading_and_is_cut() -> None:
+    gaps = tuple(Gap(str(number), 0, 1, f"Gap {number}.") for number in range(6))
+    result = Validation((CHECK,), samples=3, seed=0, notes=("A note.",))
+    page = words(text.validation(replace(result, unseen=Unseen(rows=gaps, cover="It drew."))))
+    assert page.endswith("A note. Not seen It drew. Gap 0. Gap 1. Gap 2. … and 3 more like this.")
+    assert "Not seen" not in words(text.validation(result))
 
 
 def test_what_could_not_be_compared_is_said_in_those_words() -> None:
@@ -160,6 +169,12 @@ def test_a_check_that_is_excused_says_so_and_spoils_nothing():
     assert "excused" in page
     assert "disagrees" not in page
     assert "The optimizer did it." in page
+
+
+def test_an_output_that_was_not_compared_does_not_agree():
+    page = words(text.validation(Validation((CHECK, replace(CHECK, output="z", compared=False)), seed=0)))
+    assert "y cpu off 1.0e-06 2.0e-07 5.0e-05 100.00% agrees z cpu" in page
+    assert "5.0e-05 100.00% not compared" in page
 
 
 def test_disagreement_says_what_is_wrong() -> None:

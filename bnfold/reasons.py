@@ -8,7 +8,27 @@ meets, 3xx the topology, 4xx the numbers, 5xx a PyTorch module that is folded in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+
+class Situation(Enum):
+    """What stays, and in what surroundings: the remedy fits it."""
+
+    BATCHNORM = "BatchNorm"
+    ARITHMETIC = "arithmetic"  # written as Mul, Div, Add and Sub
+    PREPROCESSING = "preprocessing"  # the same, on an input of the model
+    QUANTISED = "quantised"  # behind a quantised layer, or before one
+
+
+WORDS = {
+    Situation.ARITHMETIC: "the scale and shift",
+    Situation.PREPROCESSING: "the normalisation of the input",
+}
+QUANTISED_FIRST = (
+    "This model was quantised before its BatchNorms were folded: fold the float model, then quantise it."
+)
+BEFORE_THE_MODEL = "Nothing to fix; normalising the data before the model reads it would save the step."
 
 
 @dataclass(frozen=True)
@@ -19,25 +39,44 @@ class Rule:
         code: Stable identifier, `BN` and three digits.
         title: A few words, for tables.
         sentence: What stops the fold, with `{facts}` filled in per case.
-        remedy: What the user can do about it.
+        advice: What the user can do about it; `{it}` stands for what stays.
+        instead: Other advice, by the situation that it is for.
     """
 
     code: str
     title: str
     sentence: str
-    remedy: str
+    advice: str
+    instead: Mapping[Situation, str] = field(default_factory=dict, hash=False)
 
     def __call__(self, **facts: object) -> Reason:
         """Make the reason for one case; `facts` are the names in `sentence`."""
         return Reason(self, {name: str(fact) for name, fact in facts.items()})
 
+    @property
+    def remedy(self) -> str:
+        """What the user can do about a BatchNorm."""
+        return self.remedy_for(Situation.BATCHNORM)
+
+    @property
+    def others(self) -> Mapping[str, str]:
+        """The remedies of its own, by what they are for: `"the normalisation of the input"`."""
+        return {WORDS[situation]: self.remedy_for(situation) for situation in self.instead}
+
+    def remedy_for(self, situation: Situation) -> str:
+        """What the user can do about it in one situation."""
+        if situation is Situation.QUANTISED:
+            return QUANTISED_FIRST
+        return self.instead.get(situation, self.advice).replace("{it}", WORDS.get(situation, "the BatchNorm"))
+
 
 @dataclass(frozen=True)
 class Reason:
-    """Why one affine stays where it is: a rule and the facts of the case."""
+    """Why one affine stays where it is: a rule, the facts of the case, and what is around it."""
 
     rule: Rule
     facts: Mapping[str, str] = field(default_factory=dict)
+    situation: Situation = Situation.BATCHNORM
 
     @property
     def code(self) -> str:
@@ -57,10 +96,22 @@ class Reason:
     @property
     def remedy(self) -> str:
         """What the user can do about it."""
-        return self.rule.remedy
+        return self.rule.remedy_for(self.situation)
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """What this reason has in common with others that differ from it in names and numbers alone."""
+        return (self.code, self.remedy, *(self.facts.get(fact, "") for fact in _KINDS))
+
+    def within(self, situation: Situation) -> Reason:
+        """The same reason in a situation; that a layer is quantised says most."""
+        return self if self.situation is Situation.QUANTISED else replace(self, situation=situation)
 
     def __str__(self) -> str:
         return f"{self.code}: {self.sentence}"
+
+
+_KINDS = ("operator", "setting", "pattern", "dtype", "attribute")  # facts that tell reasons of one code apart
 
 
 TRAINING_MODE = Rule(
@@ -117,7 +168,8 @@ OPERATOR = Rule(
     "BN201",
     "an affine cannot pass an operator",
     "{operator} ({node}) does not commute with a scale and a shift.",
-    "If you can change the architecture, put the BatchNorm directly after a Conv or Linear.",
+    "If you can change the architecture, put {it} directly after a Conv or Linear.",
+    {Situation.PREPROCESSING: BEFORE_THE_MODEL},
 )
 WEIGHT_NOT_CONSTANT = Rule(
     "BN202",
@@ -135,7 +187,7 @@ AXIS = Rule(
     "BN204",
     "varies along an axis that the weights cannot express",
     "at {node} the affine varies along axis {axes}; {operator} can only take one along axis {allowed}.",
-    "Check the layout: the channels of the BatchNorm are not those of that operator.",
+    "Check the layout: the channels of {it} are not those of that operator.",
 )
 PADDING = Rule(
     "BN205",
@@ -143,18 +195,23 @@ PADDING = Rule(
     "{node} pads with zeros, which the shift would not reach.",
     "Put the BatchNorm after the operator, or pad explicitly with the running mean; a BatchNorm with "
     "β = μ·γ/√(σ²+ε) has no shift and is folded.",
+    {
+        Situation.ARITHMETIC: "Put {it} after the operator, or pad with the value that becomes zero.",
+        Situation.PREPROCESSING: BEFORE_THE_MODEL,
+    },
 )
 NEGATIVE_SCALE = Rule(
     "BN206",
     "a negative scale would reverse the order",
     "{operator} ({node}) commutes only with scales that are not negative, and {count} are negative.",
     "Train with γ ≥ 0 there, or put the BatchNorm before the operator and train again.",
+    {Situation.ARITHMETIC: "Put {it} before the operator, if you can change the architecture."},
 )
 SHIFT = Rule(
     "BN207",
     "a shift cannot pass",
     "{operator} ({node}) lets a scale pass, but not a shift.",
-    "If you can change the architecture, put the BatchNorm before that operator.",
+    "If you can change the architecture, put {it} before that operator.",
 )
 UNKNOWN_SHAPE = Rule(
     "BN208",
@@ -166,7 +223,7 @@ MIXED_AXES = Rule(
     "BN209",
     "a reshape mixes the channels with other axes",
     "{node} reshapes {before} to {after}, which mixes the channel axis with others.",
-    "Put the BatchNorm on the other side of the reshape.",
+    "Put {it} on the other side of the reshape.",
 )
 SETTING = Rule(
     "BN210",
@@ -184,13 +241,13 @@ TYPE_CHANGE = Rule(
     "BN212",
     "a cast rounds in between",
     "{node} casts from {before} to {after}, and rounding does not commute with a scale.",
-    "Compute the BatchNorm in the type of the layer before it.",
+    "Compute {it} in the type of the layer before it.",
 )
 BROADCAST = Rule(
     "BN213",
     "an operand is broadcast along the channels",
     "{value}, which {node} reads, is the same for all channels, so it cannot take a scale for each channel.",
-    "If you can change the architecture, put the BatchNorm on the operand that has channels.",
+    "If you can change the architecture, put {it} on the operand that has channels.",
 )
 TERMS = Rule(
     "BN214",
@@ -215,13 +272,14 @@ OTHER_GRAPH = Rule(
     "BN303",
     "the layer is in another graph",
     "{value} crosses the border of a subgraph at {node}; a subgraph may run zero or many times.",
-    "Move the BatchNorm into the same graph as its layer.",
+    "Move {it} into the same graph as its layer.",
 )
 NO_PRODUCER = Rule(
     "BN304",
     "nothing before it to fold into",
     "{value} is an input of the graph or a constant; no operator before {node} has weights.",
     "Nothing to fix. A following layer can absorb it if that layer does not pad with zeros.",
+    {Situation.PREPROCESSING: BEFORE_THE_MODEL},
 )
 MORE_NODES = Rule(
     "BN305",

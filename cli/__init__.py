@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ from . import _lazy
 
 _MOMENT = 0.01  # seconds, after which a signal that arrived at a bad time is sent again
 
+_QUIET = "bnfold.quiet"  # in click's meta
 COMMANDS = ("export", "fold", "inspect", "validate", "bench", "explain", "doctor")
 
 
@@ -39,10 +41,17 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f".{cmd_name}", __name__).command
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether the command is quiet, which has to be known even where its options are wrong."""
+        ctx.meta[_QUIET] = not {"-q", "--quiet"}.isdisjoint(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and turn its errors into messages and exit codes."""
         try:
-            with _ended_like_interrupts():
+            with _ended_like_interrupts(), warnings.catch_warnings():
+                if ctx.meta[_QUIET] and not sys.warnoptions:
+                    warnings.simplefilter("ignore")
                 return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             click.echo("\nbnfold: interrupted.", err=True)
@@ -51,12 +60,17 @@ class LazyGroup(click.Group):
         except BrokenPipeError:  # the reader has gone, as in `bnfold inspect MODEL | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(141) from None
+        except click.UsageError as error:
+            if not ctx.meta[_QUIET]:
+                raise
+            click.echo(f"bnfold: {' '.join(error.format_message().split())}", err=True)
+            raise click.exceptions.Exit(error.exit_code) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             if ctx.params["show_traceback"]:
                 traceback.print_exc()
-            raise click.exceptions.Exit(_complain(error)) from error
+            raise click.exceptions.Exit(_complain(error, quiet=ctx.meta[_QUIET])) from error
 
 
 class _Ended(KeyboardInterrupt):
@@ -104,12 +118,12 @@ def _in_finalizer(frame: FrameType | None) -> bool:
     return False
 
 
-def _complain(error: Exception) -> int:
-    """Print what is wrong and how to fix it; return the exit code.
+def _complain(error: Exception, *, quiet: bool) -> int:
+    """Print what is wrong and how to fix it, or its cause in one line; return the exit code.
 
     An error that bnfold did not raise on purpose is reported as a bug.
     """
-    from bnfold.errors import BnfoldError, MissingShapeError
+    from bnfold.errors import BnfoldError, DisagreementError, MissingShapeError
 
     if isinstance(error, BnfoldError):
         problem, fix, exit_code = error.problem, error.fix, error.exit_code
@@ -118,6 +132,11 @@ def _complain(error: Exception) -> int:
     else:
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
         fix, exit_code = "This is a bug in bnfold; please report it with the output of --traceback.", 2
+    if quiet:
+        if isinstance(error, DisagreementError) and error.cause:
+            problem = f"{problem.removesuffix('.')}: {error.cause}"
+        click.echo(f"bnfold: {' '.join(problem.split())}", err=True)
+        return exit_code
     click.echo(f"bnfold: {problem}", err=True)
     for line in fix.splitlines():
         click.echo(f"  {line}", err=True)

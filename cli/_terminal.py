@@ -133,6 +133,18 @@ def read_inputs(
     return Given.parse(path, labels=labels, top=top, **images)
 
 
+def known_providers(names: Sequence[str]) -> tuple[str, ...]:
+    """The short names of providers, each once; a name that is not one is an error before any work is done."""
+    from bnfold.runtime.providers import full_name, import_runtime, short_name
+
+    short = tuple(dict.fromkeys(map(short_name, names)))
+    if short != ("cpu",):  # whether ONNX Runtime is needed at all shows later
+        ort = import_runtime()
+        for name in short:
+            full_name(ort, name)
+    return short
+
+
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show each stage on a terminal; show nothing in a pipe."""

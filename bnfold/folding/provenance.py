@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from bnfold.folding.merge import Merged
-from bnfold.folding.recognise import Chain, is_batchnorm
+from bnfold.folding.recognise import Chain, is_batchnorm, situation
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import label, module_name
-from bnfold.reasons import Reason
+from bnfold.reasons import Reason, Situation
 from bnfold.result import Site
 
 
@@ -74,8 +74,13 @@ class Provenance:
     def kept(self, chain: Chain, before: Reason, after: Reason | None) -> None:
         """Note why a chain stays, for now; plain arithmetic is not reported."""
         if chain.normalises:
+            found = situation(chain, self._facts)
+            if any(reason and reason.situation is Situation.QUANTISED for reason in (before, after)):
+                found = Situation.QUANTISED  # which is then what to change, whatever else is in the way
             for record in self._records_of(chain):
-                record.site = replace(record.site, reason=before, reason_after=after)
+                record.site = replace(
+                    record.site, reason=before.within(found), reason_after=after and after.within(found)
+                )
 
     def refused(self, node: ir.Node, reason: Reason) -> None:
         """Note a node that is not an affine map, or must stay."""

@@ -15,7 +15,7 @@ from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import caller_problem, label
 from bnfold.graph.scopes import ONNX_DOMAINS, Scope
 from bnfold.ops import batchnorm
-from bnfold.reasons import Reason
+from bnfold.reasons import Reason, Situation
 from bnfold.tensors.precision import FLOATS
 
 DATA_NORMS = frozenset(
@@ -24,6 +24,11 @@ DATA_NORMS = frozenset(
 _MARGIN = 64.0  # terms that cancel are larger than their sum
 _LARGEST = 65504.0  # of float16
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+# what is done to images, sound and tables before they are normalised
+_ON_THE_WAY = _ARITHMETIC | {
+    *("Cast", "CastLike", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"),
+    *("Resize", "Upsample", "Pad", "Slice", "Gather", "Clip"),
+}
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,18 @@ def has_ample_range(chain: Chain, facts: Facts) -> bool:
         size = _MARGIN * (np.abs(mean).max() + np.sqrt(variance.max()))
         bounds.append(float(np.abs(chain.affine.scale).max() * size + np.abs(chain.affine.shift).max()))
     return bool(bounds) and max(bounds) < _LARGEST
+
+
+def situation(chain: Chain, facts: Facts) -> Situation:
+    """What a chain is to the user: a BatchNorm, arithmetic, or arithmetic on an input of the model."""
+    if chain.batchnorms:
+        return Situation.BATCHNORM
+    value: ir.Value | None = chain.source
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type not in _ON_THE_WAY:
+            return Situation.ARITHMETIC
+        value = next((one for one in node.inputs if not facts.constants.has(one)), None)
+    return Situation.PREPROCESSING if value is not None and value.is_graph_input() else Situation.ARITHMETIC
 
 
 def data_norm(node: ir.Node) -> Reason | None:

@@ -12,7 +12,18 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import label, name_of
-from bnfold.reasons import Reason
+from bnfold.reasons import Reason, Situation
+
+QUANTISED = frozenset(
+    {
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
+        *("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"),
+        *("QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearAveragePool", "QLinearGlobalAveragePool"),
+        *("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QGemm", "MatMulIntegerToFloat"),
+        *("Quant", "IntQuant", "FloatQuant", "BipolarQuant", "Trunc"),  # QONNX
+    }
+)
+"""Operators of quantised models, of ONNX, ONNX Runtime and QONNX, none of which takes a scale or a shift."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +100,21 @@ class Operator:
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """How can `node` give `affine(output)` in place of its output `index`?"""
         del index, affine, facts
-        return reasons.OPERATOR(operator=node.op_type, node=label(node))
+        return _no_rule(node)
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """How can `node` read `x` in place of `affine(x)` at its input `index`?"""
         del index, affine, facts
-        return reasons.OPERATOR(operator=node.op_type, node=label(node))
+        return _no_rule(node)
 
     def at_input_rebalanced(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """As `at_input`, but the node's other inputs may change too (`ToInput` along with `ToOutput`)."""
         return self.at_input(node, index, affine, facts)
+
+
+def _no_rule(node: ir.Node) -> Reason:
+    reason = reasons.OPERATOR(operator=node.op_type, node=label(node))
+    return reason.within(Situation.QUANTISED) if node.op_type in QUANTISED else reason
 
 
 def unknown_shape(node: ir.Node, value: ir.Value | None = None) -> Reason:

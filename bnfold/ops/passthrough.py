@@ -9,8 +9,8 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import integer, label
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput
-from bnfold.reasons import Reason
+from bnfold.ops.base import QUANTISED, Answer, Operator, ToInput, ToOutput
+from bnfold.reasons import Reason, Situation
 
 
 class Identity(Operator):
@@ -62,7 +62,10 @@ class Cast(Identity):
         elif node.op_type == "CastLike":
             after = facts.dtype(node.inputs[1])
         if before is None or before != after:
-            return reasons.TYPE_CHANGE(node=label(node), before=before, after=after)
+            reason = reasons.TYPE_CHANGE(node=label(node), before=before, after=after)
+            source = node.inputs[0].producer() if node.inputs[0] is not None else None
+            quantised = source is not None and source.op_type in QUANTISED
+            return reason.within(Situation.QUANTISED) if quantised else reason
         return None
 
 

@@ -12,7 +12,7 @@ from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import integer, label, name_of
 from bnfold.graph.scopes import ONNX_DOMAINS
-from bnfold.reasons import Reason
+from bnfold.reasons import Reason, Situation
 from bnfold.tensors.parts import parts
 
 
@@ -34,7 +34,8 @@ def problem(node: ir.Node, index: int, factor: Array, facts: Facts) -> Reason | 
     assert maker is not None, "asked about a quantised weight"
     value = maker.outputs[0]
     if sum(1 for _ in value.uses()) > 1 or value.is_graph_output():
-        return reasons.OTHER_READERS(value=name_of(value), others="another node", node=label(node))
+        shared = reasons.OTHER_READERS(value=name_of(value), others="another node", node=label(node))
+        return shared.within(Situation.QUANTISED)
     axes = sorted(Affine(factor).axes)
     scale = facts.operand(maker, 1)
     if scale is None or integer(maker, "block_size", 0):
@@ -111,4 +112,5 @@ def _axis(maker: ir.Node, facts: Facts) -> int:
 
 
 def _setting(maker: ir.Node, setting: str) -> Reason:
-    return reasons.SETTING(node=label(maker), operator="DequantizeLinear", setting=setting)
+    reason = reasons.SETTING(node=label(maker), operator="DequantizeLinear", setting=setting)
+    return reason.within(Situation.QUANTISED)

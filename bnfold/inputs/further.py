@@ -79,7 +79,10 @@ class Further:
             kinds = (*FURTHER_KINDS, *KINDS)
             for place, kind in enumerate(kinds):
                 sizing = self._sizings[(number * len(kinds) + place) % len(self._sizings)]
-                yield self._drawn(kind, sizing, (number, 1, place))
+                label, feeds = self._drawn(kind, sizing, (number, 1, place))
+                yield label, feeds
+                if now.branches:  # a condition may be a comparison with zero
+                    yield f"negative {label}", {name: _negative(array) for name, array in feeds.items()}
 
     def _drawn(self, kind: str, sizing: Sizing, seed: tuple[int, ...]) -> tuple[str, Feeds]:
         feeds = sizes.draw(self.ports, sizing, seed=(self._seed, *seed), kind=kind, uses=self._uses)
@@ -146,3 +149,8 @@ class Further:
         turns = itertools.chain.from_iterable(itertools.zip_longest(*found))
         tried = set(self._sizings)
         yield from dict.fromkeys(one for one in turns if one is not None and one not in tried)
+
+
+def _negative(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Floats with the sign of all negative, anything else as it is."""
+    return -np.abs(array) if array.dtype.kind == "f" else array

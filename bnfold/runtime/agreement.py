@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -145,7 +146,7 @@ def _compare_arrays(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) 
 
 
 def _compare_floats(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) -> Agreement:
-    tiny = float(np.finfo(a.dtype).tiny)
+    tiny = float(ml_dtypes.finfo(a.dtype).smallest_normal)  # type: ignore[no-untyped-call]
     rows, same_rows = _top1(a, b)
     a, b = a.astype(np.float64), b.astype(np.float64)
     finite = np.isfinite(a)

@@ -200,9 +200,12 @@ class OutputCheck:
         return statistics.median(run.original_optimizer_off for run in runs)
 
     def _is_chaotic(self, run: Run) -> bool:
-        if not self.has_oracle or self._are_integers:
+        if not self.has_oracle:
             return False
-        return max(run.moved, self._median_error(run.group)) > CHAOTIC * self.unit
+        moved = max(run.moved, self._median_error(run.group))
+        if self._are_integers:  # shares of those that differ
+            return NOISE_FACTOR * moved >= 1.0
+        return moved > CHAOTIC * self.unit
 
     @property
     def chaotic_runs(self) -> Iterator[int]:

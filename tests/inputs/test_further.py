@@ -83,3 +83,11 @@ def test_the_same_seed_draws_the_same_and_no_input_twice() -> None:
     assert not all(map(np.array_equal, one, other))
     normal = [array.tobytes() for array in one if array.std() > 0.5]
     assert len(set(normal)) == len(normal)
+
+
+def test_a_condition_on_the_sign_is_turned() -> None:
+    drawn = rounds(Further([IMAGE], [Sizing()], {}, 0), Aims({}, branches=True))
+    negative = [feeds["x"] for label, feeds in drawn if label.startswith("negative")]
+    assert len(negative) == len({*FURTHER_KINDS, *KINDS})
+    assert all((array <= 0).all() for array in negative)
+    assert any((array < -10).any() for array in negative)

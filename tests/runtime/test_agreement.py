@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -135,3 +136,12 @@ def test_worst_of_two():
 def test_tolerances_stand_above_a_type_s_own_precision():
     for name in ("float16", "float32", "float64"):
         assert 4 * np.finfo(name).eps < TOLERANCES[name] < 1e-2
+
+
+@pytest.mark.parametrize("kind", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2, ml_dtypes.bfloat16])
+def test_narrow_floats_are_compared(kind: type) -> None:
+    values = np.array([1.0, -0.5, 0.25]).astype(kind)
+    other = values.copy()
+    other[1] = kind(0.5)
+    assert compare(values, values, 0.0).problem is None
+    assert compare(values, other, 0.01).max_abs == 1.0

@@ -4,8 +4,9 @@
 
 runs one of them alone, so that a tool that crashes or never ends takes nothing else with it. Every tool runs
 as its own documentation shows it first, without options of ours, except that ONNX Runtime's optimizer is held
-at its basic level: what it does beyond is meant for one machine and not for a file. This module imports next
-to nothing itself, so that the process holds the tool alone, and can be timed.
+at its basic level: what it does beyond is meant for one machine and not for a file. Where that does not
+matter, `OFFLINE` is its file of the extended level, which does not depend on the processor. This module
+imports next to nothing itself, so that the process holds the tool alone, and can be timed.
 """
 
 from __future__ import annotations
@@ -52,13 +53,17 @@ def _bnfold(source: Path, target: Path) -> None:
     ir.save(bnfold.fold(source).model, target)
 
 
-def _onnxruntime(source: Path, target: Path) -> None:
+def _onnxruntime(source: Path, target: Path, level: str = "ORT_ENABLE_BASIC") -> None:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
     options.optimized_model_filepath = str(target)
     ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _extended(source: Path, target: Path) -> None:
+    _onnxruntime(source, target, "ORT_ENABLE_EXTENDED")
 
 
 def _onnxscript(source: Path, target: Path) -> None:
@@ -103,12 +108,13 @@ TOOLS = {
         Tool("onnxoptimizer", "onnxoptimizer", _onnxoptimizer),
     )
 }
+OFFLINE = Tool("ONNX Runtime's file", "onnxruntime", _extended)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run one tool in this process."""
     name, source, target = arguments
-    TOOLS[name].convert(Path(source), Path(target))
+    ({OFFLINE.name: OFFLINE} | TOOLS)[name].convert(Path(source), Path(target))
 
 
 if __name__ == "__main__":

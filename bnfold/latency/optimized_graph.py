@@ -7,7 +7,9 @@ and counted. Nothing is run.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -117,10 +119,14 @@ def _with_shapes(model: ir.Model) -> ir.Model:
 
 
 def _optimized(model: str | bytes, provider: str, level: str) -> onnx.ModelProto:
-    """The graph at one level; its weights are written beside it and not read."""
+    """The graph at one level; its weights are not kept where a system can throw them away."""
     place = _MEMORY if _MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="bnfold-", dir=place) as name:
         folder = Path(name)
+        with contextlib.suppress(
+            OSError
+        ):  # Windows may not allow links; the weights are then beside the graph
+            (folder / "weights").symlink_to(os.devnull)
 
         def write_down(options: Any) -> None:
             options.graph_optimization_level = getattr(type(options.graph_optimization_level), level)

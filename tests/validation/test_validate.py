@@ -779,18 +779,25 @@ def test_cuda_agrees_with_the_cpu_and_catches_a_fault():
     assert not validate(original(), folded(fault=off_by_one_percent), providers=("cuda",)).passed
 
 
-def floored(weight: np.ndarray) -> onnx.ModelProto:
+def floored(weight: np.ndarray, way: str) -> onnx.ModelProto:
     """Whole numbers that come of floats: one rounding of the weights moves few of them."""
     return build(
-        "g (float[N, 16] x) => (int64[N, 8] y) { m = MatMul(x, w) f = Floor(m) y = Cast<to=7>(f) }",
+        f"g (float[N, 16] x) => (int64[N, 8] y) {{ m = MatMul(x, w) f = Floor(m) {way} }}",
         {"w": weight},
     )
 
 
-def test_whole_numbers_that_come_of_floats_are_judged() -> None:
+@pytest.mark.parametrize(
+    "way",
+    [
+        "y = Cast<to=7>(f)",
+        "c = Concat<axis=1>(f, m) s, rest = Split<axis=1, num_outputs=2>(c) y = Cast<to=7>(s)",
+    ],
+)
+def test_whole_numbers_that_come_of_floats_are_judged(way: str) -> None:
     weight = np.random.default_rng(3).normal(size=(16, 8)).astype(np.float32)
-    assert validate(floored(weight), floored(weight * np.float32(1 + 2.0**-23))).passed
+    assert validate(floored(weight, way), floored(weight * np.float32(1 + 2.0**-23), way)).passed
     for fault in (-weight, weight * np.where(np.arange(8) == 3, 1.05, 1.0).astype(np.float32)):
-        result = validate(floored(weight), floored(fault))
+        result = validate(floored(weight, way), floored(fault, way))
         assert not result.passed
         assert any("elements differ" in failure for failure in result.failures)

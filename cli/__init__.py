@@ -129,6 +129,9 @@ def _complain(error: Exception, *, quiet: bool) -> int:
         problem, fix, exit_code = error.problem, error.fix, error.exit_code
         if isinstance(error, MissingShapeError) and not error.has_blanks:
             fix = f"Type: {shlex.join(['bnfold', *sys.argv[1:], *error.options])}"
+    elif isinstance(error, MemoryError):
+        problem, exit_code = f"There is not enough memory. {error}".strip().splitlines()[0], 2
+        fix = "Use a machine or a limit with more; a comparison also takes less with smaller --inputs."
     else:
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
         fix, exit_code = "This is a bug in bnfold; please report it with the output of --traceback.", 2

@@ -51,9 +51,14 @@ class Evaluator:
         choose: Finds the function that evaluates a node.
         ask: Where to get the outputs of nodes that cannot be evaluated.
 
+    Attributes:
+        largest: Bytes of the largest value that any evaluation so far computed.
+
     Raises:
         NotEvaluableError: A node has no implementation in float64, and nobody can be asked.
     """
+
+    largest = 0
 
     def __init__(
         self,
@@ -136,6 +141,7 @@ class Evaluator:
             for name in weights:
                 del values[name]
             for name, result in results:
+                self.largest = max(self.largest, getattr(result, "nbytes", 0))
                 other = yield name, result
                 values[name] = result if other is None else other
                 if other is None and name in self._weights:

@@ -85,6 +85,11 @@ class Oracle:
         """The nodes whose outputs came from `unknown` in any evaluation so far, each once, in order."""
         return tuple(self._taken.values())
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest value that any evaluation so far computed."""
+        return self._evaluator.largest
+
     def _ask(self, node: onnx.NodeProto, inputs: Sequence[Any], why: str) -> Sequence[Any] | None:
         given = self._unknown(node, inputs) if self._unknown else None
         if given is not None:

@@ -128,11 +128,20 @@ def shapes(value: object) -> Iterator[tuple[int, ...]]:
             yield np.asarray(value).shape
 
 
+def widened(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Integers of two and four bits as int8 or uint8, with which NumPy computes; others as they are."""
+    name = array.dtype.name
+    if array.dtype.kind != "V" or "int" not in name:
+        return array
+    return array.astype(np.uint8 if name.startswith("u") else np.int8)
+
+
 def _compare_arrays(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) -> Agreement:
     if a.shape != b.shape:
         return _different(f"It has the shape {list(b.shape)} instead of {list(a.shape)}.")
     if a.dtype != b.dtype and not (a.dtype.kind in "OSU" and b.dtype.kind in "OSU"):
         return _different(f"It is {b.dtype} instead of {a.dtype}.")
+    a, b = widened(a), widened(b)
     if a.dtype.kind in "OSU":
         wrong = int(np.count_nonzero(a != b))
         problem = f"{wrong} of {a.size} strings differ." if wrong else None

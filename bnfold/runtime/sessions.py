@@ -44,6 +44,7 @@ Optimizer: TypeAlias = Literal["off", "basic", "default"]
 
 LEVELS = {"off": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "default": "ORT_ENABLE_ALL"}
 
+_WITHOUT_ARRAYS = re.compile(r"\bbfloat16\b|\bu?int[24]\b|\bfloat4e2m1\b")
 _IN_MEMORY_LIMIT = 2**26  # bytes of weights
 
 
@@ -68,7 +69,7 @@ def session(
         threads: Threads within an operator; None takes every CPU that this process may use.
         provider_options: The name of what the provider is set to.
         configure: Called with the options at the end, and may change them to find out what a session does,
-            for example by a profile or a log. Such a session is never compared or timed.
+            for example by a profile or a log, or what it holds in memory. Such a session is never timed.
         disabled: Names of single graph optimizers to leave out, also to find out what a session does.
 
     Raises:
@@ -109,6 +110,20 @@ def loads(model: ModelLike) -> bool:
     except ModelError:
         return False
     return True
+
+
+def demand_arrays(session: ort.InferenceSession) -> None:
+    """Make sure that ONNX Runtime returns all outputs of a session, which it does not for every type.
+
+    Raises:
+        ModelError: An output holds numbers for which NumPy has no type.
+    """
+    for output in session.get_outputs():
+        if found := _WITHOUT_ARRAYS.search(output.type):
+            raise ModelError(
+                f"ONNX Runtime computes the output {output.name!r}, but returns no {found[0]} to Python.",
+                "Let the model end in a Cast to float32.",
+            )
 
 
 def run(session: ort.InferenceSession, feeds: Feeds, names: Sequence[str] | None = None) -> list[Any]:

@@ -1,8 +1,8 @@
 """Which elements of a value share a scale: its channels, along whatever axis carries them.
 
 A detector gives a confidence of 3e-4 next to coordinates of 640. Judged by the largest number of the tensor,
-the confidence could be anything. So channels whose scales are far apart are judged apart. Which axis they lie
-along is found: it is the one along which the scales differ most.
+the confidence could be anything. So channels whose scales are far apart are judged apart. Which axes they lie
+along is found: every one along which scales are far apart.
 """
 
 from __future__ import annotations
@@ -127,23 +127,30 @@ def groups(seen: Sequence[Extent]) -> tuple[Group, ...]:
         seen: The magnitudes of one value, in one run or in several.
 
     Returns:
-        Groups of channels that together are the value; one of all elements where nothing is far apart.
+        Groups of channels along the axis where scales differ most, which together are the value, and after
+        them the small channels along other axes; one group of all elements where nothing is far apart.
     """
     scales = [np.maximum.reduce(along) for along in _alike(seen)]
-    axis = max(range(len(scales)), key=lambda number: _spread(scales[number]), default=0)
-    if not scales or _spread(scales[axis]) == 0.0:
+    spreads = [_spread(along) for along in scales]
+    axes = sorted((axis for axis, spread in enumerate(spreads) if spread), key=lambda axis: -spreads[axis])
+    if not axes:
         return (Group(scale=max((one.whole for one in seen), default=0.0)),)
-    order = np.argsort(-scales[axis], kind="stable")
-    order = order[scales[axis][order] > 0.0]
+    first, *others = (_steps(axis, scales[axis]) for axis in axes)
+    return (*first, *(group for steps in others for group in steps[1:]))
+
+
+def _steps(axis: int, scales: npt.NDArray[np.float64]) -> list[Group]:
+    """The channels along one axis, the largest first; channels near to each other in one group."""
+    order = np.argsort(-scales, kind="stable")
     found: list[list[int]] = []
     leader = np.inf
-    for member in order.tolist():
-        if scales[axis][member] * APART < leader:
-            leader = float(scales[axis][member])
+    for member in order[scales[order] > 0.0].tolist():
+        if scales[member] * APART < leader:
+            leader = float(scales[member])
             found.append([])
         found[-1].append(member)
-    found[0] += np.flatnonzero(scales[axis] == 0.0).tolist()
-    return tuple(Group(axis, tuple(sorted(members)), float(scales[axis][members].max())) for members in found)
+    found[0] += np.flatnonzero(scales == 0.0).tolist()
+    return [Group(axis, tuple(sorted(members)), float(scales[members].max())) for members in found]
 
 
 def _alike(seen: Sequence[Extent]) -> list[list[npt.NDArray[np.float64]]]:
@@ -174,13 +181,15 @@ def scale_of_each(value: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         An array that broadcasts against the value.
     """
     found = groups([extent(np.where(np.isfinite(value), np.abs(value), 0.0))])
-    axis = found[0].axis
-    if axis is None:
-        return np.asarray(found[0].scale)
-    scales = np.empty(value.shape[axis])
-    for group in found:
-        scales[list(group.members)] = group.scale
-    return scales.reshape([-1 if number == axis else 1 for number in range(value.ndim)])
+    scales = np.asarray(found[0].scale)
+    for axis in dict.fromkeys(group.axis for group in found if group.axis is not None):
+        along = np.full(value.shape[axis], found[0].scale)
+        for group in found:
+            if group.axis == axis:
+                along[list(group.members)] = group.scale
+        shape = [-1 if number == axis else 1 for number in range(value.ndim)]
+        scales = np.minimum(scales, along.reshape(shape))
+    return scales
 
 
 def luck(elements: int) -> float:

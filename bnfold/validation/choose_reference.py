@@ -104,6 +104,11 @@ class Truth:
         return False
 
     @property
+    def largest(self) -> int:
+        """Bytes of the largest value in the evaluations so far."""
+        return self.oracle.largest if self.oracle else 0
+
+    @property
     def decides(self) -> bool:
         """Whether the oracle is the reference of any sample."""
         return self.oracle is not None and not self.refused.keys() >= set(self.chosen)

@@ -44,6 +44,7 @@ from bnfold.validation.watch import Watch
 
 _OTHERS = 4.0
 """By how much more an output may be off where others wrote the weights: they may round them several times."""
+_LARGE = 2**26  # bytes of a value in float64; beyond it, five evaluations side by side take gigabytes
 
 
 def compare(
@@ -72,6 +73,8 @@ def compare(
         raise InputError(f"{tolerance} is not a tolerance.", "Give a number from 0 upwards, such as 5e-5.")
     before, after = as_ir(original), as_ir(folded)
     ports = interface(before)
+    if not ports.outputs:
+        raise ModelError("The original has no outputs, so there is nothing to compare.", "Give it some.")
     pairing = pair_ports(ports, interface(after), checking.match)
     outcome = _begun(checking, inputs, threads, pairing, tuple(model_differences(before, after)))
     if pairing.problems:
@@ -412,7 +415,15 @@ def _with_layers(
     try:
         proved = layer_proof.worst(
             [
-                layer_proof.prove(pair.before, pair.after, feeds, unit, pinned=pair.is_fold, oracle=oracle)
+                layer_proof.prove(
+                    pair.before,
+                    pair.after,
+                    feeds,
+                    unit,
+                    pinned=pair.is_fold,
+                    apart=reference.largest > _LARGE,
+                    oracle=oracle,
+                )
                 for feeds in samples
             ]
         )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bnfold.runtime.agreement import widened
 from bnfold.validation.channels import Extent, extent
 
 
@@ -70,7 +71,7 @@ def farthest(found: Sequence[Deviation]) -> Deviation:
 
 def magnitude(truth: object) -> Extent | None:
     """The magnitudes of an output in every slice; None unless it is one array of floats."""
-    array = np.asarray(truth) if not isinstance(truth, (list, dict, type(None))) else None
+    array = widened(np.asarray(truth)) if not isinstance(truth, (list, dict, type(None))) else None
     if array is None or array.dtype.kind not in "fV":
         return None
     wide = np.abs(array.astype(np.float64))
@@ -85,7 +86,7 @@ def _leaves(truth: object, actual: object) -> Iterator[tuple[npt.NDArray[Any], n
         for key in truth.keys() & actual.keys():
             yield from _leaves(truth[key], actual[key])
     elif not isinstance(truth, (list, dict, type(None))) and not isinstance(actual, (list, dict, type(None))):
-        yield np.asarray(truth), np.asarray(actual)
+        yield widened(np.asarray(truth)), widened(np.asarray(actual))
 
 
 def _of_arrays(truth: npt.NDArray[Any], actual: npt.NDArray[Any]) -> Deviation:

@@ -149,12 +149,12 @@ def integers_only(model: ir.Model, outputs: Sequence[tuple[Port, str | None]]) -
 
 def undecided_channels(outputs: Sequence[Port], runners: Sequence[Runner]) -> Iterator[Gap]:
     """Channels of outputs that decide little or nothing, each once."""
-    found: set[tuple[str, tuple[int, ...]]] = set()
+    found: set[tuple[str, int | None, tuple[int, ...]]] = set()
     for runner in (one for one in runners if not (one.setting.tf32 or one.problem)):
         for port, check in zip(outputs, runner.outputs, strict=True):
             for group, why in check.undecided_groups:
-                if (port.name, group.members) not in found:
-                    found.add((port.name, group.members))
+                if (key := (port.name, group.axis, group.members)) not in found:
+                    found.add(key)
                     total = next(one.truth.axes[group.axis or 0].size for one in check.measured if one.truth)
                     missing = ranges(np.isin(np.arange(total), group.members))
                     where = f"{group} of the output {port.name!r}"

@@ -32,7 +32,7 @@ from bnfold.runtime.sessions import Feeds
 from bnfold.validation.channels import luck
 from bnfold.validation.choose_reference import SEEDS
 from bnfold.validation.deviation import deviation
-from bnfold.validation.lockstep import Compared, walk
+from bnfold.validation.lockstep import Compared, merged, walk
 from bnfold.validation.pairing import cast
 from bnfold.validation.ranges import Ranges, excesses
 from bnfold.validation.results import Blame, Layer
@@ -51,6 +51,7 @@ def prove(
     unit: float,
     *,
     pinned: bool = True,
+    apart: bool = False,
     oracle: Callable[[ir.Model, int | None], Oracle] = Oracle,
 ) -> tuple[Layer, ...]:
     """Compare every value that both models compute.
@@ -64,6 +65,8 @@ def prove(
         pinned: Whether equal names are known to mean equal values, so that each value is computed from the
             true values before it. Otherwise each is computed from the inputs, and is allowed what rounding
             all weights does to it.
+        apart: Whether the evaluations are compared with the truth one after the other, which takes more
+            time, and memory for two of them instead of five.
         oracle: Makes the oracle of a model, with a seed where its weights are moved.
 
     Raises:
@@ -71,16 +74,22 @@ def prove(
     """
     names = shared(original, folded)
     before, after = Ranges(original, names), Ranges(folded, names)
-    compared = walk(
-        oracle(original, None).steps(feeds),
-        [
-            *((oracle(original, seed).steps(feeds), _unseen) for seed in SEEDS),
-            (oracle(folded, None).steps(feeds), after.see),
-        ],
-        names,
-        pinned=pinned,
-        watch=before.see,
-    )
+    others = [
+        *((oracle(original, seed), _unseen) for seed in SEEDS),
+        (oracle(folded, None), after.see),
+    ]
+    truth = oracle(original, None)
+    found = [
+        walk(
+            truth.steps(feeds),
+            [(one.steps(feeds), watch) for one, watch in together],
+            names,
+            pinned=pinned,
+            watch=before.see,
+        )
+        for together in ([[one] for one in others] if apart else [others])
+    ]
+    compared = merged(found)
     regions = Regions(original, folded, names, unit)
     beyond = excesses(before, after, names) if pinned or before.is_narrow else {}
     layers = (

@@ -57,11 +57,10 @@ class TrueValue:
         return (math.inf if wrong else deviation(self.value, other).largest,) * len(self.groups)
 
     def _relative(self, error: npt.NDArray[np.float64], largest: float) -> tuple[float, ...]:
-        axis = self.groups[0].axis
-        if axis is None or not largest:
+        if self.groups[0].axis is None or not largest:
             return (largest / (self.scales.whole or 1.0),) * len(self.groups)
-        along = error.max(axis=tuple(number for number in range(error.ndim) if number != axis))
-        return tuple(float(along[list(one.members)].max()) / one.scale for one in self.groups)
+        found = extent(error)
+        return tuple(one.largest(found) / one.scale for one in self.groups)
 
 
 @dataclass(frozen=True)
@@ -153,6 +152,14 @@ def walk(
             go_on()
     go_on(done=True)
     return found
+
+
+def merged(found: Sequence[Mapping[str, Compared]]) -> dict[str, Compared]:
+    """What several walks of one original compared, as if it had been one walk."""
+    return {
+        name: Compared(one.groups, [errors for walked in found for errors in walked[name].errors])
+        for name, one in found[0].items()
+    }
 
 
 def _is_double(value: object) -> TypeGuard[npt.NDArray[np.float64]]:

@@ -162,6 +162,13 @@ def test_an_unforeseen_error_is_not_taken_for_a_disagreement() -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_too_little_memory_is_not_a_bug() -> None:
+    result = outcome_of(MemoryError("Unable to allocate 142. MiB"))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("bnfold: There is not enough memory. Unable to allocate 142. MiB\n")
+    assert "report" not in result.stderr
+
+
 def test_an_interrupt_exits_130() -> None:
     result = outcome_of(KeyboardInterrupt())
     assert (result.exit_code, result.stdout) == (130, "")

@@ -45,6 +45,19 @@ def test_the_axis_that_carries_the_scale_is_found(axis: int, rank: int) -> None:
     assert str(small).startswith(f"channels 1, 3 along axis {axis} (scale ")
 
 
+def test_channels_along_two_axes_are_both_found() -> None:
+    values = head(1, 1e-7)
+    values[:, :, 3] *= 1e-3
+    found = groups([extent(values)])
+    assert [(one.axis, one.members) for one in found] == [(1, (0, 2, 4, 5)), (1, (1, 3)), (2, (3,))]
+    assert found[2].size(extent(values)) == values.size // values.shape[2]
+    assert found[2].largest(extent(values)) == found[2].scale < 1e-2
+    scales = np.broadcast_to(scale_of_each(values), values.shape)
+    assert scales[0, 0, 3] == found[2].scale
+    assert scales[0, 1, 3] == scales[0, 1, 0] == found[1].scale
+    assert scales[0, 0, 0] == found[0].scale
+
+
 def test_what_is_not_far_apart_is_one_group() -> None:
     (one,) = groups([extent(head(1, 2 / APART))])
     assert (one.axis, str(one)) == (None, "")

@@ -103,6 +103,21 @@ def test_a_size_that_only_one_model_fixes_is_noted_and_used(oracle: str):
         assert not validate(before, after, strict=True).passed
 
 
+@pytest.mark.parametrize("declared", ["N", "N, 4, 1", "N, 5"])
+def test_a_wrong_size_that_a_model_declares_for_its_output_is_noted(declared: str):
+    wrong = classifier(f"(float[N, 3] x) => (float[{declared}] y)")
+    for before, after in ((classifier(), wrong), (wrong, classifier())):
+        result = validate(before, after)
+        assert result.passed, result.failures
+        assert [sentence for sentence in result.differences if "output 'y' has the shape" in sentence]
+        assert not validate(before, after, strict=True).passed
+    reshaped = classifier()
+    reshaped.graph.node[0].output[0] = "z"
+    reshaped.graph.node.append(onnx.helper.make_node("Reshape", ["z", "flat"], ["y"]))
+    reshaped.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "flat"))
+    assert any("instead of" in failure for failure in validate(classifier(), reshaped).failures)
+
+
 def test_given_rows_are_cut_into_the_batches_of_the_model_that_fixes_them(tmp_path: Path):
     np.savez(tmp_path / "data.npz", x=RNG.normal(size=(6, 3)))
     fixed = classifier("(float[2, 3] x) => (float[2, 4] y)")

@@ -222,3 +222,24 @@ def test_what_neither_can_evaluate_is_the_runtimes_error() -> None:
     original.graph.node[2].attribute[0].i = 0  # the shapes differ, and nothing broadcasts
     with pytest.raises(ModelError, match="ONNX Runtime cannot load"):
         validate(original, original)
+
+
+@pytest.mark.parametrize(("kind", "fault"), [("bfloat16", 1.05), ("int4", 3.0), ("uint2", 3.0)])
+def test_an_output_that_onnxruntime_does_not_return_is_compared_in_float64(kind: str, fault: float) -> None:
+    def model(factor: float) -> onnx.ModelProto:
+        number = getattr(onnx.TensorProto, kind.upper())
+        text = f"g (float[N,8] x) => ({kind}[N,5] y) {{ m = MatMul (x, w) y = Cast <to = {number}> (m) }}"
+        return build(text, {"w": weight(8, 5) * np.float32(factor)}, opset=25, ir_version=13)
+
+    result = validate(model(1.0), model(1.0))
+    assert result.passed, result.failures
+    assert f"returns no {kind} to Python" in result.oracle
+    assert {check.provider for check in result.checks} == {"float64"}
+    assert not validate(model(1.0), model(fault)).passed
+
+
+def test_a_model_without_outputs_cannot_be_compared() -> None:
+    model = build("g (float[N,8] x) => (float[N,8] y) { y = Relu (x) }", {})
+    del model.graph.output[:]
+    with pytest.raises(ModelError, match="no outputs"):
+        validate(model, model)

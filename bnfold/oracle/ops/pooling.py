@@ -82,7 +82,8 @@ def lp_pool(call: Call, x: Array) -> Array:
 
 def global_average_pool(call: Call, x: Array) -> Array:  # noqa: ARG001
     """`GlobalAveragePool`: the mean over all spatial axes, which stay with size 1."""
-    return np.asarray(x.mean(axis=tuple(range(2, x.ndim)), keepdims=True))
+    # of nothing the mean is NaN, without NumPy's warning
+    return np.asarray(x.sum(axis=tuple(range(2, x.ndim)), keepdims=True) / np.prod(x.shape[2:]))
 
 
 def global_max_pool(call: Call, x: Array) -> Array:  # noqa: ARG001

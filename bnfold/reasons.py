@@ -255,12 +255,21 @@ TERMS = Rule(
     "{node} adds other terms, which would have to be divided by the scale.",
     "Nothing to fix where they come from an activation; parallel convolutions are merged instead.",
 )
+NO_RULE = Rule(
+    "BN215",
+    "an operator without a rule",
+    "bnfold knows no rule for {operator} ({node}).",
+    "If you can change the architecture, put {it} directly after a Conv or Linear; if a scale and a shift "
+    "could pass this operator, please report it.",
+    {Situation.PREPROCESSING: BEFORE_THE_MODEL},
+)
 
 OTHER_READERS = Rule(
     "BN301",
     "the value is read elsewhere too",
     "{value} is read by {node} and by {others}, which cannot take the change.",
-    "Nothing to fix in a residual or dense connection: every other reader would have to undo the shift.",
+    "Nothing to fix where it is concatenated again and again: what one reader needs, the others would have "
+    "to undo.",
 )
 GRAPH_OUTPUT = Rule(
     "BN302",
@@ -317,6 +326,20 @@ RUNTIME_WORSE = Rule(
     "the runtime's own graph would become worse",
     "with {node} folded, the graph that ONNX Runtime makes of the model would have {what}.",
     "Nothing to fix: the fold is exact, and the model runs faster without it.",
+)
+STREAM_SIGN = Rule(
+    "BN311",
+    "a scale that is not positive, on a residual stream",
+    "{count} scales of {node} are not positive; the sum that it reads is read elsewhere too, and could carry "
+    "its shift only if all of them were.",
+    "Nothing to fix: a channel whose sign changes passes no activation.",
+)
+STREAM_SHIFT = Rule(
+    "BN312",
+    "a shift too large for a residual stream",
+    "{node} would shift {value}, which is read elsewhere too, by {factor} times the size of its numbers, and "
+    "cost them digits.",
+    "Nothing to fix, unless γ or σ² near zero is a mistake.",
 )
 
 OVERFLOW = Rule(

@@ -18,6 +18,7 @@ from tests.random_layers import (
     same_convolution,
     transposed_convolution,
 )  # fmt: skip
+from tests.random_more import MORE
 from tests.random_values import HIGHEST_RANK, LARGEST, Grower, Typed
 
 
@@ -322,5 +323,5 @@ LIKELY = (convolution, matmul, barrier, residual)
 STEPS = (
     convolution, transposed_convolution, gemm, matmul, attention, transpose, reshape, shuffle, flatten,
     squeeze, unsqueeze, concat, split, slicing, gather, addition, product, gate, residual,
-    pool, reduction, activation, barrier, padding, resize, passthrough, branch,
+    pool, reduction, activation, barrier, padding, resize, passthrough, branch, *MORE,
 )  # fmt: skip

@@ -90,12 +90,13 @@ def is_inner(value: ir.Value) -> bool:
     return reader is not None and is_sum(reader)
 
 
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = tuple(value.uses())
+def _only_reader(value: ir.Value, facts: Facts | None = None) -> ir.Node | None:
+    """The one reader of a value; with facts, the one for whom its numbers matter."""
+    uses = value.uses() if facts is None else facts.readers(value)
     producer = value.producer()
     if value.is_graph_output() or len(uses) != 1 or producer is None:
         return None
-    reader = uses[0].node
+    [(reader, _)] = uses
     return reader if reader.graph is producer.graph else None
 
 
@@ -148,7 +149,7 @@ def _reach(value: ir.Value | None, facts: Facts) -> Iterator[ir.Value]:
     while value is not None:
         yield value
         node = value.producer()
-        if node is None or _only_reader(value) is None:
+        if node is None or _only_reader(value, facts) is None:
             return
         if node.op_type in _KERNELS:
             value = node.inputs[0] if node.inputs else None
@@ -161,7 +162,8 @@ def _branch(sign: float, value: ir.Value, facts: Facts, barred: Collection[ir.No
     """The linear form of a term, from the nearest value that others read too or that has no kernel."""
     links: list[Link] = []
     source = value
-    while _only_reader(source) is not None:
+    # what else reads one of these for its shape can read the merged convolution, which has the same
+    while _only_reader(source, facts) is not None:
         producer = source.producer()
         link = link_of(producer, facts) if producer is not None else None
         if not isinstance(link, Link) or producer in barred or link.affine.axes - {1}:
@@ -188,9 +190,9 @@ def _window(
 ) -> Form | None:
     """The form of a Conv or mean that is read here alone, together with one pointwise Conv before it."""
     node = value.producer()
-    if node is None or _only_reader(value) is None or node.op_type not in _KERNELS or not node.inputs:
+    if node is None or node in barred or node.op_type not in _KERNELS or not node.inputs:
         return None
-    if node in barred:
+    if _only_reader(value, facts if composed else None) is None:
         return None
     source = node.inputs[0]
     before = _window(source, facts, barred, composed=False) if composed and source is not None else None

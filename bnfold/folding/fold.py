@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
@@ -22,9 +22,19 @@ from bnfold.files.load import from_proto, load_onnx
 from bnfold.folding import record
 from bnfold.folding.merge import merge_branches, refusals
 from bnfold.folding.provenance import Provenance
-from bnfold.folding.recognise import Chain, chains, data_norm, has_ample_range, is_batchnorm, link_of
+from bnfold.folding.recognise import (
+    Chain,
+    carried,
+    chains,
+    data_norm,
+    has_ample_range,
+    is_batchnorm,
+    is_preprocessing,
+    link_of,
+)
 from bnfold.folding.rewrite import Rewriter
-from bnfold.folding.search import Plan, search
+from bnfold.folding.search import Mode, Plan, Start, search
+from bnfold.folding.shorten import shorter, without_scale
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import count_nodes, label, module_name
 from bnfold.graph.scopes import nodes
@@ -226,9 +236,10 @@ class _Pass:
         changed = True
         while changed:
             changed = (
-                self._sweep(rebalance=False)
+                self._sweep("push")
                 or (self._merging and self._merge())
-                or self._sweep(rebalance=True)
+                or self._sweep("stream")
+                or self._sweep("rebalance")
             )
         if self._merging:
             self._note_branches()
@@ -267,49 +278,87 @@ class _Pass:
             if reason is not None:
                 self._provenance.refused(node, reason)
 
-    def _sweep(self, *, rebalance: bool) -> bool:
+    def _sweep(self, mode: Mode) -> bool:
         """Try to fold every chain of the model once; whether anything changed."""
         changed, done = False, 0
         total = sum(is_batchnorm(node) for node in nodes(self.model))
         for scope in self._facts.scopes:
             # each chain is composed when its turn comes, since the fold before it may have changed its nodes
             for chain in chains(scope, self._facts, self._whole):
-                changed |= self._fold(chain, rebalance=rebalance)
+                changed |= self._fold(chain, mode)
                 done += len(chain.batchnorms)
                 if self._on_progress is not None:
                     self._on_progress(done, max(total, done))
         return changed
 
-    def _fold(self, chain: Chain, *, rebalance: bool) -> bool:
+    def _fold(self, chain: Chain, mode: Mode) -> bool:
         """Fold one chain if there is a way; otherwise note why not."""
+        if mode == "stream":
+            return self._fold_into_stream(chain)
         first, last = chain.links[0], chain.links[-1]
-        ample = has_ample_range(chain, self._facts)
         refused: list[Reason] = []
-        for node, step in (
+        for start in (
             (first.node, ToInput(first.data, chain.affine)),
             (last.node, ToOutput(0, chain.affine)),
         ):
-            found = search(
-                node,
-                step,
-                self._facts,
-                patterns=self._patterns,
-                ample=ample,
-                leaving=chain.nodes,
-                rebalance=rebalance,
-            )
-            plan = self._rewriter.affordable(chain, found)
+            plan = self._planned(chain, [start], mode)
             if isinstance(plan, Plan):
                 self._rewriter.apply(chain, plan)
                 return True
             refused.append(plan)
             # A number that is the same everywhere, and a plain bias, cost little where they are, and may be
-            # part of a pattern that the list does not have yet: they go into weights before them only.
-            if not chain.normalises:
+            # part of a pattern that the list does not have yet: they go into weights before them only, unless
+            # it is what is done to an input, such as a division by 255.
+            if not chain.normalises and not is_preprocessing(chain, self._facts):
                 return False
-        if not rebalance:
+        if mode == "push":
             self._provenance.kept(chain, refused[0], refused[1])
+            if self._fold_scale(chain):
+                return True
         return self._rewriter.shorten(chain)
+
+    def _fold_scale(self, chain: Chain) -> bool:
+        """Let what reads a chain take its scale, if the shift alone is fewer nodes: it passes padding."""
+        rest = without_scale(chain)
+        short = shorter(rest, self._facts) if rest is not None else None
+        if rest is None or short is None:
+            return False
+        start = chain.links[-1].node, ToOutput(0, chain.affine.only_scale)
+        plan = self._planned(chain, [start], "push")
+        if isinstance(plan, Reason) or plan.inserts:
+            return False
+        self._rewriter.apply_scale(rest, plan, short)
+        return True
+
+    def _fold_into_stream(self, chain: Chain) -> bool:
+        """Let what a BatchNorm reads carry its shift, and what reads it take its scale, if there is a way."""
+        split = carried(chain, self._facts)
+        if split is None:
+            return False
+        first, last = chain.links[0], chain.links[-1]
+        starts: list[Start] = [
+            (first.node, ToInput(first.data, split.back)),
+            (last.node, ToOutput(0, split.on)),
+        ]
+        plan = self._planned(chain, starts, "stream")
+        if isinstance(plan, Plan) and split.obstacle is None:
+            self._rewriter.apply(chain, plan)
+            return True
+        if isinstance(plan, Plan) and split.obstacle is not None:
+            self._provenance.stays_on_stream(chain, split.obstacle)
+        return False
+
+    def _planned(self, chain: Chain, starts: Sequence[Start], mode: Mode) -> Plan | Reason:
+        """A way for a chain's affine that costs no more than it saves."""
+        found = search(
+            starts,
+            self._facts,
+            patterns=self._patterns,
+            ample=has_ample_range(chain, self._facts),
+            leaving=chain.nodes,
+            mode=mode,
+        )
+        return self._rewriter.affordable(chain, found)
 
     def _merge(self) -> bool:
         """Merge parallel branches; whether there were any."""

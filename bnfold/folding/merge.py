@@ -152,7 +152,7 @@ def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -
         if branch.value is not None:
             terms.append((branch.sign, branch.value, branch.edited))
             continue
-        conv = _convolution(found.node, branch, facts, editor)
+        conv = _convolution(_place(found, branch), branch, facts, editor)
         before = sum(part.multiply_adds for part in branch.parts)
         names = tuple(part.name for part in branch.parts)
         merge = Merge(module_name(conv), names, before, branch.multiply_adds)
@@ -163,9 +163,21 @@ def _rewrite(found: Sum, branches: list[Branch], facts: Facts, editor: Editor) -
     facts.learn(total, facts.shape(result), facts.dtype(result))
     rename(total, like=result)
     result.replace_all_uses_with(total, replace_graph_outputs=True)
-    for node in (*found.nodes, *(node for one in merged for node in reversed(one.gone))):
+    for node in found.nodes:
         editor.release(node)
+    for one in merged:
+        for node in reversed(one.gone):
+            editor.release(node, instead=one.node.outputs[0])
     yield from merged
+
+
+def _place(found: Sum, branch: Branch) -> ir.Node:
+    """Before which node a merged convolution stands: before all that reads a branch for its shape."""
+    graph = found.node.graph
+    assert graph is not None, "the sum is in a graph"
+    if all(len(output.uses()) < 2 for node in branch.nodes for output in node.outputs):
+        return found.node
+    return next(node for node in graph if node in branch.nodes)
 
 
 def _added_up(found: Sum, terms: list[Term], facts: Facts, editor: Editor) -> ir.Value:

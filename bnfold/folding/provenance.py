@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from bnfold import reasons
 from bnfold.folding.merge import Merged
 from bnfold.folding.recognise import Chain, is_batchnorm, situation
 from bnfold.graph.facts import Facts
@@ -49,6 +50,11 @@ class Provenance:
             record.site = replace(record.site, status="folded", reason=None, reason_after=None)
             self._hold(record, nodes)
 
+    def scaled(self, chain: Chain, into: Iterable[ir.Node]) -> None:
+        """Note which nodes took the scale of a chain that stays."""
+        for record in self._records_of(chain):
+            self._hold(record, list(into))
+
     def shortened(self, chain: Chain, last: ir.Node) -> None:
         """Note that a chain of arithmetic now ends in another of its nodes."""
         record = self._records.pop(chain.nodes[-1], None)
@@ -82,6 +88,13 @@ class Provenance:
                     record.site, reason=before.within(found), reason_after=after and after.within(found)
                 )
 
+    def stays_on_stream(self, chain: Chain, reason: Reason) -> None:
+        """Note why a value that is read elsewhere too cannot carry what a chain needs, if that keeps it."""
+        for record in self._records_of(chain):
+            before = record.site.reason
+            if before is not None and before.rule is reasons.OTHER_READERS:
+                record.site = replace(record.site, reason=reason)
+
     def refused(self, node: ir.Node, reason: Reason) -> None:
         """Note a node that is not an affine map, or must stay."""
         record = self._record(node, (node,))
@@ -108,6 +121,9 @@ class Provenance:
 
     def sites(self) -> tuple[Site, ...]:
         """Every site in graph order."""
+        for node, record in self._records.items():
+            if node.graph is None and record.site.status == "kept":  # a part of a weight that is stored now
+                record.site = replace(record.site, status="folded", reason=None, reason_after=None)
         ordered = sorted(self._records.items(), key=lambda item: self._position[item[0]])
         return tuple(
             replace(record.site, into=tuple(self._name(node) for node in record.holders))

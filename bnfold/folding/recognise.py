@@ -12,7 +12,7 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.facts import Facts
-from bnfold.graph.nodes import caller_problem, label
+from bnfold.graph.nodes import caller_problem, label, name_of
 from bnfold.graph.scopes import ONNX_DOMAINS, Scope
 from bnfold.ops import batchnorm
 from bnfold.reasons import Reason, Situation
@@ -23,7 +23,9 @@ DATA_NORMS = frozenset(
 )
 _MARGIN = 64.0  # terms that cancel are larger than their sum
 _LARGEST = 65504.0  # of float16
+_CARRIED = 8.0  # a shift that a stream carries may be this many times what a BatchNorm knows of its values
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+_STEPS = 32  # from an input of the model to what is done to it
 # what is done to images, sound and tables before they are normalised
 _ON_THE_WAY = _ARITHMETIC | {
     *("Cast", "CastLike", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"),
@@ -42,7 +44,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Chain:
-    """Successive affine nodes, each the only reader of the one before.
+    """Successive affine nodes, each the only reader of the one before for whom its numbers matter.
 
     Attributes:
         links: The nodes in order, at least one.
@@ -143,16 +145,71 @@ def has_ample_range(chain: Chain, facts: Facts) -> bool:
     return bool(bounds) and max(bounds) < _LARGEST
 
 
+@dataclass(frozen=True)
+class Carried:
+    """A BatchNorm of a stream, split: `s·x + t = s·(x + t/s)`, where the stream carries `x + t/s`.
+
+    Attributes:
+        back: The shift, which the stream takes.
+        on: The scale, which the readers of the BatchNorm take.
+        obstacle: Why it must not be split all the same; `on` is then without the signs.
+    """
+
+    back: Affine
+    on: Affine
+    obstacle: Reason | None = None
+
+
+def carried(chain: Chain, facts: Facts) -> Carried | None:
+    """Split a BatchNorm whose input is a stream: the sum that residual branches read and add to.
+
+    Only a positive scale passes an activation. Over the reals a stream may carry any shift; in floats one
+    that is far larger than the values costs them digits. So `|t/s|` may be at most `_CARRIED` times
+    `|μ| + σ`, channel by channel.
+
+    Returns:
+        None for a chain that does not start with a BatchNorm, or has no shift.
+    """
+    first, whole = chain.nodes[0], chain.affine
+    mean, variance = facts.operand(first, 3), facts.operand(first, 4)
+    if not is_batchnorm(first) or mean is None or variance is None:
+        return None
+    if not whole.has_shift or not whole.axes <= {1} or variance.ndim != 1:
+        return None
+    scale, shift = whole.vectors(1, variance.size)
+    on = Affine.along(1, np.where(scale == 0.0, 1.0, np.abs(scale)))
+    back = Affine.along(1, 1.0, shift / np.where(scale == 0.0, 1.0, scale))
+    if count := int(np.sum(scale <= 0.0)):
+        return Carried(back, on, reasons.STREAM_SIGN(node=label(first), count=count))
+    if first in facts.folds:  # it will be written with μ = 0, and must be judged as it would be then
+        mean = np.zeros_like(mean)
+    size = np.abs(mean) + np.sqrt(variance)
+    moved = np.abs(shift / scale)
+    if np.all(moved <= _CARRIED * size):
+        return Carried(back, on)
+    factor = f"{np.max(moved / np.maximum(size, np.finfo(np.float64).tiny)):.3g}"
+    reason = reasons.STREAM_SHIFT(node=label(first), value=name_of(chain.source), factor=factor)
+    return Carried(back, on, reason)
+
+
 def situation(chain: Chain, facts: Facts) -> Situation:
     """What a chain is to the user: a BatchNorm, arithmetic, or arithmetic on an input of the model."""
     if chain.batchnorms:
         return Situation.BATCHNORM
+    return Situation.PREPROCESSING if is_preprocessing(chain, facts) else Situation.ARITHMETIC
+
+
+def is_preprocessing(chain: Chain, facts: Facts) -> bool:
+    """Whether a chain acts on an input of the model, up to a change of its layout or size."""
     value: ir.Value | None = chain.source
-    while value is not None and (node := value.producer()) is not None:
+    for _ in range(_STEPS):
+        node = None if value is None else value.producer()
+        if node is None:
+            return value is not None and value.is_graph_input()
         if node.op_type not in _ON_THE_WAY:
-            return Situation.ARITHMETIC
+            return False
         value = next((one for one in node.inputs if not facts.constants.has(one)), None)
-    return Situation.PREPROCESSING if value is not None and value.is_graph_input() else Situation.ARITHMETIC
+    return False
 
 
 def data_norm(node: ir.Node) -> Reason | None:
@@ -164,10 +221,10 @@ def data_norm(node: ir.Node) -> Reason | None:
 
 def _next(link: Link, facts: Facts, barred: Collection[ir.Node]) -> Link | None:
     output = link.node.outputs[0]
-    uses = tuple(output.uses())
+    uses = facts.readers(output)
     if output.is_graph_output() or len(uses) != 1:
         return None
-    reader, index = uses[0]
+    [(reader, index)] = uses
     if reader.graph is not link.node.graph or reader in barred:
         return None
     following = link_of(reader, facts)

@@ -14,7 +14,7 @@ from bnfold.algebra.affine import Array
 from bnfold.folding.provenance import Provenance
 from bnfold.folding.recognise import Chain
 from bnfold.folding.search import Plan
-from bnfold.folding.shorten import shorter
+from bnfold.folding.shorten import Shorter, shorter
 from bnfold.folding.tidy import close_gap
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import NO_FOLDS, Facts
@@ -67,6 +67,33 @@ class Rewriter:
 
     def apply(self, chain: Chain, plan: Plan) -> None:
         """Let the nodes of a plan take a chain's affine, and remove the chain."""
+        self._edit(plan)
+        self._provenance.folded(chain, (node for node, _ in plan.edits))
+        for value in plan.changed:
+            if value is not chain.result:
+                self.editor.rename_changed(value)
+        if chain.source in plan.changed and chain.result not in plan.changed:
+            rename(chain.source, like=chain.result)
+        replace(chain.result, chain.source)
+        self._gaps.append(chain.source)
+        for node in reversed(chain.nodes):
+            self.editor.release(node)
+
+    def apply_scale(self, rest: Chain, plan: Plan, short: Shorter) -> None:
+        """Let the nodes of a plan take the scale of a chain of arithmetic, of which fewer nodes stay.
+
+        Args:
+            rest: The chain with the map that is left.
+            plan: What takes the scale.
+            short: The nodes that stay.
+        """
+        self._edit(plan)
+        self._provenance.scaled(rest, [node for node, _ in plan.edits])
+        for value in plan.changed:
+            self.editor.rename_changed(value)
+        self._shorten(rest, short)
+
+    def _edit(self, plan: Plan) -> None:
         for node, step in plan.edits:
             if isinstance(step, Operand):
                 old = self._facts.operand(node, step.index)
@@ -76,22 +103,15 @@ class Rewriter:
             folds = self._facts.folds.get(node, NO_FOLDS)
             self._facts.folds[node] = folds.absorbing(step.side, step.affine)
         self._inserted.update(plan.inserts)
-        self._provenance.folded(chain, (node for node, _ in plan.edits))
-        for value in plan.changed:
-            if value is not chain.result:
-                self.editor.rename_changed(value)
-        if chain.source in plan.changed:
-            rename(chain.source, like=chain.result)
-        replace(chain.result, chain.source)
-        self._gaps.append(chain.source)
-        for node in reversed(chain.nodes):
-            self.editor.release(node)
 
     def shorten(self, chain: Chain) -> bool:
         """Express a chain that stays in as few of its nodes as possible; whether that changed anything."""
         short = shorter(chain, self._facts)
-        if short is None:
-            return False
+        if short is not None:
+            self._shorten(chain, short)
+        return short is not None
+
+    def _shorten(self, chain: Chain, short: Shorter) -> None:
         for step in short.absorb:
             node = short.stay[0].node
             self._facts.folds[node] = self._facts.folds.get(node, NO_FOLDS).absorbing(step.side, step.affine)
@@ -113,7 +133,6 @@ class Rewriter:
             replace(result, value)
         for link in reversed(gone):
             self.editor.release(link.node)
-        return True
 
     def close_gaps(self) -> None:
         """Remove the changes of layout that undo each other where nothing stands between them any more."""

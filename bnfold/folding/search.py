@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
-from bnfold.graph.nodes import caller_problem, label, name_of, other_readers
+from bnfold.graph.nodes import caller_problem, label, name_of
 from bnfold.ops import operator
 from bnfold.ops.base import Absorb, Answer, Operand, Step, ToInput, ToOutput, unknown_shape
 from bnfold.patterns import NO_PATTERNS, Patterns
@@ -33,6 +33,16 @@ _MOVED = 2.0**10  # the largest shift that a value in float16 takes: its range e
 _BALANCED = 2.0**16  # scales beyond this, or below its inverse, are not moved from one layer to another
 
 
+Mode = Literal["push", "rebalance", "stream"]
+"""How far a search may go.
+
+- `push`: a value changes only if all that read it take what is done to it.
+- `rebalance`: a value that is read elsewhere may be rescaled as well, its other readers taking the inverse
+  scale: `x' = s·x`, and `W·x = (W/s)·x'`. Only scales, and only moderate ones.
+- `stream`: such a value may also carry a shift, which its other readers take back.
+"""
+
+
 @dataclass(frozen=True)
 class Enter:
     """A reader that must take the affine at one of its inputs."""
@@ -41,6 +51,7 @@ class Enter:
     affine: Affine
 
 
+Start = tuple[ir.Node, ToInput | ToOutput]
 Task = tuple[ir.Node, Step | Enter]
 Ways = Sequence[Sequence[Task]]
 # what is left to do is a linked list, so that a choice point can keep its own view of it
@@ -63,35 +74,31 @@ class Plan:
 
 
 def search(
-    node: ir.Node,
-    step: ToInput | ToOutput,
+    starts: Sequence[Start],
     facts: Facts,
     *,
     patterns: Patterns = NO_PATTERNS,
     ample: bool = False,
     leaving: Collection[ir.Node] = (),
-    rebalance: bool = False,
+    mode: Mode = "push",
 ) -> Plan | Reason:
-    """Find a way for an affine that leaves `node` through an input or an output.
+    """Find a way for affines that leave nodes through an input or an output, all of them together.
 
     Where an operator offers several ways they are tried in its order; the steps of one way, and all readers
     of a value, have to succeed together. The search is a loop and not a recursion, so depth costs no stack.
 
     Args:
-        node: Where it starts.
-        step: Through which input or output the affine leaves.
+        starts: Nodes, and through which input or output an affine leaves each.
         facts: What is known of the model.
         patterns: What must stay whole.
         ample: Whether the range of float16 is known to be ample for what the affine makes of a term of a sum.
         leaving: The nodes that will be removed when there is a way, and so can take nothing themselves.
-        rebalance: Whether values that are read elsewhere too may be rescaled, their other readers taking the
-            inverse scale: `x' = s·x`, and `W·x = (W/s)·x'`. Only scales, and only moderate ones: a shift that
-            is added here and subtracted there is the same over the reals, but costs digits.
+        mode: How far it may go.
 
     Returns:
         A plan, or the reason that stood in the way of the first way tried.
     """
-    return _Search(facts, patterns, frozenset(leaving), ample=ample, rebalance=rebalance).run((node, step))
+    return _Search(facts, patterns, frozenset(leaving), ample=ample, mode=mode).run(starts)
 
 
 class _Search:
@@ -104,18 +111,20 @@ class _Search:
         leaving: frozenset[ir.Node],
         *,
         ample: bool,
-        rebalance: bool,
+        mode: Mode,
     ) -> None:
         self._facts = facts
         self._patterns = patterns
         self._leaving = leaving
-        self._ample = ample and not rebalance
-        self._rebalance = rebalance
+        self._ample = ample and mode == "push"
+        self._mode = mode
         self._edits: list[tuple[ir.Node, Absorb | Operand]] = []
         self._touched: dict[ir.Value, None] = {}  # in the order of the search
 
-    def run(self, start: Task) -> Plan | Reason:
-        todo: _Todo = (start, None)
+    def run(self, starts: Sequence[Task]) -> Plan | Reason:
+        todo: _Todo = None
+        for start in reversed(starts):
+            todo = (start, todo)
         choices: list[tuple[Ways, _Todo, int, int]] = []
         refusal: Reason | None = None
         for _ in range(_LIMIT):
@@ -138,7 +147,7 @@ class _Search:
                 choices.append((ways[1:], todo, len(self._edits), len(self._touched)))
             for task in reversed(ways[0]):
                 todo = (task, todo)
-        return reasons.TOO_FAR(steps=_LIMIT, node=label(start[0]))
+        return reasons.TOO_FAR(steps=_LIMIT, node=label(starts[0][0]))
 
     def _plan(self) -> Plan:
         inserts = {node: None for node, step in self._edits if isinstance(step, Absorb) and step.inserts}
@@ -159,7 +168,7 @@ class _Search:
         if node in self._leaving:
             return _own_reader(node, step.index)
         family = operator(node)
-        at_input = family.at_input_rebalanced if self._rebalance else family.at_input
+        at_input = family.at_input if self._mode == "push" else family.at_input_rebalanced
         answer = self._ask(node, lambda: at_input(node, step.index, step.affine, self._facts))
         return answer if isinstance(answer, Reason) else [[(node, s) for s in way] for way in answer]
 
@@ -234,12 +243,13 @@ class _Search:
     def _other_readers(self, node: ir.Node, step: ToInput, value: ir.Value) -> Sequence[Task] | Reason:
         """What the other readers of a value must take so that it can change."""
         indices = step.uses or (step.index,)
-        count = other_readers(value, node, indices)
-        if not count:
+        if len(value.uses()) == len(indices):
             return ()
-        if not self._rebalance or not self._is_movable(value, step.affine):
-            return _read_elsewhere(value, count, node)
-        others = [(user, i) for user, i in value.uses() if user is not node or i not in indices]
+        others = [(user, i) for user, i in self._facts.readers(value) if user is not node or i not in indices]
+        if not others:
+            return ()
+        if self._mode == "push" or not self._is_movable(value, step.affine):
+            return _read_elsewhere(value, len(others), node)
         if any(user.graph is not node.graph for user, _ in others):
             return reasons.OTHER_GRAPH(value=name_of(value), node=label(node))
         return [(user, Enter(index, step.affine.inverse())) for user, index in others]
@@ -249,7 +259,7 @@ class _Search:
         moderate = bool(np.all((size <= _BALANCED) & (size >= 1 / _BALANCED)))
         # half precision has no room for a scale that one layer multiplies by and another divides by
         wide = self._facts.dtype(value) in (ir.DataType.FLOAT, ir.DataType.DOUBLE)
-        return moderate and wide and not affine.has_shift
+        return moderate and wide and (self._mode == "stream" or not affine.has_shift)
 
     def _to_readers(self, node: ir.Node, step: ToOutput) -> Ways | Reason:
         value = node.outputs[step.index]
@@ -258,10 +268,11 @@ class _Search:
             return obstacle
         if value.is_graph_output():
             return reasons.GRAPH_OUTPUT(value=name_of(value))
-        uses = value.uses()
+        uses = self._facts.readers(value)
         for reader, _ in uses:
             if reader.graph is not node.graph:
                 return reasons.OTHER_GRAPH(value=name_of(value), node=label(reader))
+        self._touched.update(dict.fromkeys(self._facts.unheeded_after(value)))
         return [[(reader, Enter(index, step.affine)) for reader, index in uses]]
 
     def _touch(self, node: ir.Node, value: ir.Value) -> Reason | None:
@@ -270,7 +281,7 @@ class _Search:
         Steps in one direction commute. When a search goes both ways, as rebalancing does, two changes of one
         value could meet in the wrong order, so each value changes at most once.
         """
-        if self._rebalance and value in self._touched:
+        if self._mode != "push" and value in self._touched:
             return _read_elsewhere(value, 1, node)
         self._touched[value] = None
         return None

@@ -6,7 +6,9 @@ alone can compute. Without a BatchNormalization, one Mul and one Add compute as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from bnfold.algebra.affine import Affine, Array
 from bnfold.folding.recognise import Chain, Link, is_batchnorm
@@ -37,6 +39,14 @@ def shorter(chain: Chain, facts: Facts) -> Shorter | None:
         return None
     norms = [link for link in chain.links if is_batchnorm(link.node)]
     return _one_batchnorm(chain, norms[-1], facts) if norms else _mul_and_add(chain, facts)
+
+
+def without_scale(chain: Chain) -> Chain | None:
+    """The same nodes with the map `x + t/s`, after which `s` is left to do; None where nothing changes."""
+    affine = chain.affine
+    if chain.batchnorms or affine.has_unit_scale or not affine.has_shift or not np.all(affine.scale):
+        return None
+    return replace(chain, affine=Affine(1.0, affine.then(Affine(1.0 / affine.scale)).shift))
 
 
 def _one_batchnorm(chain: Chain, norm: Link, facts: Facts) -> Shorter | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -146,15 +146,32 @@ class Editor:
         """Give a value that holds other numbers than in the original a name that the original lacks.
 
         So a name that both models have stands for the same numbers in both, and they can be compared value by
-        value.
+        value. The same goes for what is computed from it and reaches no output.
         """
-        if value.name in self._names.original:
-            value.name = self._names.fresh(f"{value.name}.scaled")
+        self._rename([value, *self._facts.unheeded_after(value)])
 
-    def release(self, node: ir.Node) -> None:
-        """Remove a node whose outputs are not read; its constants go too when nothing else reads them."""
+    def _rename(self, changed: Iterable[ir.Value]) -> None:
+        for value in changed:
+            if value.name in self._names.original:
+                value.name = self._names.fresh(f"{value.name}.scaled")
+
+    def release(self, node: ir.Node, instead: ir.Value | None = None) -> None:
+        """Remove a node; its constants go too when nothing else reads them.
+
+        Args:
+            node: Its outputs have no readers but those for whom numbers do not matter.
+            instead: What these read then, a value of the same shape. Left out, what an affine node reads.
+        """
         self._facts.forget(node)
         assert node.graph is not None, "the node is in a graph"
+        for value in node.outputs:
+            if value.uses():
+                assert not self._facts.readers(value), "a node that is read is removed"
+                data = (one for one in node.inputs if not self._facts.constants.has(one))
+                other = next(data) if instead is None else instead
+                assert other is not None, "an affine node has a data input"
+                self._rename(self._facts.unheeded_after(value))
+                value.replace_all_uses_with(other)
         self._orphans.extend(value for value in node.inputs if value is not None)
         node.graph.remove(node, safe=True)
 

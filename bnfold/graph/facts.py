@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.constants import Constants
+from bnfold.graph.readers import Readers, Use
 from bnfold.graph.scopes import Scope, scopes
 from bnfold.graph.shape_inference import Dims, infer
 
@@ -52,7 +54,11 @@ class Facts:
     def __post_init__(self) -> None:
         self._scopes = {scope.graph: scope for scope in scopes(self.model)}
         self._shapes, self._dtypes = infer(self.model, self.scopes)
-        self.constants = Constants(self.model.ir_version, self.shape, self.version)
+        self.constants = Constants(self.model.ir_version, self.shape, self.version, self.dtype)
+
+    @cached_property
+    def _readers(self) -> Readers:
+        return Readers(self.model)
 
     @property
     def scopes(self) -> Collection[Scope]:
@@ -108,8 +114,19 @@ class Facts:
     def constant_dtype(self, node: ir.Node, index: int) -> ir.DataType:
         """The element type of a constant input, which is known of every constant."""
         dtype = self.dtype(node.inputs[index])
-        assert dtype is not None, "asked about a constant"
+        if dtype is None:  # inference may fail, and nothing be recorded
+            array = self.constants.array(node.inputs[index])
+            assert array is not None, "asked about a constant"
+            dtype = ir.DataType.from_numpy(array.dtype)
         return dtype
+
+    def readers(self, value: ir.Value) -> list[Use]:
+        """The uses of a value that have to be asked before its numbers may change."""
+        return self._readers.of(value)
+
+    def unheeded_after(self, value: ir.Value) -> list[ir.Value]:
+        """The values whose numbers change with those of `value`, and for which that does not matter."""
+        return self._readers.unheeded_after(value)
 
     def has_constant(self, node: ir.Node, index: int) -> bool:
         """Whether an input of a node is there and constant."""

@@ -13,7 +13,7 @@ from bnfold.reasons import Reason
 
 
 class Homogeneous(Operator):
-    """Relu, LeakyRelu and PRelu: a scale that is not negative passes, a shift does not.
+    """Relu, LeakyRelu, PRelu and Abs: a scale that is not negative passes, a shift does not.
 
     PRelu's slope multiplies negative elements wherever it comes from, so it need not be constant.
     """
@@ -37,4 +37,4 @@ def _problem(node: ir.Node, affine: Affine) -> Reason | None:
     return negative_scale(node, affine)
 
 
-OPERATORS = {"Relu": Homogeneous(), "LeakyRelu": Homogeneous(), "PRelu": Homogeneous()}
+OPERATORS = dict.fromkeys(("Abs", "LeakyRelu", "PRelu", "Relu"), Homogeneous())

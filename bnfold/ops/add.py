@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 
@@ -20,7 +22,7 @@ class Addition(Operator):
     Output: `s·(x₁ + x₂) + t = (s·x₁ + t) + s·x₂`: the scale goes to every term, the shift to one of them, a
     constant where there is one. A value that is added to itself n times takes it once, as t/n.
     Input: `(x + t) + y = (x + y) + t`: a shift alone goes on, or into y where that is a constant. Where the
-    other terms may be rescaled, `(s·x + t) + y = s·(x + y/s) + t`.
+    other terms may change, `(x + t) + y = x + (y + t)` and `(s·x + t) + y = s·(x + y/s) + t`.
     """
 
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
@@ -48,8 +50,13 @@ class Addition(Operator):
         return [(ToOutput(0, onward),)]
 
     def at_input_rebalanced(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
-        """Divide the other terms by the scale, which then goes on with the shift."""
-        if affine.has_unit_scale or not np.all(affine.scale):
+        """Give a shift to another term; divide the other terms by a scale, which then goes on."""
+        if affine.has_unit_scale:
+            onward_or_reason = self.at_input(node, index, affine, facts)
+            if isinstance(onward_or_reason, Reason):
+                return onward_or_reason
+            return [*_to_other_terms(node, index, affine, facts), *onward_or_reason]
+        if not np.all(affine.scale):
             return self.at_input(node, index, affine, facts)
         onward = from_operand(node, index, Affine(affine.scale, affine.shift * _sign(node, index)), facts)
         if isinstance(onward, Reason):
@@ -61,6 +68,19 @@ class Addition(Operator):
                 return step
             steps.append(step)
         return [(*steps, ToOutput(0, onward))]
+
+
+def _to_other_terms(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Iterator[Rewrite]:
+    """The terms besides one that may take its shift, each of them a way."""
+    onward = from_operand(node, index, Affine(1.0, affine.shift * _sign(node, index)), facts)
+    if isinstance(onward, Reason):
+        return
+    for group in _terms(node, facts):
+        if index not in group and not facts.has_constant(node, group[0]):
+            times = sum(_sign(node, position) for position in group)
+            step = _term_step(node, group, Affine(1.0, onward.shift / times), facts)
+            if not isinstance(step, Reason):
+                yield (step,)
 
 
 def _rewrite(

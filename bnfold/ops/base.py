@@ -12,6 +12,7 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import label, name_of
+from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.reasons import Reason, Situation
 
 QUANTISED = frozenset(
@@ -24,6 +25,16 @@ QUANTISED = frozenset(
     }
 )
 """Operators of quantised models, of ONNX, ONNX Runtime and QONNX, none of which takes a scale or a shift."""
+
+NONLINEAR = frozenset(
+    """
+    Acos Acosh Asin Asinh Atan Atanh Ceil Celu Clip Cos Cosh DynamicQuantizeLinear Elu Erf Floor GRU Gelu
+    GroupNormalization HardSigmoid HardSwish Hardmax InstanceNormalization LRN LSTM LayerNormalization
+    LogSoftmax MeanVarianceNormalization Mish QuantizeLinear RMSNormalization RNN Round Selu Shrink Sigmoid
+    Sin Sinh Softmax Softplus Softsign Swish Tan Tanh ThresholdedRelu
+    """.split()  # noqa: SIM905 - a list of strings would be forty lines long
+)
+"""ONNX's operators of which it is known that a scale does not pass them, whatever becomes of it."""
 
 
 @dataclass(frozen=True)
@@ -100,20 +111,28 @@ class Operator:
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """How can `node` give `affine(output)` in place of its output `index`?"""
         del index, affine, facts
-        return _no_rule(node)
+        return no_rule(node)
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """How can `node` read `x` in place of `affine(x)` at its input `index`?"""
         del index, affine, facts
-        return _no_rule(node)
+        return no_rule(node)
 
     def at_input_rebalanced(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """As `at_input`, but the node's other inputs may change too (`ToInput` along with `ToOutput`)."""
         return self.at_input(node, index, affine, facts)
 
 
-def _no_rule(node: ir.Node) -> Reason:
-    reason = reasons.OPERATOR(operator=node.op_type, node=label(node))
+def no_rule(node: ir.Node, what: str = "") -> Reason:
+    """The reason for an operator, or a part of it, through which bnfold moves nothing.
+
+    Args:
+        node: The operator.
+        what: The part, as in `"input 1 of Pad"`; left out, the operator itself.
+    """
+    never = not what and node.op_type in NONLINEAR and node.domain in ONNX_DOMAINS
+    rule = reasons.OPERATOR if never else reasons.NO_RULE
+    reason = rule(operator=what or node.op_type, node=label(node))
     return reason.within(Situation.QUANTISED) if node.op_type in QUANTISED else reason
 
 

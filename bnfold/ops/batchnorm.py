@@ -10,7 +10,7 @@ from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts, Folds
 from bnfold.graph.nodes import caller_problem, integer, label, name_of, real
-from bnfold.ops.base import Absorb, Answer, wrong_axis
+from bnfold.ops.base import Absorb, Answer, no_rule, wrong_axis
 from bnfold.ops.linear import Linear
 from bnfold.reasons import Reason
 from bnfold.tensors.precision import FLOATS
@@ -28,7 +28,7 @@ class BatchNormalization(Linear):
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Compose: `affine ∘ self`."""
         if index != 0:
-            return reasons.OPERATOR(operator="a statistic of BatchNormalization", node=label(node))
+            return no_rule(node, "a statistic of BatchNormalization")
         return self._compose(node, Absorb("output", affine), facts)
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:

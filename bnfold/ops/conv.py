@@ -56,10 +56,22 @@ class Convolution(Weighted):
         """`Σ W·t` for each output channel, of a shift t that is laid out over the weight's first two axes."""
         raise NotImplementedError
 
+    def problem(self, node: ir.Node, facts: Facts) -> Reason | None:
+        """Why the weight and the bias cannot be rewritten; None where they can."""
+        problem = constant_problem(node, 1, facts)
+        if problem is not None:
+            return problem
+        shape, groups = weight_shape(node, 1, facts), integer(node, "group", 1)
+        if len(shape) < 3 or groups < 1 or shape[0] % groups:
+            setting = f"a weight of shape {list(shape)} in {groups} groups"
+            return reasons.SETTING(node=label(node), operator=node.op_type, setting=setting)
+        _, cout = self.channels(shape, groups)
+        return bias_problem(node, 2, facts, cout)
+
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Scale the filters, shift the bias: exact whatever the borders are."""
         del index
-        problem = _problem(node, facts)
+        problem = self.problem(node, facts)
         if problem is None:
             _, cout = self.channels(weight_shape(node, 1, facts), integer(node, "group", 1))
             problem = channel_problem(node, affine, 1, cout)
@@ -69,7 +81,7 @@ class Convolution(Weighted):
         """Scale the filters' input channels, add what the shift gives to the bias."""
         if index != 0:
             return reasons.WEIGHT_NOT_CONSTANT(value=name_of(node.inputs[index]), node=label(node))
-        problem = _problem(node, facts)
+        problem = self.problem(node, facts)
         if problem is None:
             shape = weight_shape(node, 1, facts)
             cin, _ = self.channels(shape, integer(node, "group", 1))
@@ -96,7 +108,7 @@ class Convolution(Weighted):
         cin, cout = self.channels(shape, groups)
         _, shift_in = folds.inward.vectors(1, cin)
         scale, shift = folds.outward.vectors(1, cout)
-        bias = np.zeros(cout) if old is None else old
+        bias = np.zeros(cout) if old is None or not np.any(old) else old  # zeros may have any shape
         if folds.inward.has_shift:  # 0·∞ is NaN: without a shift, weights are not read
             given = np.broadcast_to(self.on_inputs(shift_in, shape, groups), shape[:2])
             bias = bias + self.from_shift(facts.weight(node, 1), given, groups)
@@ -126,7 +138,7 @@ class Conv(Convolution):
 
     def kernel(self, node: ir.Node, facts: Facts) -> Kernel | None:
         """The form that the node has with all that it has absorbed; None where something is not known."""
-        if _problem(node, facts) or quantized.source(node, 1):
+        if self.problem(node, facts) or quantized.source(node, 1):
             return None
         shape = weight_shape(node, 1, facts)
         pads = _explicit_pads(node, shape[2:], facts)
@@ -200,10 +212,6 @@ class ConvTranspose(Convolution):
         for rows, part in parts(weight, whole=len(weight.shape) - 1):
             matrix[rows] = _taps(part) * shift[rows]
         return np.asarray(matrix.reshape(groups, -1, shift.shape[1]).sum(1)).reshape(-1)
-
-
-def _problem(node: ir.Node, facts: Facts) -> Reason | None:
-    return constant_problem(node, 1, facts) or bias_problem(node, 2, facts)
 
 
 def _for_groups(vector: Array, weight: tuple[int, ...], groups: int) -> Array:

@@ -10,7 +10,7 @@ from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts, Folds
 from bnfold.graph.nodes import integer, label, name_of, real
-from bnfold.ops.base import Absorb, Answer
+from bnfold.ops.base import Absorb, Answer, no_rule
 from bnfold.ops.linear import (
     Weighted,
     bias_problem,
@@ -48,7 +48,7 @@ class Gemm(Weighted):
         """Scale the constant's contracted axis, add what the shift gives to C."""
         weight = 1 - index
         if index > 1:
-            return reasons.OPERATOR(operator="Gemm's C", node=label(node))
+            return no_rule(node, "Gemm's C")
         problem = _problem(node, weight, facts)
         if problem is None:
             _, contracted = _axes(node, weight)

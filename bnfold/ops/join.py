@@ -1,4 +1,4 @@
-"""Operators that put tensors together or take them apart along an axis: Concat, Split, Slice, Gather."""
+"""Operators that put tensors together or take them apart along an axis: Concat, Split, Slice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import integer, label
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, unknown_shape
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, no_rule, unknown_shape
 from bnfold.reasons import Reason
 
 _Indices = npt.NDArray[np.int64]
@@ -44,7 +44,7 @@ class Concat(Operator):
 
 
 class Selection(Operator):
-    """An operator whose outputs are its input's elements at some positions of one axis.
+    """An operator whose outputs are its input's elements at some positions of some axes.
 
     Output: the input takes the affine at these positions and the identity elsewhere. Where there is only
     one output, nothing reads the other positions, and along other axes the affine passes as it is.
@@ -55,8 +55,8 @@ class Selection(Operator):
         """The axes along which something is selected."""
         raise NotImplementedError
 
-    def positions(self, node: ir.Node, facts: Facts) -> tuple[int, list[_Indices], int] | Reason:
-        """The one axis, for each output the positions that it has, and the axis's size."""
+    def positions(self, node: ir.Node, axis: int, facts: Facts) -> tuple[list[_Indices], int] | Reason:
+        """For each output the positions that it has on one of these axes, and the axis's size."""
         raise NotImplementedError
 
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
@@ -64,28 +64,35 @@ class Selection(Operator):
         axes, rank = self.axes(node, facts), facts.rank(node.inputs[0])
         if isinstance(axes, Reason) or rank is None:
             return axes if isinstance(axes, Reason) else unknown_shape(node)
-        if len(node.outputs) == 1 and affine.axes.isdisjoint(axes):
-            return [(ToInput(0, affine),)]
-        selected = self.positions(node, facts)
-        if isinstance(selected, Reason):
-            return selected
-        axis, positions, size = selected
-        if len(set(positions[index].tolist())) < positions[index].size:
-            return reasons.SETTING(node=label(node), operator=node.op_type, setting="an element taken twice")
-        return [(ToInput(0, affine.embedded(axis, positions[index], size, rank)),)]
+        for axis in sorted(axes if len(node.outputs) > 1 else axes & affine.axes):
+            selected = self.positions(node, axis, facts)
+            if isinstance(selected, Reason):
+                return selected
+            positions, size = selected
+            if len(set(positions[index].tolist())) < positions[index].size:
+                return taken_twice(node)
+            affine = affine.embedded(axis, positions[index], size, rank)
+        return [(ToInput(0, affine),)]
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Take the elements."""
         if index != 0:
-            return reasons.OPERATOR(operator=f"input {index} of {node.op_type}", node=label(node))
+            return no_rule(node, f"input {index} of {node.op_type}")
         axes, rank = self.axes(node, facts), facts.rank(node.inputs[0])
-        if not affine.axes or (not isinstance(axes, Reason) and affine.axes.isdisjoint(axes)):
-            return [tuple(ToOutput(position, affine) for position in range(len(node.outputs)))]
-        selected = self.positions(node, facts)
-        if isinstance(selected, Reason) or rank is None:
-            return selected if isinstance(selected, Reason) else unknown_shape(node)
-        axis, positions, _ = selected
-        return [tuple(ToOutput(i, affine.taken(axis, where, rank)) for i, where in enumerate(positions))]
+        taken = [affine] * len(node.outputs)
+        if affine.axes and (isinstance(axes, Reason) or rank is None):
+            return axes if isinstance(axes, Reason) else unknown_shape(node)
+        for axis in sorted(affine.axes.intersection(() if isinstance(axes, Reason) else axes)):
+            selected = self.positions(node, axis, facts)
+            if isinstance(selected, Reason):
+                return selected
+            taken = [one.taken(axis, where, rank or 0) for one, where in zip(taken, selected[0], strict=True)]
+        return [tuple(ToOutput(position, one) for position, one in enumerate(taken))]
+
+
+def taken_twice(node: ir.Node) -> Reason:
+    """The reason for an element that stands in two places, which want different numbers of it."""
+    return reasons.SETTING(node=label(node), operator=node.op_type, setting="an element taken twice")
 
 
 class Split(Selection):
@@ -96,77 +103,45 @@ class Split(Selection):
         rank = facts.rank(node.inputs[0])
         return unknown_shape(node) if rank is None else frozenset({integer(node, "axis", 0) % rank})
 
-    def positions(self, node: ir.Node, facts: Facts) -> tuple[int, list[_Indices], int] | Reason:
+    def positions(self, node: ir.Node, axis: int, facts: Facts) -> tuple[list[_Indices], int] | Reason:
         """Sizes are those of the outputs, which shape inference knows in every version."""
-        rank = facts.rank(node.inputs[0])
-        if rank is None:
-            return unknown_shape(node)
-        axis = integer(node, "axis", 0) % rank
         sizes = [size for output in node.outputs if (size := facts.size(output, axis)) is not None]
-        return (
-            (axis, _segments(sizes), sum(sizes)) if len(sizes) == len(node.outputs) else unknown_shape(node)
-        )
+        return (_segments(sizes), sum(sizes)) if len(sizes) == len(node.outputs) else unknown_shape(node)
 
 
 class Slice(Selection):
-    """Slice: ranges along some axes; the affine may vary along one of them."""
+    """Slice: ranges along some axes, which need to be constant only where the affine varies."""
 
     def axes(self, node: ir.Node, facts: Facts) -> frozenset[int] | Reason:
         """All axes that it names."""
-        bounds = _bounds(node, facts)
-        return bounds if isinstance(bounds, Reason) else frozenset(bounds)
+        axes = _sliced(node, facts)
+        return axes if isinstance(axes, Reason) else frozenset(axes)
 
-    def positions(self, node: ir.Node, facts: Facts) -> tuple[int, list[_Indices], int] | Reason:
-        """One axis of known size, with constant bounds."""
-        bounds = _bounds(node, facts)
-        if isinstance(bounds, Reason):
-            return bounds
-        if len(bounds) != 1:
-            return reasons.SETTING(node=label(node), operator="Slice", setting="several axes at once")
-        [(axis, where)] = bounds.items()
-        size = facts.size(node.inputs[0], axis)
+    def positions(self, node: ir.Node, axis: int, facts: Facts) -> tuple[list[_Indices], int] | Reason:
+        """A range with constant bounds, on an axis of known size."""
+        axes, size = _sliced(node, facts), facts.size(node.inputs[0], axis)
+        starts, ends = facts.integers(node, 1, "starts"), facts.integers(node, 2, "ends")
+        steps = facts.integers(node, 4, "steps") if _given(node, 4) else [1] * len(starts or ())
+        if isinstance(axes, Reason) or size is None or starts is None or ends is None or steps is None:
+            return unknown_shape(node)
+        bounds = dict(zip(axes, zip(starts, ends, steps, strict=False), strict=False)).get(axis)
         # a bound beyond the axis is clipped in ONNX as it is in Python
-        return unknown_shape(node) if size is None else (axis, [np.arange(size)[where]], size)
+        if bounds is None or not bounds[2]:
+            return unknown_shape(node)
+        return [np.arange(size)[slice(*bounds)]], size
 
 
-def _bounds(node: ir.Node, facts: Facts) -> dict[int, slice] | Reason:
-    """The range along each axis that a Slice names."""
-    rank = facts.rank(node.inputs[0])
-    starts, ends = facts.integers(node, 1, "starts"), facts.integers(node, 2, "ends")
-    axes, steps = facts.integers(node, 3, "axes"), facts.integers(node, 4, "steps")
-    given = [len(node.inputs) > position and node.inputs[position] is not None for position in (3, 4)]
-    hidden = (axes is None and given[0]) or (steps is None and given[1])
-    if rank is None or starts is None or ends is None or hidden:
+def _sliced(node: ir.Node, facts: Facts) -> list[int] | Reason:
+    """The axes that a Slice names, or as many of the first as it has bounds for."""
+    rank, axes = facts.rank(node.inputs[0]), facts.integers(node, 3, "axes")
+    starts = facts.integers(node, 1, "starts")
+    if rank is None or (axes is None and (starts is None or _given(node, 3))):
         return unknown_shape(node)
-    axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
-    return {axis % rank: slice(*bounds) for axis, *bounds in zip(axes, starts, ends, steps, strict=True)}
+    return [axis % rank for axis in axes or range(len(starts or ()))]
 
 
-class Gather(Selection):
-    """Gather of a constant list of positions, as a channel shuffle may be written."""
-
-    def axes(self, node: ir.Node, facts: Facts) -> frozenset[int] | Reason:
-        """Its one axis, where the positions are a vector: a scalar position would take the axis away."""
-        rank, indices = facts.rank(node.inputs[0]), facts.constants.array(node.inputs[1])
-        if rank is None or indices is None:
-            return unknown_shape(node)
-        if indices.ndim != 1:
-            return reasons.SETTING(
-                node=label(node), operator="Gather", setting="indices that are not a vector"
-            )
-        return frozenset({integer(node, "axis", 0) % rank})
-
-    def positions(self, node: ir.Node, facts: Facts) -> tuple[int, list[_Indices], int] | Reason:
-        """A vector of positions on an axis of known size."""
-        axes = self.axes(node, facts)
-        if isinstance(axes, Reason):
-            return axes
-        [axis] = axes
-        size = facts.size(node.inputs[0], axis)
-        indices = facts.constants.array(node.inputs[1])
-        if size is None or indices is None:
-            return unknown_shape(node)
-        return axis, [np.asarray(indices, np.int64) % size], size
+def _given(node: ir.Node, index: int) -> bool:
+    return len(node.inputs) > index and node.inputs[index] is not None
 
 
 def _parts(
@@ -194,4 +169,4 @@ def _segments(sizes: list[int]) -> list[_Indices]:
     return [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
 
-OPERATORS = {"Concat": Concat(), "Split": Split(), "Slice": Slice(), "Gather": Gather()}
+OPERATORS = {"Concat": Concat(), "Split": Split(), "Slice": Slice()}

@@ -9,9 +9,9 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import integer, integers, label
-from bnfold.graph.reshape import reshaped
 from bnfold.graph.shape_inference import Dims
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, unknown_shape
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, no_rule, unknown_shape
+from bnfold.ops.sizes import passed, products
 from bnfold.reasons import Reason
 
 
@@ -35,7 +35,7 @@ class Layout(Operator):
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Pass on to the readers; one affine for all elements needs no axes."""
         if index != 0:
-            return reasons.OPERATOR(operator=f"input {index} of {node.op_type}", node=label(node))
+            return no_rule(node, f"input {index} of {node.op_type}")
         moved = self.forward(node, affine, facts) if affine.axes else affine
         return moved if isinstance(moved, Reason) else [(ToOutput(0, moved),)]
 
@@ -64,7 +64,7 @@ class Reshape(Layout):
         before, after = _shapes(node, facts)
         if before is None or after is None:
             return unknown_shape(node)
-        moved = reshaped(affine, before, after)
+        moved = passed(affine, before, after, products(node, facts))
         return moved if moved is not None else _mixed(node, before, after)
 
     def backward(self, node: ir.Node, affine: Affine, facts: Facts) -> Affine | Reason:
@@ -72,7 +72,7 @@ class Reshape(Layout):
         before, after = _shapes(node, facts)
         if before is None or after is None:
             return unknown_shape(node)
-        moved = reshaped(affine, after, before)
+        moved = passed(affine, after, before, products(node, facts))
         return moved if moved is not None else _mixed(node, before, after)
 
 
@@ -129,9 +129,12 @@ def _described(node: ir.Node, before: Dims, facts: Facts) -> Dims | None:
 
 
 def _mixed(node: ir.Node, before: Dims, after: Dims) -> Reason:
-    text = [
-        "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]" for dims in (before, after)
-    ]
+    """The reason for a shape in which an axis is lost: for want of a size, or since axes are mixed."""
+    if any(dim is None or (isinstance(dim, str) and dim not in before) for dim in after):
+        return unknown_shape(node, node.outputs[0])
+    if any(isinstance(dim, str) and dim not in after for dim in before):
+        return unknown_shape(node)
+    text = ["[" + ", ".join(map(str, dims)) + "]" for dims in (before, after)]
     return reasons.MIXED_AXES(node=label(node), before=text[0], after=text[1])
 
 

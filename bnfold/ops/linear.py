@@ -12,12 +12,16 @@ from bnfold.algebra import matmul
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import NO_FOLDS, Facts, Folds
-from bnfold.graph.nodes import label, name_of
+from bnfold.graph.nodes import caller_problem, label, name_of
+from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.ops import quantized
 from bnfold.ops.base import Absorb, Answer, Operator, wrong_axis
 from bnfold.reasons import Reason
 from bnfold.tensors.parts import parts
 from bnfold.tensors.precision import FLOATS, OutOfRangeError
+
+_REPEAT = frozenset({"Cast", "CastLike", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+"""Operators whose result consists of elements of the first input."""
 
 
 class Linear(Operator):
@@ -62,11 +66,41 @@ def constant_problem(node: ir.Node, index: int, facts: Facts) -> Reason | None:
     return None
 
 
-def bias_problem(node: ir.Node, index: int, facts: Facts) -> Reason | None:
-    """Why the bias at an input cannot be rewritten; None where it can, or where the node has no bias."""
-    if index >= len(node.inputs) or node.inputs[index] is None or facts.has_constant(node, index):
+def bias_problem(node: ir.Node, index: int, facts: Facts, size: int | None = None) -> Reason | None:
+    """Why the bias at an input cannot be rewritten; None where it can, or where the node has no bias.
+
+    Args:
+        node: A linear operator.
+        index: Which input the bias is.
+        facts: What is known of the model.
+        size: The number of elements that it must have in one axis; None where other shapes will do.
+    """
+    value = node.inputs[index] if index < len(node.inputs) else None
+    if value is None or is_zero(value, facts):
         return None
-    return reasons.BIAS_NOT_CONSTANT(value=name_of(node.inputs[index]), node=label(node))
+    if not facts.has_constant(node, index):
+        return reasons.BIAS_NOT_CONSTANT(value=name_of(value), node=label(node))
+    shape = weight_shape(node, index, facts)
+    if size is None or shape == (size,):
+        return None
+    setting = f"a bias of shape {list(shape)} for {size} channels"
+    return reasons.SETTING(node=label(node), operator=node.op_type, setting=setting)
+
+
+def is_zero(value: ir.Value, facts: Facts) -> bool:
+    """Whether every element is zero, however many there are."""
+    current: ir.Value | None = value
+    while current is not None:
+        array = facts.constants.array(current)
+        if array is not None:
+            return not np.any(array)
+        node = current.producer()
+        if node is None or node.domain not in ONNX_DOMAINS or caller_problem(node) is not None:
+            return False
+        if node.op_type == "ConstantOfShape":
+            return "value" not in node.attributes or not np.any(node.attributes["value"].as_tensor().numpy())
+        current = node.inputs[0] if node.op_type in _REPEAT else None
+    return False
 
 
 def channel_problem(node: ir.Node, affine: Affine, axis: int, size: int) -> Reason | None:
@@ -97,7 +131,7 @@ def write_bias(node: ir.Node, index: int, bias: Array, facts: Facts, editor: Edi
         return
     weight = node.inputs[1]
     assert weight is not None, "a linear operator has a weight"
-    dtype = facts.constant_dtype(node, index if present else 1)
+    dtype = facts.constant_dtype(node, index if facts.has_constant(node, index) else 1)
     stem = (weight.name or label(node)).removesuffix(".weight")
     editor.set_input(node, index, bias, dtype, f"{stem}.bias")
 

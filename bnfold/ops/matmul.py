@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
+from bnfold.algebra import matmul
 from bnfold.algebra.affine import Affine, Array
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts, Folds
@@ -23,6 +24,7 @@ from bnfold.ops.linear import (
     write_weight,
 )
 from bnfold.reasons import Reason
+from bnfold.tensors.parts import parts
 
 _BROADCASTS = 7  # since this version a bias Add broadcasts by itself
 
@@ -33,6 +35,7 @@ class MatMul(Weighted):
     With a constant:
     Output: `s·(A·B) + t = A·(B·s) + t`, s along the constant's free axis; t becomes a bias Add after it.
     Input: `(A·s + t)·B = A·(s·B) + t·B`, s along the contracted axis; `t·B` goes into the bias Add after it.
+    Both may vary along the batch axes that the constant has itself: each of its matrices takes its own.
 
     Of two values: a scale along the free axis of one of them passes between it and Y. A shift along B's free
     axis passes too where the rows of A sum to one, as those of a Softmax do: `A·(B + t) = A·B + t`.
@@ -51,8 +54,7 @@ class MatMul(Weighted):
         if problem is not None:
             return problem
         shape = weight_shape(node, weight, facts)
-        axis, size = (rank - 1, shape[-1]) if weight == 1 else (rank - 2, shape[-2])
-        problem = channel_problem(node, affine.only_scale, axis, size)
+        problem = _place_problem(node, affine.only_scale, rank, shape, weight - 2)
         return problem or self.absorb(node, weight, Absorb("output", affine, inserts=affine.has_shift), facts)
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
@@ -66,8 +68,8 @@ class MatMul(Weighted):
         if problem is not None:
             return problem
         shape = weight_shape(node, 1 - index, facts)
-        axis, size = (rank - 1, shape[-2]) if index == 0 else (rank - 2, shape[-1])
-        problem = channel_problem(node, affine, axis, size)
+        turned = (*shape[:-2], shape[-1], shape[-2])  # the input's last two axes stand beside these
+        problem = _place_problem(node, affine, rank, turned, -1 - index)
         inserts = affine.has_shift and bias_add(node, facts) is None
         return problem or self.absorb(node, 1 - index, Absorb("input", affine, inserts=inserts), facts)
 
@@ -87,26 +89,22 @@ class MatMul(Weighted):
         scale, shift = folds.outward.padded(rank)
         total = shift
         if folds.inward.has_shift:  # 0·∞ is NaN: without a shift, the weight is not read
-            matrix = facts.weight(node, index)
-            _, shift_in = _contracted(node, index, weight_shape(node, index, facts), folds.inward, facts)
-            given = row_times(shift_in, matrix) if index == 1 else times_column(matrix, shift_in)
-            total = scale * _fit(given, rank) + shift
+            total = scale * _fit(_given(node, index, folds.inward, facts), rank) + shift
         write_weight(node, index, self.factors(node, folds, facts), facts, editor)
         demand_finite(node, total, facts)
         if np.any(total):
-            _write_bias(node, total, facts, editor)
+            write_bias_add(node, index, total, facts, editor)
 
     def scales(self, node: ir.Node, folds: Folds, facts: Facts) -> tuple[Array, Array]:
         """The scale of the output on the free axis times that of the input on the contracted one."""
         index, rank = _weight_index(node, facts), facts.rank(node.outputs[0])
         assert index is not None, "planned on a constant weight"
         assert rank is not None, "planned on a known rank"
-        shape = weight_shape(node, index, facts)
-        inward, _ = _contracted(node, index, shape, folds.inward, facts)
+        own = len(weight_shape(node, index, facts))
         outward, _ = folds.outward.padded(rank)
+        inward, _ = folds.inward.padded(facts.rank(_value(node, 1 - index)) or 0)
         # the rows that an input is multiplied by are the columns of what multiplies the weight
-        inward = np.swapaxes(inward, -1, -2) if folds.inward.scale_axes else folds.inward.scale
-        return _fit(outward, len(shape)), _fit(inward, len(shape))
+        return _fit(outward, own), _fit(np.swapaxes(inward, -1, -2), own)
 
 
 def bias_add(node: ir.Node, facts: Facts) -> tuple[ir.Node, int] | None:
@@ -126,9 +124,10 @@ def bias_add(node: ir.Node, facts: Facts) -> tuple[ir.Node, int] | None:
     return reader, other
 
 
-def _write_bias(node: ir.Node, shift: Array, facts: Facts, editor: Editor) -> None:
+def write_bias_add(node: ir.Node, weight: int, shift: Array, facts: Facts, editor: Editor) -> None:
+    """Add a constant to what a node gives, in the bias Add after it or in a new one, of its weight's type."""
     slot = bias_add(node, facts)
-    dtype = facts.constant_dtype(node, _weight_index(node, facts) or 0)
+    dtype = facts.constant_dtype(node, weight)
     # a vector along the last axis needs no leading axes of size 1
     while shift.ndim > 1 and shift.shape[0] == 1:
         shift = shift[0]
@@ -162,17 +161,48 @@ def _value(node: ir.Node, index: int) -> ir.Value:
     return value
 
 
-def _contracted(
-    node: ir.Node, weight: int, shape: tuple[int, ...], affine: Affine, facts: Facts
-) -> tuple[Array, Array]:
-    """The input's affine as rows (before a constant B) or columns (after a constant A)."""
-    rank = facts.rank(_value(node, 1 - weight))
-    assert rank is not None, "planned on a known rank"
-    if weight == 1:
-        scale, shift = affine.vectors(rank - 1, shape[-2])
-        return scale[None, :], shift[None, :]
-    scale, shift = affine.vectors(rank - 2, shape[-1])
-    return scale[:, None], shift[:, None]
+def _place_problem(
+    node: ir.Node, affine: Affine, rank: int, weight: tuple[int, ...], free: int
+) -> Reason | None:
+    """Why a constant cannot take an affine of a value of `rank` axes; None where it can.
+
+    Args:
+        node: The MatMul.
+        affine: In the axes of the value.
+        rank: The value's.
+        weight: The shape of the constant, its last two axes in the order of the value's.
+        free: The one of the last two axes along which the affine may vary, counted from the right.
+    """
+    if affine.axes <= {rank + free}:
+        return channel_problem(node, affine, rank + free, weight[free])
+    stack = (1,) * (rank - len(weight)) + weight[:-2]
+    own = (*stack, *(weight[axis] if axis == free else 1 for axis in (-2, -1)))
+    for coefficient in affine.padded(rank):
+        pairs = zip(coefficient.shape, own[len(own) - rank :], strict=True)
+        if any(size not in (1, have) for size, have in pairs):
+            return wrong_axis(node, affine, rank + free)
+    return None
+
+
+def _given(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Array:
+    """What the shift of the input becomes: a row for each matrix of a constant B, a column for those of A."""
+    rank, matrix = facts.rank(_value(node, 1 - index)) or 0, facts.weight(node, index)
+    _, shift = affine.padded(rank)
+    axis, size = (rank - 1, matrix.shape.numpy()[-2]) if index == 1 else (rank - 2, matrix.shape.numpy()[-1])
+    if affine.shift_axes <= {axis}:
+        vector = np.broadcast_to(shift.reshape(-1), (size,))
+        return row_times(vector[None, :], matrix) if index == 1 else times_column(matrix, vector[:, None])
+    stack = matrix.shape.numpy()[:-2]
+    vectors = np.broadcast_to(
+        _fit(shift, len(stack) + 2), (*stack, *((1, size) if index == 1 else (size, 1)))
+    )
+    pieces = [
+        matmul.product(vectors[where], wide) if index == 1 else matmul.product(wide, vectors[where])
+        for where, part in parts(matrix, whole=2)
+        for wide in [np.asarray(part, np.float64)]
+    ]
+    free = (1, matrix.shape.numpy()[-1]) if index == 1 else (matrix.shape.numpy()[-2], 1)
+    return np.concatenate([piece.reshape(-1, *free) for piece in pieces]).reshape(*stack, *free)
 
 
 def _fit(array: Array, rank: int) -> Array:

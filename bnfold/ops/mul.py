@@ -1,4 +1,4 @@
-"""Mul and Div: a gate, an attention mask, a layer scale."""
+"""Mul, Div and Neg: a gate, an attention mask, a layer scale."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import label
-from bnfold.ops.base import Answer, Operand, Operator, Rewrite, ToInput, ToOutput, unknown_shape
+from bnfold.ops.base import Answer, Operand, Operator, Rewrite, ToInput, ToOutput, no_rule, unknown_shape
 from bnfold.ops.broadcast import from_operand, to_constant, to_operand
 from bnfold.reasons import Reason
 
@@ -31,7 +31,7 @@ class Mul(Operator):
                 step = to_constant(node, position, affine, facts)
                 return step if isinstance(step, Reason) else [(step,)]
         if node.inputs[0] is node.inputs[1]:
-            return reasons.OPERATOR(operator="a square", node=label(node))
+            return no_rule(node, "a square")
         answers = [to_operand(node, position, affine, facts) for position in (0, 1)]
         ways: list[Rewrite] = [
             (ToInput(position, answer),)
@@ -83,7 +83,7 @@ class Div(Operator):
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Pass the numerator's affine on."""
         if index != 0:
-            return reasons.OPERATOR(operator="Div's denominator", node=label(node))
+            return no_rule(node, "Div's denominator")
         onward = from_operand(node, index, affine, facts)
         if isinstance(onward, Reason):
             return onward
@@ -93,6 +93,20 @@ class Div(Operator):
         if isinstance(shift, Reason):
             return reasons.SHIFT(operator="Div of two values", node=label(node))
         return [(ToOutput(0, Affine(onward.scale, shift.shift)),)]
+
+
+class Neg(Operator):
+    """`y = −x`: `s·(−x) + t = −(s·x − t)`."""
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """The shift changes its sign."""
+        del node, index, facts
+        return [(ToInput(0, Affine(affine.scale, -affine.shift)),)]
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """The shift changes its sign."""
+        del node, index, facts
+        return [(ToOutput(0, Affine(affine.scale, -affine.shift)),)]
 
 
 def _times_constant(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Affine | Reason:
@@ -110,4 +124,4 @@ def _times_constant(node: ir.Node, index: int, affine: Affine, facts: Facts) -> 
     return Affine(1.0, shift / factor if node.op_type == "Div" else shift * factor)
 
 
-OPERATORS = {"Mul": Mul(), "Div": Div()}
+OPERATORS = {"Mul": Mul(), "Div": Div(), "Neg": Neg()}

@@ -9,7 +9,7 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import integers, label, real, text
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, unknown_shape, wrong_axis
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, no_rule, unknown_shape, wrong_axis
 from bnfold.reasons import Reason
 
 
@@ -28,7 +28,7 @@ class Pad(Operator):
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """The same affine at the output."""
         if index != 0:
-            return reasons.OPERATOR(operator=f"input {index} of Pad", node=label(node))
+            return no_rule(node, f"input {index} of Pad")
         return _problem(node, affine, facts) or [(ToOutput(0, affine),)]
 
 

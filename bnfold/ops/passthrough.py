@@ -9,7 +9,7 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import integer, label
-from bnfold.ops.base import QUANTISED, Answer, Operator, ToInput, ToOutput
+from bnfold.ops.base import QUANTISED, Answer, Operator, ToInput, ToOutput, no_rule
 from bnfold.reasons import Reason, Situation
 
 
@@ -24,13 +24,13 @@ class Identity(Operator):
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Pass on to the producer."""
         if index != 0:
-            return reasons.OPERATOR(operator=f"output {index} of {node.op_type}", node=label(node))
+            return no_rule(node, f"output {index} of {node.op_type}")
         return self.problem(node, facts) or [(ToInput(0, affine),)]
 
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Pass on to the readers."""
         if index != 0:
-            return reasons.OPERATOR(operator=f"input {index} of {node.op_type}", node=label(node))
+            return no_rule(node, f"input {index} of {node.op_type}")
         return self.problem(node, facts) or [(ToOutput(0, affine),)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -10,7 +12,16 @@ from bnfold.algebra.affine import Affine
 from bnfold.algebra.kernel import Kernel
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import integer, integers, label, text
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, negative_scale, unknown_shape, wrong_axis
+from bnfold.ops.base import (
+    Answer,
+    Operator,
+    ToInput,
+    ToOutput,
+    negative_scale,
+    no_rule,
+    unknown_shape,
+    wrong_axis,
+)
 from bnfold.reasons import Reason
 
 
@@ -89,7 +100,7 @@ class Reduction(Operator):
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """Take away from the affine the axes that are reduced."""
         if index != 0:
-            return reasons.OPERATOR(operator=f"input {index} of {node.op_type}", node=label(node))
+            return no_rule(node, f"input {index} of {node.op_type}")
         problem = _reduction_problem(node, affine)
         if problem is not None or not affine.axes:
             return problem or [(ToOutput(0, affine),)]
@@ -102,6 +113,24 @@ class Reduction(Operator):
         if integer(node, "keepdims", 1):
             return [(ToOutput(0, affine),)]
         return [(ToOutput(0, affine.mapped(rank, lambda c: c.squeeze(tuple(axes)))),)]
+
+
+class Sum(Reduction):
+    """ReduceSum over axes whose sizes are known: `s·Σx + t = Σ(s·x + t/n)` for n elements."""
+
+    def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """Every element takes its share of the shift."""
+        count = _count(node, facts) if affine.has_shift else 1
+        if isinstance(count, Reason):
+            return count
+        return super().at_output(node, index, Affine(affine.scale, affine.shift / count), facts)
+
+    def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
+        """The shifts of all elements add up."""
+        count = _count(node, facts) if affine.has_shift else 1
+        if isinstance(count, Reason):
+            return count
+        return super().at_input(node, index, Affine(affine.scale, affine.shift * count), facts)
 
 
 def _may_be_empty(node: ir.Node) -> bool:
@@ -151,7 +180,7 @@ def mean_kernel(node: ir.Node, facts: Facts) -> Kernel | None:
 
 
 def _reduction_problem(node: ir.Node, affine: Affine) -> Reason | None:
-    return None if node.op_type == "ReduceMean" else negative_scale(node, affine)
+    return None if node.op_type in ("ReduceMean", "ReduceSum") else negative_scale(node, affine)
 
 
 def _reduced(node: ir.Node, facts: Facts) -> tuple[int, frozenset[int]] | Reason:
@@ -167,6 +196,16 @@ def _reduced(node: ir.Node, facts: Facts) -> tuple[int, frozenset[int]] | Reason
     return rank, frozenset(axis % rank for axis in axes)
 
 
+def _count(node: ir.Node, facts: Facts) -> int | Reason:
+    """How many elements one element of the output is the sum of, at least one."""
+    plan = _reduced(node, facts)
+    if isinstance(plan, Reason):
+        return plan
+    _, axes = plan
+    sizes = [facts.size(node.inputs[0], axis) for axis in axes]
+    return math.prod(size for size in sizes if size is not None) if all(sizes) else unknown_shape(node)
+
+
 OPERATORS = {
     "AveragePool": Mean(),
     "GlobalAveragePool": Mean(),
@@ -175,4 +214,5 @@ OPERATORS = {
     "ReduceMean": Reduction(),
     "ReduceMax": Reduction(),
     "ReduceMin": Reduction(),
+    "ReduceSum": Sum(),
 }

@@ -27,21 +27,25 @@ def source(node: ir.Node, index: int) -> ir.Node | None:
 def problem(node: ir.Node, index: int, factor: Array, facts: Facts) -> Reason | None:
     """Why a quantised weight cannot be multiplied by `factor`; None where it can.
 
-    `(q − z)·(s·f)` keeps q where f varies along one axis at most, which then is the axis of the scales; where
-    f < 0, `(q − z)·(−s) = ((2z − q) − z)·s` needs every `2z − q` to be one of the type's integers.
+    `(q − z)·(s·f)` keeps q where f varies along one axis at most, which then is the axis of the scales; of
+    scales in blocks, along any axes but the one that is cut into blocks. Where f < 0, `(q − z)·(−s) =
+    ((2z − q) − z)·s` needs every `2z − q` to be one of the type's integers.
     """
     maker = source(node, index)
     assert maker is not None, "asked about a quantised weight"
     value = maker.outputs[0]
-    if sum(1 for _ in value.uses()) > 1 or value.is_graph_output():
+    if len(facts.readers(value)) > 1 or value.is_graph_output():
         shared = reasons.OTHER_READERS(value=name_of(value), others="another node", node=label(node))
         return shared.within(Situation.QUANTISED)
     axes = sorted(Affine(factor).axes)
     scale = facts.operand(maker, 1)
-    if scale is None or integer(maker, "block_size", 0):
-        return _setting(maker, "scales in blocks")
+    if scale is None:
+        return _setting(maker, "scales that are not constant")
     own = _axis(maker, facts) if scale.size > 1 else None
-    if len(axes) > 1 or (axes and own is not None and axes != [own]):
+    blocked = integer(maker, "block_size", 0) > 0
+    if blocked and (own in axes or any(scale.shape[axis] == 1 for axis in axes)):
+        return _setting(maker, "scales in blocks of channels")
+    if not blocked and (len(axes) > 1 or (axes and own is not None and axes != [own])):
         return _setting(maker, "scales along another axis than the channels")
     if axes and facts.version(maker) < 13:
         return _setting(maker, "one scale for all channels, as before version 13")
@@ -56,13 +60,19 @@ def write(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor
     assert maker is not None, "planned on a quantised weight"
     scale = facts.operand(maker, 1)
     assert scale is not None, "planned on a constant scale"
+    integers: npt.NDArray[np.generic] | None = None
     if np.any(factor < 0):
-        flipped = _flipped(maker, factor, facts)
-        assert flipped is not None, "planned on integers that can be flipped"
-        editor.set_tensor(maker, 0, flipped)
+        integers = _flipped(maker, factor, facts)
+        assert integers is not None, "planned on integers that can be flipped"
+    elif facts.constants.stored(_integers(maker)) is None:  # they are no longer what they were computed from
+        integers = facts.constants.array(_integers(maker))
+    if integers is not None:
+        editor.set_tensor(maker, 0, integers)
     dtype = facts.constant_dtype(maker, 1)
-    along = Affine(factor)  # in its smallest form, one axis at most
-    if along.axes:
+    along = Affine(factor)  # in its smallest form, one axis at most where there are no blocks
+    if along.axes and integer(maker, "block_size", 0):
+        scale = scale * np.abs(along.padded(scale.ndim)[0])
+    elif along.axes:
         [axis] = along.axes
         size = facts.stored(maker, 0).shape.numpy()[axis]
         scale = np.broadcast_to(scale.reshape(-1), (size,)) * np.abs(along.scale.reshape(-1))
@@ -74,6 +84,12 @@ def write(node: ir.Node, index: int, factor: Array, facts: Facts, editor: Editor
         scale = scale * np.abs(along.scale)
     editor.set_input(maker, 1, scale, dtype, f"{label(maker)}.scale")
     editor.rename_changed(maker.outputs[0])
+
+
+def _integers(maker: ir.Node) -> ir.Value:
+    value = maker.inputs[0]
+    assert value is not None, "planned on a quantised weight"
+    return value
 
 
 def _flipped(maker: ir.Node, factor: Array, facts: Facts) -> npt.NDArray[np.generic] | None:
@@ -99,6 +115,10 @@ def _zero_points(maker: ir.Node, rank: int, facts: Facts) -> npt.NDArray[np.int6
     zero = facts.constants.array(maker.inputs[2]) if len(maker.inputs) > 2 else None
     if zero is None:
         return np.zeros((), np.int64)
+    block = integer(maker, "block_size", 0)
+    if block:
+        repeated = np.repeat(np.asarray(zero, np.int64), block, _axis(maker, facts))
+        return repeated[tuple(slice(size) for size in facts.stored(maker, 0).shape.numpy())]
     shape = [1] * rank
     if zero.size > 1:
         shape[_axis(maker, facts)] = zero.size

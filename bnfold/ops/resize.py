@@ -8,7 +8,7 @@ from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import integers, label, text
-from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, wrong_axis
+from bnfold.ops.base import Answer, Operator, ToInput, ToOutput, no_rule, wrong_axis
 from bnfold.reasons import Reason
 
 
@@ -27,7 +27,7 @@ class Resize(Operator):
     def at_input(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:
         """The same affine at the output."""
         if index != 0:
-            return reasons.OPERATOR(operator=f"input {index} of {node.op_type}", node=label(node))
+            return no_rule(node, f"input {index} of {node.op_type}")
         return _problem(node, affine, facts) or [(ToOutput(0, affine),)]
 
 

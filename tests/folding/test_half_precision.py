@@ -20,6 +20,7 @@ from tests.graphs import build, weight
 from tests.pairwise import pairwise
 from tests.random_graphs import random_feeds
 from tests.random_half import fits, half_model
+from tests.random_streams import stream_model
 
 EXAMPLES = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "60"))
 UNIT = 2.0**-11
@@ -35,7 +36,20 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # infinities 
 )  # fmt: skip
 @given(data=st.data())
 def test_a_fold_stays_within_half_precision(data: st.DataObject) -> None:
-    model = half_model(lambda n: data.draw(st.integers(0, n - 1)) if n > 1 else 0)
+    stays_within(half_model(lambda n: data.draw(st.integers(0, n - 1)) if n > 1 else 0))
+
+
+@settings(
+    max_examples=EXAMPLES, derandomize=EXAMPLES == 60, deadline=None, database=None, phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)  # fmt: skip
+@given(data=st.data())
+def test_a_stream_stays_within_half_precision(data: st.DataObject) -> None:
+    stays_within(stream_model(lambda n: data.draw(st.integers(0, n - 1)) if n > 1 else 0, np.float16))
+
+
+def stays_within(model: onnx.ModelProto) -> None:
+    """Demand that what the original computes well in half precision, the folded model does too."""
     if not model.graph.output:
         return
     result = bnfold.fold(model)

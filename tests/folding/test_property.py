@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
@@ -16,7 +16,9 @@ import bnfold
 from bnfold.oracle.oracle import Oracle
 from tests import graphs
 from tests.random_graphs import random_feeds, random_model
+from tests.random_streams import stream_model
 
+Make = Callable[[Callable[[int], int], type], onnx.ModelProto]
 EXAMPLES = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "200"))
 TOLERANCE = 2e-4  # float32, a dozen operators deep, relative to the largest element
 EXACT = 1e-8  # float64
@@ -37,11 +39,12 @@ def test_a_fold_changes_no_function(data: st.DataObject) -> None:
         choices.append(data.draw(st.integers(0, n - 1)) if n > 1 else 0)
         return choices[-1]
 
-    check(random_model(choose), choices)
+    check(random_model, choose, choices)
 
 
-def check(model: onnx.ModelProto, choices: list[int]) -> None:
-    """Demand all that a fold promises of one random model."""
+def check(make: Make, choose: Callable[[int], int], choices: list[int]) -> None:
+    """Demand all that a fold promises of one random model; `choose` notes what it chose in `choices`."""
+    model = make(choose, np.float32)
     if not model.graph.output:
         return
     result = bnfold.fold(model)
@@ -63,13 +66,13 @@ def check(model: onnx.ModelProto, choices: list[int]) -> None:
             # numbers may cancel; in float64, where they cannot so easily, there is no excuse
             figures["second opinions"] += 1
             text = onnx.printer.to_text(model)
-            assert exact_error(choices, seed) < EXACT, f"relative error {error:.1e} of\n{text}"
+            assert exact_error(make, choices, seed) < EXACT, f"relative error {error:.1e} of\n{text}"
 
 
-def exact_error(choices: list[int], seed: int) -> float:
+def exact_error(make: Make, choices: list[int], seed: int) -> float:
     """The error of the same graph grown and folded in float64, evaluated by the oracle."""
     replay: Iterator[int] = iter(choices)
-    model = random_model(lambda _: next(replay), np.float64)
+    model = make(lambda _: next(replay), np.float64)
     feeds = random_feeds(model, seed)
     before, after = graphs.exposing_shared(model, bnfold.fold(model).model)
     return worst(Oracle(before).run(feeds), Oracle(after).run(feeds))
@@ -93,6 +96,21 @@ def affines(graph: onnx.GraphProto) -> int:
     count = sum(node.op_type in _AFFINE for node in graph.node)
     bodies = [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
     return count + sum(affines(body) for body in bodies)
+
+
+@settings(
+    max_examples=EXAMPLES, derandomize=EXAMPLES == 200, deadline=None, database=None, phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)  # fmt: skip
+@given(data=st.data())
+def test_a_stream_that_carries_shifts_changes_no_function(data: st.DataObject) -> None:
+    choices: list[int] = []
+
+    def choose(n: int) -> int:
+        choices.append(data.draw(st.integers(0, n - 1)) if n > 1 else 0)
+        return choices[-1]
+
+    check(stream_model, choose, choices)
 
 
 def test_the_random_graphs_are_worth_it() -> None:

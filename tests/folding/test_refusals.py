@@ -27,7 +27,7 @@ POOL = {
     "unit": np.array(1, np.float32),
     "half": np.array(0.5, np.float32),
     "zero": np.zeros((2, 4, 4, 4), np.float32),
-    "split": np.array([2, 4, -1]),
+    "split": np.array([6, 0, 4]),
     **statistics(4, 2),
 }
 
@@ -36,6 +36,7 @@ def graph(inputs: str, outputs: str, body: str, functions: str = "") -> str:
     return f"g ({inputs}) => ({outputs}) {{ {body} }}\n{functions}"
 
 
+STREAM = f"c = Conv(x, w) e = {NORM} d = Relu(e) r = Conv<pads=[1,1,1,1]>(d, w) y = Add(c, r)"
 X = "float[2,4,6,6] x"
 Y = "float[2,4,4,4] y"
 SAME = "float[2,4,6,6] y"
@@ -68,12 +69,13 @@ CASES: dict[str, str] = {
     "BN208": graph(
         "float[4,4] x, int64[K] s", "float[4,4] y", f"r = Reshape(x, s) c = MatMul(r, m) y = {NORM}"
     ),
-    "BN209": graph("float[2,8,N] x", "float[2,4,M] y", f"e = Relu(x) c = Reshape(e, split) y = {NORM}"),
+    "BN209": graph("float[4,N,6] x", "float[6,N,4] y", "e = Sigmoid(x) c = Reshape(e, split) y = Mul(c, b)"),
     "BN210": graph(X, "float[2,4,8,8] y", f"c = Relu(x) e = {NORM} y = ConvTranspose(e, w)"),
     "BN211": graph(f"{X}, float[4] b", Y, f"c = Conv(x, w, b) y = {NORM}"),
     "BN212": graph(X, Y, f"d = Conv(x, w) e = Cast<to=11>(d) c = Cast<to=1>(e) y = {NORM}"),
     "BN213": graph(X, Y, f"d = Conv(x, one) e = Conv(x, w) c = Add(d, e) y = {NORM}"),
     "BN214": graph(X, SAME, f"c = Sigmoid(x) e = {NORM} d = Tanh(x) y = Add(e, d)"),
+    "BN215": graph(X, Y, f"d = Conv(x, w) c = Trilu(d) y = {NORM}"),
     "BN301": graph(X, f"{Y}, float[2,4,4,4] z", f"c = Conv(x, w) y = {NORM} z = Sigmoid(c)"),
     "BN302": graph(X, f"{Y}, float[2,4,4,4] c", f"c = Conv(x, w) y = {NORM}"),
     "BN303": graph(
@@ -98,6 +100,8 @@ CASES: dict[str, str] = {
     "BN309": graph(
         X, SAME, f"d = Div(x, root2) e = Erf(d) a = Add(e, unit) p = Mul(x, a) c = Mul(p, half) y = {NORM}"
     ),
+    "BN311": graph(X, Y, STREAM),
+    "BN312": graph(X, Y, STREAM),
     "BN403": graph(
         "float16[2,4,6,6] x, float16[2,4,6,6] z",
         "float16[2,4,4,4] y",
@@ -110,6 +114,8 @@ CONSTANTS: dict[str, dict[str, np.ndarray]] = {
     "BN104": {"var": np.array([1, 1, -1, 1], np.float32)},
     "BN105": {"scale": np.ones(4, np.int32)},
     "BN206": {"scale": np.array([0.5, -0.5, 1, 2], np.float32)},
+    "BN311": {"scale": np.array([0.5, -0.5, 1, 2], np.float32)},
+    "BN312": {"scale": np.array([0.5, 0.003, 1, 2], np.float32)},
     "BN401": {
         "w": np.full((4, 4, 3, 3), 1000, np.float16),
         **statistics(4, dtype=np.float16),

@@ -47,7 +47,7 @@ def test_a_batchnorm_outside_with_its_conv_in_a_branch_stays():
     text = f"{IF_HEAD} {{ c = {branches('p = Conv(x, w)')} y = {NORM.format('c')} }}"
     result = fold_and_compare(build(text, SQUARE))
     assert operators(result.model) == ["If", "BatchNormalization"]
-    assert "BN201" in kept_codes(result)
+    assert "BN215" in kept_codes(result)
 
 
 @pytest.mark.parametrize("captured", ["c", "n"])

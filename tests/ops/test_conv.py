@@ -314,7 +314,7 @@ def test_a_conv_of_another_domain_is_not_onnx_s():
     )
     result = fold_and_compare(model)
     assert operators(result.model) == ["Conv", "BatchNormalization"]
-    assert result.kept[0].reason.code == "BN201"
+    assert result.kept[0].reason.code == "BN215"
 
 
 def test_a_bias_left_out_by_an_empty_name():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.graphs import build, operators, weight
+from tests.graphs import build, weight
 from tests.ops.sandwich import BATCHNORM, above, below, gone, ints, settled, statistics, stays
 
 TWO = "g (float[2,3,6,6] x) => (float y) { a = Conv(x, w)\n c = Conv(x, v)\n LINES\n" + BATCHNORM + " }"
@@ -130,33 +130,58 @@ def test_slice_with_attributes_before_opset_10() -> None:
     gone(above("b = Slice <axes=[1], starts=[1], ends=[4]> (a)", bn=3, opset=9))
 
 
-@pytest.mark.parametrize("indices", [(3, 1, 0, 2), (2, 0), (-1, -4)])
-def test_gather_in_both_directions(indices: tuple[int, ...]) -> None:
-    n = len(indices)
-    gone(above("b = Gather <axis=1> (a, i)", {"i": ints(*indices)}, bn=n))
-    gone(below("b = Gather <axis=1> (a, i)", {"i": ints(*indices)}, w=weight(5, n, 2, 2)))
+SEVERAL = {
+    "start": ints(1, 0),
+    "back": ints(-1, -1),
+    "end": ints(2**62, 3),
+    "low": ints(-(2**62), -3),
+    "both": ints(1, 2),
+    "swapped": ints(2, -3),
+    "steps": ints(2, 1),
+    "minus": ints(-1, -1),
+}
 
 
-def test_gather_off_the_channels() -> None:
-    gone(above("b = Gather <axis=3> (a, i)", {"i": ints(3, 3, 0)}))
-    gone(below("b = Gather <axis=3> (a, i)", {"i": ints(3, 3, 0)}))
+@pytest.mark.parametrize(
+    ("lines", "bn"),
+    [
+        ("b = Slice(a, start, end, both)", 3),
+        ("b = Slice(a, start, end, swapped, steps)", 3),
+        ("b = Slice(a, back, low, both, minus)", 4),
+        ("b = Slice(a, start, end)", 3),  # without axes: the first ones
+    ],
+)
+def test_slice_of_several_axes_at_once(lines: str, bn: int) -> None:
+    first = {"start": ints(0, 1), "end": ints(2, 2**62)} if lines.endswith("end)") else {}
+    held = {**SEVERAL, **first}
+    gone(above(lines, held, bn=bn))
+    gone(below(lines, held, w=weight(5, bn, 2, 2)))
 
 
-def test_gather_of_one_element_twice_goes_down_only() -> None:
-    stays(above("b = Gather <axis=1> (a, i)", {"i": ints(1, 1, 0)}, bn=3), "BN210")
-    gone(below("b = Gather <axis=1> (a, i)", {"i": ints(1, 1, 0)}, w=weight(5, 3, 2, 2)))
+def test_a_slice_of_an_affine_that_varies_along_both_of_its_axes() -> None:
+    """A Mul that varies along rows follows the BatchNorm, and both go up through one Slice."""
+    lines = "c = Slice(a, start, end, both)\n d = Mul(c, k)\n b = Slice(d, zero, one, last)"
+    held = {**SEVERAL, "k": weight(3, 1), "zero": ints(0), "one": ints(1), "last": ints(-1)}
+    model = above(lines, held, bn=3)
+    stays(model, "BN204")
+    down = "c = Slice(a, start, end, both)\n b = Slice(c, zero, one, last)"
+    gone(above(down, held, bn=3))
 
 
-def test_a_gather_that_takes_the_axis_away_stays() -> None:
-    model = below("b = Gather <axis=1> (a, i)", {"i": np.int64(2)}, end="y = MatMul(b, w)", w=weight(4, 5))
-    stays(model, "BN210")
-
-
-def test_indices_that_are_not_constant_stay() -> None:
+def test_bounds_off_the_channels_may_be_computed() -> None:
     model = build(
-        "g (float[2,3,6,6] x, int64[4] i) => (float y) { a = Conv(x, w)\n b = Gather <axis=1> (a, i)\n"
+        "g (float[2,3,6,6] x, int64[2] e) => (float y) { a = Conv(x, w)\n b = Slice(a, zero, e, axes)\n "
         + BATCHNORM
         + " }",
-        {"w": weight(4, 3, 3, 3), **statistics(4)},
+        {"zero": ints(0, 0), "axes": ints(2, 3), "w": weight(4, 3, 3, 3), **statistics(4)},
     )
-    assert "BatchNormalization" in operators(stays(settled(model), "BN208").model)
+    gone(settled(model))
+
+
+def test_computed_bounds_along_the_channels_stay() -> None:
+    model = build(
+        "g (float[2,4,6,6] x, int64[2] e) => (float y) { s = Sigmoid(x)\n "
+        "a = BatchNormalization(s, scale, bias, mean, var)\n y = Slice(a, zero, e, axes) }",
+        {"zero": ints(0, 0), "axes": ints(1, 2), **statistics(4)},
+    )
+    stays(settled(model), "BN208")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import bnfold
@@ -133,3 +134,68 @@ def test_flatten_of_a_value_that_others_read_stays() -> None:
         {"w": weight(4, 3, 3, 3), "s": ints(2, 4, 16), **statistics(4)},
     ))  # fmt: skip
     stays(model, "BN301")
+
+
+SIZES = {
+    "zero": np.int64(0), "one": np.int64(1), "two": np.int64(2), "last": np.int64(-2), "rest": ints(-1),
+    "first": ints(0), "four": ints(4),
+}  # fmt: skip
+PRODUCTS = {
+    "two entries": "s = Shape(a) t = Gather(s, zero) n = Gather(s, one) p = Mul(t, n) "
+    "k = Unsqueeze(p, first)",
+    "the other way round": "s = Shape(a) t = Gather(s, zero) n = Gather(s, last) p = Mul(n, t) "
+    "k = Unsqueeze(p, first)",
+    "parts of a shape": "t = Shape<start=0, end=1>(a) n = Shape<start=-2, end=-1>(a) q = Mul(t, n) "
+    "r = Squeeze(q) k = Reshape(r, rest)",
+    "a cast": "s = Shape(a) t = Gather(s, zero) n = Gather(s, one) i = Cast<to=6>(t) j = Cast<to=7>(i) "
+    "p = Mul(j, n) k = Unsqueeze(p, first)",
+}
+
+
+def sequence_wise(
+    product: str, *, down: bool, rest: str = "rest", order: str = "u, v, rest"
+) -> onnx.ModelProto:
+    """A BatchNorm of (time · samples, channels), both open, between two computed changes of shape."""
+    start, end = ("a = Sigmoid(x)", "y = MatMul(z, w)") if down else ("a = MatMul(x, w)", "y = Identity(z)")
+    text = (
+        f"g (float[T,N,4] x) => (float[A,B,4] y) {{ {start} {product} target = Concat<axis=0>(k, {rest}) "
+        "f = Reshape(a, target) b = BatchNormalization(f, scale, bias, mean, var) "
+        "e = Shape(a) g0 = Gather(e, zero) u = Unsqueeze(g0, first) g1 = Gather(e, one) "
+        f"v = Unsqueeze(g1, first) back = Concat<axis=0>({order}) z = Reshape(b, back) {end} }}"
+    )
+    held = {**SIZES, "w": weight(4, 4), **statistics(4)}
+    return build(text, {name: array for name, array in held.items() if name in text})
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("rest", ["rest", "four"])
+@pytest.mark.parametrize("product", list(PRODUCTS))
+def test_a_product_of_open_sizes_is_followed(product: str, rest: str, down: bool) -> None:
+    gone(sequence_wise(PRODUCTS[product], down=down, rest=rest))
+
+
+def test_a_product_of_other_sizes_proves_nothing() -> None:
+    """(time · channels, samples): as many samples as the BatchNorm has channels."""
+    product = PRODUCTS["two entries"].replace("Gather(s, one)", "Gather(s, two)")
+    text = (
+        f"g (float[T,N,4] x) => (float[A,N] y) {{ a = MatMul(x, w) {product} "
+        "target = Concat<axis=0>(k, rest) f = Reshape(a, target) "
+        "y = BatchNormalization(f, scale, bias, mean, var) }"
+    )
+    held = {**SIZES, "w": weight(4, 4), **statistics(3)}
+    stays(build(text, {name: array for name, array in held.items() if name in text}), "BN208")
+
+
+def test_a_sum_of_sizes_is_not_a_product() -> None:
+    product = PRODUCTS["two entries"].replace("Mul(t, n)", "Add(t, n)")
+    result = bnfold.fold(sequence_wise(product, down=True))
+    assert "BatchNormalization" in operators(result.model)
+
+
+def test_sizes_that_are_unknown_are_not_called_mixed() -> None:
+    model = build(
+        "g (float[2,8,N] x) => (float[2,4,M] y) { c = Sigmoid(x) b = Reshape(c, s) "
+        "y = BatchNormalization(b, scale, bias, mean, var) }",
+        {"s": ints(2, 4, -1), **statistics(4)},
+    )
+    stays(model, "BN208")

@@ -101,6 +101,70 @@ def test_batched_constants(batch, side):
     assert [op for op in operators(fold_and_compare(model).model) if op != "Relu"] == ["MatMul", "Add"]
 
 
+@pytest.mark.parametrize("side", ["output", "input"])
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize(
+    ("batch", "k"), [((4,), (4, 1, 1)), ((3, 4), (4, 1, 1)), ((3, 1), (3, 1, 1, 1))], ids=str
+)
+def test_each_matrix_of_a_constant_takes_its_own(batch, k, right, side):
+    """A scale and a shift that vary along a batch axis which the constant has; all sizes agree."""
+    product = "MatMul({0}, w)" if right else "MatMul(w, {0})"
+    body = (
+        f"m = {product.format('x')} s = Mul(m, k) y = Add(s, l)"
+        if side == "output"
+        else f"r = Relu(x) s = Mul(r, k) t = Add(s, l) y = {product.format('t')}"
+    )
+    model = build(
+        f"g (float[3,4,4,4] x) => (float[3,4,4,4] y) {{ {body} }}",
+        {"w": weight(*batch, 4, 4), "k": weight(*k, seed=3), "l": weight(*k, seed=4)},
+    )
+    assert [op for op in operators(fold_and_compare(model).model) if op != "Relu"] == ["MatMul", "Add"]
+
+
+@pytest.mark.parametrize("side", ["output", "input"])
+@pytest.mark.parametrize("batch", [(), (1,), (3, 1)], ids=str)
+def test_a_batch_axis_that_the_constant_does_not_have(batch, side):
+    body = (
+        "m = MatMul(x, w) y = Mul(m, k)" if side == "output" else "r = Relu(x) s = Mul(r, k) y = MatMul(s, w)"
+    )
+    model = build(
+        f"g (float[3,4,4,4] x) => (float[3,4,4,4] y) {{ {body} }}",
+        {"w": weight(*batch, 4, 4), "k": weight(4, 1, 1, seed=3)},
+    )
+    result = fold_and_compare(model)
+    assert operators(result.model) == operators(model)
+    assert "BN204" in kept_codes(result)
+
+
+@pytest.mark.parametrize("side", ["output", "input"])
+def test_a_batchnorm_of_heads(side):
+    """(N, heads, tokens, channels), a matrix for each head, and a BatchNorm along the heads."""
+    body = (
+        "m = MatMul(x, w) y = BatchNormalization(m, scale, bias, mean, var)"
+        if side == "output"
+        else "r = Relu(x) n = BatchNormalization(r, scale, bias, mean, var) y = MatMul(n, w)"
+    )
+    model = build(
+        f"g (float[N,4,5,3] x) => (float[N,4,5,6] y) {{ {body} }}", {"w": weight(4, 3, 6), **statistics(4, 2)}
+    )
+    assert [op for op in operators(fold_and_compare(model).model) if op != "Relu"] == ["MatMul", "Add"]
+
+
+def test_a_constant_with_more_axes_and_an_affine_on_both_sides():
+    model = build(
+        "g (float[2,4,3] x) => (float[5,2,4,6] y) { r = Relu(x) s = Mul(r, k) t = Add(s, l) m = MatMul(t, w) "
+        "u = Mul(m, o) y = Add(u, p) }",
+        {
+            "w": weight(5, 2, 3, 6),
+            "k": weight(2, 1, 1, seed=3),
+            "l": weight(2, 1, 1, seed=4),
+            "o": weight(5, 1, 1, 1, seed=5),
+            "p": weight(6, seed=6),
+        },
+    )
+    assert operators(fold_and_compare(model).model) == ["Relu", "MatMul", "Add"]
+
+
 def test_a_constant_with_more_axes_than_the_value():
     model = build(
         "g (float[4,3] x) => (float[2,4,5] y) { r = Relu(x) "

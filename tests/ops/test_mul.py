@@ -44,7 +44,7 @@ def test_the_second_factor_is_tried_where_the_first_refuses() -> None:
 
 
 def test_a_square_takes_no_scale_upwards_but_squares_it_downwards() -> None:
-    stays(above("b = Mul(a, a)", stats=SCALES), "BN201")
+    stays(above("b = Mul(a, a)", stats=SCALES), "BN215")
     gone(below("b = Mul(a, a)", stats=SCALES))
     stays(below("b = Mul(a, a)"), "BN207")
 
@@ -108,7 +108,7 @@ def test_quotients() -> None:
     gone(above("g = Sigmoid(z)\n b = Div(a, g)", stats=SCALES))
     gone(below("g = Sigmoid(z)\n b = Div(a, g)", stats=SCALES))
     stays(below("g = Sigmoid(z)\n b = Div(a, g)"), "BN207")
-    stays(below("g = Sigmoid(z)\n b = Div(z, a)", stats=SCALES), "BN201")
+    stays(below("g = Sigmoid(z)\n b = Div(z, a)", stats=SCALES), "BN215")
     fold_and_compare(above("g = Sigmoid(a)\n b = Div(z, g)", stats=SCALES))
     stays(above("g = Sigmoid(a)\n b = Div(g, g)", stats=SCALES), "BN201")
 
@@ -144,3 +144,10 @@ def test_dual_path_and_dual_consumer() -> None:
     stays(below("b = Relu(a)", {"u": weight(5, 4, 2, 2, seed=9)}, stats=SCALES, end=end), "BN206")
     other = below("b = Identity(a)", end="y = Conv(b, w)\n q = Sigmoid(b)", outputs="float y, float q")
     stays(other, "BN201")
+
+
+def test_a_negated_value_takes_the_scale_and_the_negated_shift() -> None:
+    gone(above("b = Neg(a)"))
+    gone(below("b = Neg(a)"))
+    gone(above("c = Neg(a)\n b = Neg(c)"))
+    stays(above("c = Sigmoid(a)\n b = Neg(c)"), "BN201")

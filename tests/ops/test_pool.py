@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.graphs import positive, weight
+from tests.graphs import build, positive, weight
 from tests.ops.sandwich import above, below, gone, ints, statistics, stays
 from tests.pairwise import pairwise
 
@@ -139,8 +139,50 @@ def test_a_mean_over_the_rows_of_a_transposed_value() -> None:
 
 
 def test_another_reduction_stays() -> None:
-    stays(above("b = ReduceSum <keepdims=1> (a, axes)", {"axes": ints(2)}), "BN201")
-    stays(above("b = ReduceL2 <keepdims=1> (a, axes)", {"axes": ints(2)}), "BN201")
+    stays(above("b = ReduceL2 <keepdims=1> (a, axes)", {"axes": ints(2)}), "BN215")
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+@pytest.mark.parametrize("axes", [(2,), (3,), (2, 3), (-1,), (0, 3)])
+@pytest.mark.parametrize("opset", [11, 13])
+def test_sums_multiply_the_shift(axes: tuple[int, ...], keep: int, opset: int) -> None:
+    attribute = f", axes={list(axes)}" if opset < 13 else ""
+    lines = f"b = ReduceSum <keepdims={keep}{attribute}> (a{'' if opset < 13 else ', axes'})"
+    held = {"axes": ints(*axes)}
+    if keep or 0 not in axes:
+        gone(above(lines, held, opset=opset))
+    if keep:
+        gone(below(lines, held, w=ONE, opset=opset))
+    elif axes == (2, 3):
+        gone(below(lines, held, w=weight(4, 5), end="y = Gemm(b, w)", opset=opset))
+
+
+def test_a_sum_over_the_channels_stays() -> None:
+    held = {"axes": ints(1)}
+    stays(above("b = ReduceSum <keepdims=0> (a, axes)", held), "BN204")
+    stays(below("b = ReduceSum <keepdims=1> (a, axes)", held, w=weight(5, 1, 1, 1)), "BN204")
+    gone(above("b = ReduceSum <keepdims=1> (a, axes)", held, bn=1))
+
+
+@pytest.mark.parametrize("noop", [0, 1])
+def test_a_sum_without_axes(noop: int) -> None:
+    lines = f"b = ReduceSum <keepdims=1, noop_with_empty_axes={noop}> (a)"
+    gone(above(lines, bn=4 if noop else 1))
+    gone(below(lines, w=ONE)) if noop else stays(below(lines, w=weight(5, 1, 1, 1)), "BN204")
+
+
+def test_a_sum_of_nobody_knows_how_many_takes_no_shift() -> None:
+    text = (
+        "g (float[2,3,6,T] x) => (float[2,4,4,1] y) "
+        "{ a = Conv(x, w) b = ReduceSum <keepdims=1> (a, axes) "
+        "y = BatchNormalization(b, scale, bias, mean, var) }"
+    )
+    held = {"w": weight(4, 3, 3, 3), "axes": ints(3)}
+    unknown = build(text, {**held, **statistics(4)})
+    # `fold_and_compare` gives T the size 3, of which the Conv leaves one
+    stays(unknown, "BN208")
+    gone(build(text, {**held, **SCALES}))
+    gone(build(text.replace("[2,3,6,T]", "[2,3,6,5]"), {**held, **statistics(4)}))
 
 
 def test_a_pool_over_axes_on_which_the_affine_varies() -> None:

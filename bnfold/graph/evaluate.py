@@ -163,7 +163,7 @@ class Evaluation:
         if self._node.op_type == "Conv":
             return right.size // max(right.shape[0], 1)
         contracted = 0 if integer(self._node, "transA", 0) else -1
-        return left.shape[contracted] if left.ndim else 1
+        return int(left.shape[contracted]) if left.ndim else 1
 
     def _sizes(self) -> Sequence[int | None]:
         """The number of elements of each output; None where inference does not know it."""

@@ -29,7 +29,7 @@ ARRANGING = frozenset(
     Split Squeeze Tile Transpose Trilu Unsqueeze
     """.split()  # noqa: SIM905 - a list of strings would be 18 lines long
 )
-"""Operators that put elements elsewhere, most of them told where by further inputs."""
+"""Operators that put elements elsewhere; where to is what further inputs say."""
 
 _MIXING = frozenset(
     """

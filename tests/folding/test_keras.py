@@ -225,10 +225,10 @@ def test_the_input_normalisation_goes_into_a_convolution_without_padding() -> No
     assert operators(result.model) == ["Transpose", "Conv", "Transpose", "Cast", "Cast"]
 
 
-def test_the_input_normalisation_stays_before_zeros_that_it_would_shift() -> None:
+def test_of_the_input_normalisation_the_shift_stays_before_zeros_that_it_would_shift() -> None:
     result = fold_and_compare(rescaled("[1, 1, 1, 1]"))
     assert kept_codes(result) == {"BN304", "BN205"}
-    assert operators(result.model)[:3] == ["Mul", "Sub", "Transpose"]
+    assert operators(result.model)[:3] == ["Sub", "Transpose", "Conv"]
     assert len(result.folded) == 1
 
 

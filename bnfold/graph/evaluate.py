@@ -161,7 +161,7 @@ class Evaluation:
         """How many numbers are multiplied for each element of a product."""
         left, right = self._feeds["i0"], self._feeds["i1"]
         if self._node.op_type == "Conv":
-            return right.size // max(right.shape[0], 1)
+            return int(right.size // max(right.shape[0], 1))
         contracted = 0 if integer(self._node, "transA", 0) else -1
         return int(left.shape[contracted]) if left.ndim else 1
 

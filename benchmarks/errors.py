@@ -27,6 +27,8 @@ TRAINED = {
     "cnn_with_batchnorm.pt": "1x3x32x32",
     "repvgg.pt2": None,
     "mobileone.pt2": None,
+    "preact_resnet.pt2": None,
+    "densenet.pt2": None,
 }
 SAMPLES = 30
 HEADER = (

@@ -37,6 +37,8 @@ NETWORKS: Mapping[str, tuple[int, ...]] = {
     "SequenceNet": (32, 32),
     "RepVGGNet": (1, 32, 32),
     "MobileOneNet": (1, 32, 32),
+    "PreActResNet": (1, 32, 32),
+    "DenseNet": (1, 32, 32),
     "Generator": (16, 1, 1),
 }
 

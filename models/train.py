@@ -34,6 +34,8 @@ Classifier = (
     | models.SequenceNet
     | models.RepVGGNet
     | models.MobileOneNet
+    | models.PreActResNet
+    | models.DenseNet
 )
 CLASSIFIERS: dict[str, type[Classifier]] = {network.__name__: network for network in get_args(Classifier)}
 KEPT = {
@@ -41,6 +43,8 @@ KEPT = {
     "CNNWithBatchNorm": "cnn_with_batchnorm.pt",
     "RepVGGNet": "repvgg.pt2",
     "MobileOneNet": "mobileone.pt2",
+    "PreActResNet": "preact_resnet.pt2",
+    "DenseNet": "densenet.pt2",
 }
 
 

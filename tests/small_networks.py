@@ -261,6 +261,8 @@ NETWORKS: dict[str, Network] = {
     "CNNWithBatchNorm": partial(trained, "cnn_with_batchnorm.pt", 3),
     "RepVGGNet": partial(trained, "repvgg.pt2", 1),
     "MobileOneNet": partial(trained, "mobileone.pt2", 1),
+    "PreActResNet": partial(trained, "preact_resnet.pt2", 1),
+    "DenseNet": partial(trained, "densenet.pt2", 1),
 } | {
     network.__name__: network
     for network in (

@@ -8,6 +8,8 @@ from torch import nn
 
 import models
 from models.branches import Branches
+from models.dense import DenseLayer
+from models.preactivated import PreActBlock
 
 NETWORKS = [
     # network, shape of a batch's input and output, BatchNorms
@@ -18,6 +20,8 @@ NETWORKS = [
     (models.SequenceNet, (5, 32, 32), (5, 10), 4),
     (models.RepVGGNet, (5, 1, 32, 32), (5, 10), 15),
     (models.MobileOneNet, (5, 1, 32, 32), (5, 10), 41),
+    (models.PreActResNet, (5, 1, 32, 32), (5, 10), 19),
+    (models.DenseNet, (5, 1, 32, 32), (5, 10), 18),
     (models.Generator, (5, 16, 1, 1), (5, 1, 32, 32), 3),
 ]
 
@@ -95,6 +99,38 @@ def test_resnet_adds_its_shortcuts() -> None:
     nn.init.zeros_(block.bn2.bias)
     x = torch.rand(2, 16, 8, 8)
     assert torch.equal(block(x), x)
+
+
+def test_preactivated_blocks_add_to_a_stream_that_no_activation_changes() -> None:
+    blocks = models.seeded_statistics(models.PreActResNet()).eval().blocks
+    assert [block.shortcut is None for block in blocks] == [True, True, True, *[False, True, True] * 2]
+    x = torch.randn(2, 12, 8, 8)
+    for block in blocks[:3]:
+        nn.init.zeros_(block.conv2.weight)
+    assert torch.equal(blocks[:3](x), x)
+    strided = blocks[3]
+    nn.init.zeros_(strided.conv2.weight)
+    assert torch.equal(strided(x), strided.shortcut(torch.relu(strided.bn1(x))))
+    assert strided(x).shape == (2, 24, 4, 4)
+
+
+def test_a_preactivated_block_is_the_equation_of_its_docstring() -> None:
+    x = torch.randn(2, 4, 8, 8)
+    block = models.seeded_statistics(PreActBlock(4, 4)).eval()
+    y = block.conv1(torch.relu(block.bn1(x)))
+    torch.testing.assert_close(block(x), x + block.conv2(torch.relu(block.bn2(y))))
+
+
+def test_a_dense_layer_keeps_its_input_and_adds_channels() -> None:
+    x = torch.randn(2, 5, 8, 8)
+    layer = models.seeded_statistics(DenseLayer(5, 3)).eval()
+    y = layer(x)
+    assert torch.equal(y[:, :5], x)
+    assert torch.equal(y[:, 5:], layer.grow(layer.bottleneck(x)))
+    assert [tuple(part[2].weight.shape) for part in (layer.bottleneck, layer.grow)] == [
+        (12, 5, 1, 1),
+        (3, 12, 3, 3),
+    ]
 
 
 def test_branches_are_added_and_joined_by_the_input_where_it_fits() -> None:

@@ -44,7 +44,7 @@ def test_keeps_what_reached_the_target_only(
 @pytest.mark.parametrize(
     ("arguments", "trained"),
     [
-        ([], ["ConvNet", "CNNWithBatchNorm", "RepVGGNet", "MobileOneNet"]),
+        ([], ["ConvNet", "CNNWithBatchNorm", "RepVGGNet", "MobileOneNet", "PreActResNet", "DenseNet"]),
         (["SmallResNet"], ["SmallResNet"]),
         (["--all"], list(CLASSIFIERS)),
     ],

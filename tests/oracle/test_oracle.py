@@ -26,6 +26,8 @@ NETWORKS = [
     models.InvertedResidualNet,
     models.SequenceNet,
     models.MobileOneNet,
+    models.PreActResNet,
+    models.DenseNet,
     models.Generator,
 ]
 

@@ -167,6 +167,9 @@ class _Search:
             return self._to_readers(node, step)
         if node in self._leaving:
             return _own_reader(node, step.index)
+        if self._mode == "stream" and step.affine.has_shift and node.op_type == "BatchNormalization":
+            # one goes and one stays, which then has to take a shift away that may be far larger than its own
+            return _read_elsewhere(node.inputs[step.index], 1, node)
         family = operator(node)
         at_input = family.at_input if self._mode == "push" else family.at_input_rebalanced
         answer = self._ask(node, lambda: at_input(node, step.index, step.affine, self._facts))

@@ -23,7 +23,7 @@ from models.train import CLASSIFIERS, KEPT, TARGET, held_out_accuracy
 TRAINED = [pytest.param(files.FOLDER / file, name, id=name) for name, file in KEPT.items()]
 LAYERS = [param for param in TRAINED if param.values[0].suffix == ".pt"]
 PROGRAMS = [param for param in TRAINED if param.values[0].suffix == ".pt2"]
-BATCHNORMS_LEFT = {"RepVGGNet": 0, "MobileOneNet": 0, "PreActResNet": 0, "DenseNet": 8}
+BATCHNORMS_LEFT = {"RepVGGNet": 0, "MobileOneNet": 0, "PreActResNet": 0, "DenseNet": 10}
 
 
 @pytest.mark.parametrize(("path", "name"), LAYERS)

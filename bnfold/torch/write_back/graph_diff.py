@@ -34,6 +34,7 @@ from bnfold.torch.write_back.trace_run import TraceRun
 
 _BIAS = 2  # which input of Conv, ConvTranspose and Gemm the bias is
 _SUMS = frozenset({"Add", "Sub", "Sum"})
+_SAME_ELEMENTS = frozenset({"Cast", "CastLike", "Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 _KERNELS = frozenset({"Conv", "AveragePool"})  # what branches consist of, apart from affine maps
 _HAVE_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
@@ -191,7 +192,7 @@ class _DiffReader:
     def _keep(self, node: ir.Node) -> None:
         """Keep a removed node whose module cannot be replaced; of a sum, keep its terms."""
         path = path_of(node)
-        if node.op_type in _SUMS and not any(value and value.const_value for value in node.inputs):
+        if node.op_type in _SUMS and not any(map(_is_constant, node.inputs)):
             self.difference.apart += [value.name or "" for value in node.inputs if value is not None]
         elif path is not None and path in self._all.run.hooked:
             self.difference.keep[label(node)] = reasons.HOOK(node=module_name(node), module=path)
@@ -247,6 +248,14 @@ class _DiffReader:
 
     def _refuse(self, node: str, name: str, why: str) -> None:
         self.difference.keep.setdefault(node, reasons.NO_PLACE(node=name, why=why))
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    """Whether a value is a constant, or one in another type or layout."""
+    while value is not None and value.const_value is None:
+        node = value.producer()
+        value = node.inputs[0] if node is not None and node.op_type in _SAME_ELEMENTS else None
+    return value is not None
 
 
 def _changed_inputs(old: ir.Node, new: ir.Node) -> list[tuple[int, Array]]:

@@ -186,6 +186,14 @@ def test_what_has_no_place_stays_and_says_why(stays):
     }
 
 
+def test_a_groupnorm_takes_no_batchnorm_in_a_module():
+    """Its scale and shift are a Mul and an Add of computed constants, which the module has no place for."""
+    module = nn.Sequential(conv(), nn.GroupNorm(2, 4), norm(), nn.Sigmoid()).eval()
+    result = fold(module, (image(),))
+    assert [site.reason.code for site in result.kept] == ["BN107", "BN501"]
+    assert result.error == 0.0
+
+
 def test_ties_stay_ties_where_both_ends_take_the_same(goes):
     module = goes.module.parts["tied, one BatchNorm"]
     assert module.a.weight is module.b.weight

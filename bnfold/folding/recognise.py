@@ -168,11 +168,14 @@ def carried(chain: Chain, facts: Facts) -> Carried | None:
     `|μ| + σ`, channel by channel.
 
     Returns:
-        None for a chain that does not start with a BatchNorm, or has no shift.
+        None for a chain that does not start with a BatchNorm, has no shift, or computes in half precision, where
+        there are no digits to spare.
     """
     first, whole = chain.nodes[0], chain.affine
+    if not is_batchnorm(first) or facts.dtype(chain.source) not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        return None
     mean, variance = facts.operand(first, 3), facts.operand(first, 4)
-    if not is_batchnorm(first) or mean is None or variance is None:
+    if mean is None or variance is None:
         return None
     if not whole.has_shift or not whole.axes <= {1} or variance.ndim != 1:
         return None

@@ -168,7 +168,7 @@ def carried(chain: Chain, facts: Facts) -> Carried | None:
     `|μ| + σ`, channel by channel.
 
     Returns:
-        None for a chain that does not start with a BatchNorm, has no shift, or computes in half precision, where
+        None for a chain that does not start with a BatchNorm, has no shift, or is in half precision, where
         there are no digits to spare.
     """
     first, whole = chain.nodes[0], chain.affine

@@ -37,9 +37,19 @@ class Desk:
         self.outputs, self.broken, self.opened = outputs, broken, list[Setting]()
 
     def session(
-        self, _model: object, *, provider: str, optimized: Any, threads: int, provider_options: str
+        self,
+        _model: object,
+        *,
+        provider: str,
+        optimized: Any,
+        threads: int,
+        provider_options: str,
+        configure: Callable[[ort.SessionOptions], None],
     ) -> Setting:
         assert threads == 2
+        options = ort.SessionOptions()
+        configure(options)
+        assert not options.enable_cpu_mem_arena
         setting = Setting(provider, optimized, provider_options == "tf32")
         self.opened.append(setting)
         if setting in self.broken:
@@ -56,6 +66,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Desk]:
         made = Desk(outputs, broken)
         monkeypatch.setattr(sessions, "session", made.session)
         monkeypatch.setattr(sessions, "run", made.run)
+        monkeypatch.setattr(sessions, "demand_arrays", lambda _session: None)
         return made
 
     return install

@@ -40,7 +40,9 @@ POLL = 0.05  # seconds between two looks at what a worker has written
 # Complaints after which there is no verdict to be had: inputs of bfloat16, float8, int4, sequences and
 # optionals; outputs that are empty or not finite on every input; models that ONNX Runtime loads, but does not
 # run on the inputs of their own tests.
-EXPECTED = re.compile("which NumPy cannot hand|but returns no|^Nothing could be compared|^ONNX Runtime could not run")
+EXPECTED = re.compile(
+    "which NumPy cannot hand|but returns no|^Nothing could be compared|^ONNX Runtime could not run"
+)
 
 
 @dataclass

@@ -78,7 +78,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> list[Pretended]:
 
 def test_the_whole_program_on_the_cpu(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.md"
-    words = ["--provider", "cpu", "--minutes", "0.2", "--page", str(page)]
+    words = ["--provider", "cpu", "--minutes", "0.4", "--page", str(page)]
     assert main([str(file), *words, "--tests", written_tests(tmp_path, "assert True")]) == 0
     written = page.read_text(encoding="utf-8")
     assert written in capsys.readouterr().out

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -58,22 +59,22 @@ class Affine:
         """The axes along which the shift varies."""
         return _axes(self.shift)
 
-    @property
+    @cached_property
     def axes(self) -> frozenset[int]:
         """The axes along which either coefficient varies."""
         return self.scale_axes | self.shift_axes
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         """Whether `y = x`."""
         return self.has_unit_scale and not self.has_shift
 
-    @property
+    @cached_property
     def has_unit_scale(self) -> bool:
         """Whether every scale is 1."""
         return self.scale.ndim == 0 and float(self.scale) == 1.0
 
-    @property
+    @cached_property
     def has_shift(self) -> bool:
         """Whether any shift differs from 0."""
         return bool(np.any(self.shift))
@@ -95,6 +96,8 @@ class Affine:
 
     def then(self, after: Affine) -> Affine:
         """This map followed by `after`: `after.scale · (scale · x + shift) + after.shift`."""
+        if self.is_identity or after.is_identity:
+            return after if self.is_identity else self
         scale = _combine(np.multiply, after.scale, self.scale)
         shift = _combine(np.add, _combine(np.multiply, after.scale, self.shift), after.shift)
         return Affine(scale, shift)
@@ -149,10 +152,13 @@ class Affine:
 def _smallest(coefficient: Array) -> Array:
     """Drop the extent of every axis along which nothing varies, then the trailing axes of size 1."""
     for axis, size in enumerate(coefficient.shape):
-        first = coefficient.take([0], axis) if size > 1 else coefficient
-        if size > 1 and np.array_equal(np.broadcast_to(first, coefficient.shape), coefficient):
-            coefficient = first
-    rank = max(_axes(coefficient), default=-1) + 1
+        if size > 1:
+            first = coefficient[(slice(None),) * axis + (slice(1),)]
+            if (coefficient == first).all():
+                coefficient = first
+    rank = coefficient.ndim
+    while rank and coefficient.shape[rank - 1] == 1:
+        rank -= 1
     return coefficient.reshape(coefficient.shape[:rank])
 
 

@@ -20,6 +20,7 @@ from bnfold import reasons
 from bnfold.errors import InputError, ModelError
 from bnfold.files.load import from_proto, load_onnx
 from bnfold.folding import record
+from bnfold.folding.memory import Mode, Refusals
 from bnfold.folding.merge import merge_branches, refusals
 from bnfold.folding.provenance import Provenance
 from bnfold.folding.recognise import (
@@ -33,7 +34,7 @@ from bnfold.folding.recognise import (
     link_of,
 )
 from bnfold.folding.rewrite import Rewriter
-from bnfold.folding.search import Mode, Plan, Start, search
+from bnfold.folding.search import Plan, Start, search
 from bnfold.folding.shorten import shorter, without_scale
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import count_nodes, label, module_name
@@ -80,7 +81,8 @@ def fold(
 
     Args:
         model: A path, an `onnx.ModelProto` or an `onnx_ir.Model`. It is not modified.
-        merge: Whether parallel linear branches become one convolution where that does not cost more.
+        merge: Whether parallel linear branches, and two layers in a row, become one where that does not cost
+            more.
         inline_functions: Whether to inline model-local functions first, so that their weights, which callers
             pass in, are constants.
         keep: Names of sites, or of nodes, that stay as they are and take no part.
@@ -98,7 +100,12 @@ def fold(
     if not isinstance(opened, ir.Model):
         opened = from_proto(opened) if isinstance(opened, onnx.ModelProto) else load_onnx(opened)
     result: FoldResult[Any] = fold_into(
-        None, opened, merge=merge, inline_functions=inline_functions, keep=keep, on_progress=on_progress
+        None,
+        opened,
+        merge=merge,
+        inline_functions=inline_functions,
+        keep=keep,
+        on_progress=on_progress,
     )
     return replace(result, model=ir.to_proto(result.model)) if isinstance(model, onnx.ModelProto) else result
 
@@ -123,11 +130,11 @@ def fold_into(
             to fit its type. It writes all or nothing, and does not catch what reading a tensor raises. None:
             every weight is computed at once, and nothing is written.
         model: As in `fold`, like what follows.
-        merge: Whether to merge parallel linear branches.
+        merge: Whether to merge parallel linear branches, and layers in a row.
         inline_functions: Whether to inline functions first.
         keep: What stays; a mapping gives the reason with each name.
-        keep_layout: Whether Reshapes and Transposes stay even where they undo each other: a module's forward
-            makes them.
+        keep_layout: Whether Reshapes and Transposes stay even where they undo each other, and layers what is
+            next to them: a module's forward makes them.
         on_progress: Called in every sweep.
 
     Returns:
@@ -146,18 +153,22 @@ def fold_into(
     barred = _kept(model, keep)
     while True:
         attempt = _Pass(
-            model.clone(), barred, merging=merge, keep_layout=keep_layout, on_progress=on_progress
+            model.clone(),
+            barred,
+            merging=merge,
+            keep_layout=keep_layout,
+            on_progress=on_progress,
         )
         try:
             sites = attempt.run(write, *origin)
         except OutOfRangeError as late:
-            error = attempt.earliest(late)
+            errors = attempt.misfits() or [late]
             # start again without the folds that led to numbers that do not fit their type
-            blamed = attempt.blame(error)
+            blamed = attempt.blame(errors)
             if blamed.keys() <= barred.keys():
                 if not merge:
                     raise ModelError(
-                        f"Folded constants of {label(error.node)} do not fit {error.dtype}.",
+                        f"Folded constants of {label(errors[0].node)} do not fit {errors[0].dtype}.",
                         "Please report this with the model; a wider type avoids it.",
                     ) from late
                 merge = False
@@ -220,6 +231,7 @@ class _Pass:
         self._whole = {*self._barred, *self._patterns.fixed, *self._patterns.free}
         self._provenance = Provenance(position, self._facts)
         self._rewriter = Rewriter(self._facts, self._provenance, self._barred)
+        self._memory = Refusals()
         self._on_progress = on_progress
 
     def run(
@@ -255,20 +267,22 @@ class _Pass:
             write(self.model)
         return sites
 
-    def earliest(self, error: OutOfRangeError) -> OutOfRangeError:
-        """The error of the first constant, in the order of writing, that does not fit its type.
+    def misfits(self) -> list[OutOfRangeError]:
+        """Every constant that does not fit its type: weights, which are computed last, and then the others.
 
         So which folds are taken back does not depend on when constants are computed.
         """
-        try:
-            self._rewriter.editor.check()
-        except OutOfRangeError as earlier:
-            return earlier
-        return error
+        return [*self._rewriter.editor.misfits(), *self._rewriter.misfits]
 
-    def blame(self, error: OutOfRangeError) -> dict[int, Reason]:
+    def blame(self, errors: Sequence[OutOfRangeError]) -> dict[int, Reason]:
         """The nodes to leave alone after numbers were out of range for their type, and why."""
-        return self._provenance.blame(error.node, error.rule(node=label(error.node), dtype=error.dtype))
+        blamed: dict[int, Reason] = {}
+        for error in errors:
+            reason = error.rule(node=label(error.node), dtype=error.dtype)
+            found = self._provenance.blame(error.node, reason)
+            if not blamed.keys() & found.keys():  # otherwise it may fit without what is blamed already
+                blamed |= found
+        return blamed
 
     def _note_refusals(self) -> None:
         for node in nodes(self.model):
@@ -285,7 +299,9 @@ class _Pass:
         for scope in self._facts.scopes:
             # each chain is composed when its turn comes, since the fold before it may have changed its nodes
             for chain in chains(scope, self._facts, self._whole):
-                changed |= self._fold(chain, mode)
+                if self._fold(chain, mode):
+                    changed = True
+                    self._memory.clear()
                 done += len(chain.batchnorms)
                 if self._on_progress is not None:
                     self._on_progress(done, max(total, done))
@@ -353,8 +369,9 @@ class _Pass:
         found = search(
             starts,
             self._facts,
+            memory=self._memory,
             patterns=self._patterns,
-            ample=has_ample_range(chain, self._facts),
+            ample=mode == "push" and self._facts.has_halves and has_ample_range(chain, self._facts),
             leaving=chain.nodes,
             mode=mode,
         )
@@ -368,6 +385,7 @@ class _Pass:
             for merged in merge_branches(scope, self._facts, self._rewriter.editor, self._whole)
         ]
         for merged in found:
+            self._memory.clear()
             self._provenance.merged(merged)
             self.merges.append(merged.merge)
         return bool(found)

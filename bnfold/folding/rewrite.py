@@ -5,7 +5,8 @@ Nothing is written before the end: what nodes absorb is composed in float64 and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import onnx_ir as ir
 
@@ -24,6 +25,7 @@ from bnfold.ops import operator
 from bnfold.ops.base import Operand
 from bnfold.ops.linear import Linear
 from bnfold.reasons import Reason
+from bnfold.tensors.precision import OutOfRangeError
 
 
 class Rewriter:
@@ -31,6 +33,7 @@ class Rewriter:
 
     Attributes:
         editor: What it writes with.
+        misfits: The constants that turned out not to fit their type, in the order of writing.
 
     Args:
         facts: What is known of the model; the folds are noted there.
@@ -40,6 +43,7 @@ class Rewriter:
 
     def __init__(self, facts: Facts, provenance: Provenance, barred: Mapping[ir.Node, Reason]) -> None:
         self.editor = Editor(facts)
+        self.misfits: list[OutOfRangeError] = []
         self._facts = facts
         self._provenance = provenance
         self._barred = barred
@@ -148,11 +152,23 @@ class Rewriter:
         for node, folds in self._facts.folds.items():
             family = operator(node)
             assert isinstance(family, Linear), "only linear operators absorb"
-            family.write(node, folds, self._facts, self.editor)
+            with self._noting_misfits():
+                family.write(node, folds, self._facts, self.editor)
         for (node, index), array in tuple(self._facts.edited.items()):
             dtype = self._facts.constant_dtype(node, index)
-            self.editor.set_input(node, index, array, dtype, f"{label(node)}.constant")
+            with self._noting_misfits():
+                self.editor.set_input(node, index, array, dtype, f"{label(node)}.constant")
+        if self.misfits:
+            raise self.misfits[0]
         self.editor.sweep()
+
+    @contextmanager
+    def _noting_misfits(self) -> Iterator[None]:
+        """Go on after constants that do not fit: all are taken back at once, as each round is a whole run."""
+        try:
+            yield
+        except OutOfRangeError as error:
+            self.misfits.append(error)
 
 
 def _trimmed(array: Array, rank: int) -> Array:

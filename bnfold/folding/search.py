@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
+from bnfold.folding.memory import Mode, Question, Refusals, holds_for_all, kind
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import caller_problem, label, name_of
 from bnfold.ops import operator
@@ -33,16 +34,6 @@ _MOVED = 2.0**10  # the largest shift that a value in float16 takes: its range e
 _BALANCED = 2.0**16  # scales beyond this, or below its inverse, are not moved from one layer to another
 
 
-Mode = Literal["push", "rebalance", "stream"]
-"""How far a search may go.
-
-- `push`: a value changes only if all that read it take what is done to it.
-- `rebalance`: a value that is read elsewhere may be rescaled as well, its other readers taking the inverse
-  scale: `x' = s·x`, and `W·x = (W/s)·x'`. Only scales, and only moderate ones.
-- `stream`: such a value may also carry a shift, which its other readers take back.
-"""
-
-
 @dataclass(frozen=True)
 class Enter:
     """A reader that must take the affine at one of its inputs."""
@@ -54,8 +45,40 @@ class Enter:
 Start = tuple[ir.Node, ToInput | ToOutput]
 Task = tuple[ir.Node, Step | Enter]
 Ways = Sequence[Sequence[Task]]
+
+
+@dataclass(eq=False, slots=True)
+class _Asked:
+    """A task, and what it was asked for.
+
+    Attributes:
+        node: The node that has to do it.
+        step: What it has to do.
+        parent: The task that led to this one.
+        choices: How many choices had been made when it was set; later ones have no influence on it.
+        ways: What would fulfil it.
+    """
+
+    node: ir.Node
+    step: Step | Enter
+    parent: _Asked | None
+    choices: int
+    ways: Ways = ()
+
+
 # what is left to do is a linked list, so that a choice point can keep its own view of it
-_Todo: TypeAlias = "tuple[Task, _Todo] | None"
+_Todo: TypeAlias = "tuple[_Asked, _Todo] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Another way that could be taken, and how things stood before the first was."""
+
+    asked: _Asked
+    next: int
+    todo: _Todo
+    edits: int
+    touched: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +100,7 @@ def search(
     starts: Sequence[Start],
     facts: Facts,
     *,
+    memory: Refusals | None = None,
     patterns: Patterns = NO_PATTERNS,
     ample: bool = False,
     leaving: Collection[ir.Node] = (),
@@ -90,6 +114,7 @@ def search(
     Args:
         starts: Nodes, and through which input or output an affine leaves each.
         facts: What is known of the model.
+        memory: What earlier searches of the same model have found impossible.
         patterns: What must stay whole.
         ample: Whether the range of float16 is known to be ample for what the affine makes of a term of a sum.
         leaving: The nodes that will be removed when there is a way, and so can take nothing themselves.
@@ -98,7 +123,9 @@ def search(
     Returns:
         A plan, or the reason that stood in the way of the first way tried.
     """
-    return _Search(facts, patterns, frozenset(leaving), ample=ample, mode=mode).run(starts)
+    return _Search(facts, memory or Refusals(), patterns, frozenset(leaving), ample=ample, mode=mode).run(
+        starts
+    )
 
 
 class _Search:
@@ -107,6 +134,7 @@ class _Search:
     def __init__(
         self,
         facts: Facts,
+        memory: Refusals,
         patterns: Patterns,
         leaving: frozenset[ir.Node],
         *,
@@ -120,34 +148,69 @@ class _Search:
         self._mode = mode
         self._edits: list[tuple[ir.Node, Absorb | Operand]] = []
         self._touched: dict[ir.Value, None] = {}  # in the order of the search
+        self._choices: list[_Choice] = []
+        self._refused = memory.in_mode(mode)
 
     def run(self, starts: Sequence[Task]) -> Plan | Reason:
-        todo: _Todo = None
-        for start in reversed(starts):
-            todo = (start, todo)
-        choices: list[tuple[Ways, _Todo, int, int]] = []
+        todo = self._with(starts, None, None)
         refusal: Reason | None = None
         for _ in range(_LIMIT):
             if todo is None:
                 return self._plan()
-            (node, step), todo = todo
-            if isinstance(step, (Absorb, Operand)):
-                self._edits.append((node, step))
+            asked, todo = todo
+            if isinstance(asked.step, (Absorb, Operand)):
+                self._edits.append((asked.node, asked.step))
                 continue
-            ways = self._ways(node, step)
+            ways, place = self._known(asked.node, asked.step) or self._ways(asked.node, asked.step), 0
             if isinstance(ways, Reason):
                 refusal = refusal or ways
-                if not choices:
+                self._remember(asked, ways)
+                if not self._choices:
                     return refusal
-                ways, todo, edits, touched = choices.pop()
-                del self._edits[edits:]
-                while len(self._touched) > touched:
-                    self._touched.popitem()
-            if len(ways) > 1:
-                choices.append((ways[1:], todo, len(self._edits), len(self._touched)))
-            for task in reversed(ways[0]):
-                todo = (task, todo)
+                asked, place, todo = self._reconsidered()
+            else:
+                asked.ways = ways
+            if place + 1 < len(asked.ways):
+                choice = _Choice(asked, place + 1, todo, len(self._edits), len(self._touched))
+                self._choices.append(choice)
+            todo = self._with(asked.ways[place], asked, todo)
         return reasons.TOO_FAR(steps=_LIMIT, node=label(starts[0][0]))
+
+    def _with(self, tasks: Sequence[Task], parent: _Asked | None, todo: _Todo) -> _Todo:
+        """What is left to do with further tasks, of which one that is known to fail is enough."""
+        failing = next((task for task in tasks if self._known(*task) is not None), None)
+        for node, step in reversed(tasks) if failing is None else [failing]:
+            todo = (_Asked(node, step, parent, len(self._choices)), todo)
+        return todo
+
+    def _reconsidered(self) -> tuple[_Asked, int, _Todo]:
+        """Go back to the last choice, and take the next way."""
+        choice = self._choices.pop()
+        del self._edits[choice.edits :]
+        while len(self._touched) > choice.touched:
+            self._touched.popitem()
+        return choice.asked, choice.next, choice.todo
+
+    def _known(self, node: ir.Node, step: Step | Enter) -> Reason | None:
+        """Why a task cannot be done, if that is known already."""
+        if isinstance(step, (Absorb, Operand)):
+            return None
+        refused = self._refused.get(_question(node, step))
+        return None if refused is None else refused.get(kind(step.affine))
+
+    def _remember(self, failed: _Asked, reason: Reason) -> None:
+        """Note that a task cannot be done, and so none that needs it; choices since then cannot help."""
+        if not holds_for_all(reason, self._mode):
+            return
+        asked: _Asked | None = failed
+        while asked is not None and asked.node not in self._leaving:
+            assert not isinstance(asked.step, (Absorb, Operand)), "the constants of a node never refuse"
+            self._refused.setdefault(_question(asked.node, asked.step), {})[kind(asked.step.affine)] = reason
+            del self._choices[asked.choices :]
+            asked = asked.parent
+            others = () if asked is None or len(asked.ways) < 2 else asked.ways
+            if not all(any(self._known(*task) is not None for task in way) for way in others):
+                return
 
     def _plan(self) -> Plan:
         inserts = {node: None for node, step in self._edits if isinstance(step, Absorb) and step.inserts}
@@ -255,7 +318,8 @@ class _Search:
             return _read_elsewhere(value, len(others), node)
         if any(user.graph is not node.graph for user, _ in others):
             return reasons.OTHER_GRAPH(value=name_of(value), node=label(node))
-        return [(user, Enter(index, step.affine.inverse())) for user, index in others]
+        back = step.affine.inverse()
+        return [(user, Enter(index, back)) for user, index in others]
 
     def _is_movable(self, value: ir.Value, affine: Affine) -> bool:
         size = np.abs(affine.scale)
@@ -288,6 +352,10 @@ class _Search:
             return _read_elsewhere(value, 1, node)
         self._touched[value] = None
         return None
+
+
+def _question(node: ir.Node, step: ToInput | ToOutput | Enter) -> Question:
+    return node, type(step), step.index, step.uses if isinstance(step, ToInput) else ()
 
 
 def _into_constant(node: ir.Node, step: ToInput, value: ir.Value, facts: Facts) -> Ways | Reason:

@@ -88,6 +88,9 @@ class Constants:
         """The constant's elements, in its own type, or None where the value is not constant."""
         if value is None or not self.has(value):
             return None
+        tensor = self.stored(value)
+        if tensor is not None:
+            return tensor.numpy()
         order = self._to_compute(value)
         left = Counter(need for needs in order.values() for need in needs)
         found: dict[ir.Value, Array] = {}

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from bnfold.algebra.affine import Array
 from bnfold.graph.facts import Facts
 from bnfold.graph.naming import Names, annotated, rename
-from bnfold.tensors.precision import rounded
+from bnfold.graph.nodes import label
+from bnfold.tensors.precision import OutOfRangeError, rounded
 from bnfold.tensors.product import Product
 
 
@@ -80,15 +81,9 @@ class Editor:
             assert maker is not None, "what is not an initializer is the output of a Constant node"
             maker.attributes["value"] = ir.AttrTensor("value", tensor)
 
-    def check(self) -> None:
-        """Compute every product in the order in which they were made, and keep none.
-
-        Raises:
-            OutOfRangeError: One does not fit its type.
-        """
-        for product in self._products.values():
-            for _ in product.blocks():
-                pass
+    def misfits(self) -> list[OutOfRangeError]:
+        """What goes wrong when every product is computed, in the order in which they were made."""
+        return [error for product in self._products.values() if (error := product.misfit()) is not None]
 
     def add_after(self, node: ir.Node, shift: Array, dtype: ir.DataType) -> None:
         """Insert an Add of a constant after a node's first output.
@@ -134,7 +129,7 @@ class Editor:
         assert graph is not None, "the node is in a graph"
         node = ir.Node("", op_type, inputs, num_outputs=1)
         node.name = (like.name if like is not None else None) or self._names.fresh(
-            f"{before.name or op_type}.{op_type.lower()}"
+            f"{label(before)}.{op_type.lower()}"
         )
         node.outputs[0].name = self._names.fresh(f"{node.name}.output")
         if like is not None:

@@ -15,6 +15,7 @@ from bnfold.graph.constants import Constants
 from bnfold.graph.readers import Readers, Use
 from bnfold.graph.scopes import Scope, scopes
 from bnfold.graph.shape_inference import Dims, infer
+from bnfold.reasons import Reason
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Facts:
 
     Nothing is written before the end, so the folds made so far are facts too: `folds` holds what each node
     has absorbed, `edited` the values that constant inputs have got. Constants are read through
-    [`operand`][bnfold.graph.facts.Facts.operand], which knows the latter.
+    [`operand`][bnfold.graph.facts.Facts.operand], which knows the latter. `maps` keeps what BatchNorms are by
+    their own parameters, which nothing edits.
     """
 
     model: ir.Model
@@ -50,11 +52,17 @@ class Facts:
     constants: Constants = field(init=False)
     folds: dict[ir.Node, Folds] = field(default_factory=dict)
     edited: dict[tuple[ir.Node, int], Array] = field(default_factory=dict)
+    maps: dict[ir.Node, Affine | Reason] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._scopes = {scope.graph: scope for scope in scopes(self.model)}
         self._shapes, self._dtypes = infer(self.model, self.scopes)
         self.constants = Constants(self.model.ir_version, self.shape, self.version, self.dtype)
+
+    @cached_property
+    def has_halves(self) -> bool:
+        """Whether any value of the model is in float16, the type whose range is narrow."""
+        return ir.DataType.FLOAT16 in self._dtypes.values()
 
     @cached_property
     def _readers(self) -> Readers:
@@ -78,6 +86,7 @@ class Facts:
     def forget(self, node: ir.Node) -> None:
         """Drop what was to be written into a node that goes."""
         self.folds.pop(node, None)
+        self.maps.pop(node, None)
         for index in range(len(node.inputs)):
             self.edited.pop((node, index), None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 
@@ -10,6 +10,7 @@ from bnfold.graph.operators import is_indifferent, looks_at_numbers
 from bnfold.graph.scopes import scopes, subgraphs
 
 Use = tuple[ir.Node, int]
+_MANY = 8  # uses of one value, which are worth remembering
 
 
 class Readers:
@@ -42,10 +43,17 @@ class Readers:
                     pending.extend(graph.outputs)
         heeded = _heeded(pending)
         self._unheeded = {value for node in nodes for value in node.outputs if value not in heeded}
+        self._found: dict[ir.Value, tuple[Collection[Use], list[Use]]] = {}
 
     def of(self, value: ir.Value) -> list[Use]:
         """The uses of a value for which its numbers matter."""
-        return [(node, index) for node, index in value.uses() if self._heeds(node, index)]
+        uses = value.uses()
+        known, found = self._found.get(value, ((), []))
+        if known != uses:
+            found = [(node, index) for node, index in uses if self._heeds(node, index)]
+            if len(uses) >= _MANY:
+                self._found[value] = uses, found
+        return found
 
     def unheeded_after(self, value: ir.Value) -> list[ir.Value]:
         """The values that are computed from `value` and whose numbers do not matter."""

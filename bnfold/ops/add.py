@@ -61,13 +61,14 @@ class Addition(Operator):
         onward = from_operand(node, index, Affine(affine.scale, affine.shift * _sign(node, index)), facts)
         if isinstance(onward, Reason):
             return onward
+        back = onward.only_scale.inverse()
         steps: list[Step] = []
         for other in (position for position in range(len(node.inputs)) if position != index):
-            step = _term_step(node, (other,), onward.only_scale.inverse(), facts)
+            step = _term_step(node, (other,), back, facts)
             if isinstance(step, Reason):
                 return step
             steps.append(step)
-        return [(*steps, ToOutput(0, onward))]
+        return [(ToOutput(0, onward), *steps)]
 
 
 def _to_other_terms(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Iterator[Rewrite]:

@@ -88,6 +88,12 @@ def affine_of(node: ir.Node, facts: Facts) -> Affine | Reason:
         node: A BatchNormalization of any version.
         facts: What is known of its model.
     """
+    if node not in facts.maps:
+        facts.maps[node] = _read(node, facts)
+    return facts.maps[node]
+
+
+def _read(node: ir.Node, facts: Facts) -> Affine | Reason:
     problem = caller_problem(node) or _mode_problem(node, facts) or _parameter_problem(node, facts)
     if problem is not None:
         return problem

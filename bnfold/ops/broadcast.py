@@ -41,7 +41,7 @@ def to_operand(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Affin
             return reasons.BROADCAST(value=name_of(value), node=label(node))
         if not isinstance(size, int) or size != facts.size(output, axis):
             return reasons.UNKNOWN_SHAPE(value=name_of(value), node=label(node))
-    return affine.mapped(rank, lambda c: c.reshape(c.shape[offset:]))
+    return affine.mapped(rank, lambda c: c.reshape(c.shape[offset:])) if offset else affine
 
 
 def from_operand(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Affine | Reason:
@@ -54,7 +54,7 @@ def from_operand(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Aff
     own, rank = facts.rank(value), facts.rank(output)
     if own is None or rank is None:
         return reasons.UNKNOWN_SHAPE(value=name_of(value if own is None else output), node=label(node))
-    return affine.mapped(own, lambda c: c.reshape((1,) * (rank - own) + c.shape))
+    return affine.mapped(own, lambda c: c.reshape((1,) * (rank - own) + c.shape)) if rank != own else affine
 
 
 def to_constant(node: ir.Node, index: int, affine: Affine, facts: Facts) -> Operand | Reason:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from bnfold.algebra.affine import Array
 from bnfold.tensors.block_tensor import BlockTensor
 from bnfold.tensors.parts import Place, borrowed, parts, placed
-from bnfold.tensors.precision import Elements, Fit
+from bnfold.tensors.precision import Elements, Fit, OutOfRangeError
 
 
 class Product(BlockTensor):
@@ -65,6 +65,15 @@ class Product(BlockTensor):
                 fit.see(part, factor, rounded)
                 yield rounded.reshape(-1).view(np.uint8).data
         fit.finish()
+
+    def misfit(self) -> OutOfRangeError | None:
+        """What computing it raises, if anything; nothing is kept."""
+        try:
+            for _ in self.blocks():
+                pass
+        except OutOfRangeError as error:
+            return error
+        return None
 
 
 def _there(factor: Array, where: Place) -> Array:

@@ -15,6 +15,7 @@ from bnfold.errors import InputError
 from bnfold.folding import record
 from bnfold.folding.fold import fold_into
 from bnfold.folding.provenance import Provenance
+from bnfold.folding.rewrite import Rewriter
 from bnfold.reasons import Reason
 from bnfold.tensors import parts
 from bnfold.tensors.product import Product
@@ -703,18 +704,24 @@ def two_that_overflow() -> onnx.ModelProto:
     )
 
 
-def test_what_does_not_fit_is_taken_back_in_the_order_of_writing(monkeypatch):
-    blamed = []
-    blame = Provenance.blame
+def test_all_that_does_not_fit_is_taken_back_at_once(monkeypatch):
+    blamed, runs = [], []
+    blame, run = Provenance.blame, Rewriter.write
+
+    def count(self: Rewriter) -> None:
+        runs.append(None)
+        run(self)
 
     def note(self: Provenance, node: ir.Node, reason: Reason) -> object:
         blamed.append(node.outputs[0].name)
         return blame(self, node, reason)
 
     monkeypatch.setattr(Provenance, "blame", note)
+    monkeypatch.setattr(Rewriter, "write", count)
     result = bnfold.fold(two_that_overflow())
     assert [site.reason.code for site in result.sites] == ["BN401", "BN401"]
     assert blamed == ["n", "y"]
+    assert len(runs) == 2  # one that failed, and one without both
 
 
 def test_weights_are_computed_while_they_are_written():

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
+from bnfold.folding import search
 from bnfold.folding.fold import fold_into
 from tests.graphs import statistics
 
@@ -48,6 +49,31 @@ def chain(nodes: int, *steps: str) -> ir.Model:
     return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
 
 
+def fan(branches: int) -> ir.Model:
+    """So many BatchNorms of one value, all terms of one sum, after which nothing takes a shift."""
+    rng = np.random.default_rng(1)
+    initializers, made = [], []
+    for place in range(branches):
+        arrays = statistics(CHANNELS, seed=place)
+        names = [f"{name}{place}" for name in arrays]
+        initializers += [
+            onnx.numpy_helper.from_array(a, n) for n, a in zip(names, arrays.values(), strict=True)
+        ]
+        made.append(helper.make_node("BatchNormalization", ["v", *names], [f"b{place}"]))
+    kernel = rng.normal(0, 1, (CHANNELS, CHANNELS, 1, 1)).astype(np.float32)
+    initializers.append(onnx.numpy_helper.from_array(kernel, "w"))
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["v"]),
+        *made,
+        helper.make_node("Sum", [f"b{place}" for place in range(branches)], ["s"]),
+        helper.make_node("Relu", ["s"], ["r"]),
+        helper.make_node("Conv", ["r", "w"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, FLOAT, [1, CHANNELS, 4, 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "fan", ends[:1], ends[1:], initializers)
+    return ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+
+
 def seconds(model: ir.Model) -> float:
     """The processor's time for one plan, which other processes do not lengthen as they do the wall clock's.
 
@@ -82,3 +108,18 @@ def test_twice_the_nodes_take_hardly_more_than_twice_the_time(steps) -> None:
         if best[1] <= 2.3 * best[0]:
             return
     pytest.fail(f"{NODES} nodes took {best[0]:.2f} s and twice as many {best[1]:.2f} s")
+
+
+@pytest.mark.parametrize("branches", [100, 200])
+def test_what_one_search_found_impossible_no_other_tries_again(branches, monkeypatch):
+    steps = []
+    ask = search._Search._ways
+
+    def count(self: object, *task: object) -> object:
+        steps.append(task)
+        return ask(self, *task)
+
+    monkeypatch.setattr(search._Search, "_ways", count)
+    result = fold_into(None, fan(branches))
+    assert [site.status for site in result.sites] == ["kept"] * branches
+    assert len(steps) <= 10 * branches  # it was more than one for each pair

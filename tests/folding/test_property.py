@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import bnfold
+from bnfold.folding import search
 from bnfold.oracle.oracle import Oracle
 from tests import graphs
 from tests.random_graphs import random_feeds, random_model
@@ -111,6 +112,25 @@ def test_a_stream_that_carries_shifts_changes_no_function(data: st.DataObject) -
         return choices[-1]
 
     check(stream_model, choose, choices)
+
+
+@settings(
+    max_examples=EXAMPLES // 2, derandomize=EXAMPLES == 200, deadline=None, database=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)  # fmt: skip
+@given(data=st.data())
+def test_what_searches_remember_changes_no_fold(data: st.DataObject) -> None:
+    make = data.draw(st.sampled_from((random_model, stream_model)))
+    model = make(lambda n: data.draw(st.integers(0, n - 1)) if n > 1 else 0, np.float32)
+    with_memory = bnfold.fold(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "holds_for_all", lambda *_: False)
+        without = bnfold.fold(model)
+    assert [site.status for site in with_memory.sites] == [site.status for site in without.sites]
+    assert with_memory.model.SerializeToString(deterministic=True) == without.model.SerializeToString(
+        deterministic=True
+    )
 
 
 def test_the_random_graphs_are_worth_it() -> None:

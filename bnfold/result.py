@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from bnfold.reasons import Reason
 
-Status = Literal["folded", "merged", "kept"]
+Status = Literal["folded", "merged", "decomposed", "kept"]
 ModelT = TypeVar("ModelT", onnx.ModelProto, ir.Model)
 
 
@@ -23,10 +23,11 @@ class Site:
         node: The node's name in the original graph (for a chain, its last node's).
         op_type: `"BatchNormalization"`, or the chain's operators as in `"Mul+Add"`.
         graph: Where it is: `""` for the main graph, otherwise the function or subgraph.
-        status: `"folded"`, `"merged"` (into parallel branches) or `"kept"`.
-        into: Names of the nodes whose constants took the affine; empty when kept.
-        reason: Why it stays; None unless kept. Where both directions were tried, why it cannot go towards
-            its producers.
+        status: `"folded"`, `"merged"` (into parallel branches), `"decomposed"` (into other operators) or
+            `"kept"`.
+        into: Names of the nodes whose constants took the affine, or that stand for it; empty when kept.
+        reason: Why it was not folded; None where it was. Where both directions were tried, why it cannot go
+            towards its producers.
         reason_after: Why it cannot go into what follows it, where that was tried; otherwise None.
     """
 
@@ -58,6 +59,21 @@ class Merge:
 
 
 @dataclass(frozen=True)
+class Join:
+    """Nodes that went into the layer next to them.
+
+    Attributes:
+        into: Name of the layer.
+        nodes: Names of the nodes that are gone, as in the original graph.
+        op_type: Their operators, as in `"Pad"` or `"MatMul+Add"`.
+    """
+
+    into: str
+    nodes: tuple[str, ...]
+    op_type: str
+
+
+@dataclass(frozen=True)
 class FoldResult(Generic[ModelT]):
     """The outcome of [`bnfold.fold`][bnfold.fold].
 
@@ -68,6 +84,7 @@ class FoldResult(Generic[ModelT]):
         nodes_after: The same for the folded model.
         merges: The convolutions that were made of parallel branches.
         apart: Why parallel branches over one source stayed apart, once for each pair.
+        joins: What went into the layers next to it: Pads, other layers, changes of the order of channels.
     """
 
     model: ModelT
@@ -76,11 +93,17 @@ class FoldResult(Generic[ModelT]):
     nodes_after: int
     merges: tuple[Merge, ...] = ()
     apart: tuple[Reason, ...] = ()
+    joins: tuple[Join, ...] = ()
 
     @property
     def folded(self) -> tuple[Site, ...]:
-        """The sites that are gone from the model."""
-        return tuple(site for site in self.sites if site.status != "kept")
+        """The sites whose numbers are in others now."""
+        return tuple(site for site in self.sites if site.status in ("folded", "merged"))
+
+    @property
+    def decomposed(self) -> tuple[Site, ...]:
+        """The BatchNorms that were not folded and are other operators now."""
+        return tuple(site for site in self.sites if site.status == "decomposed")
 
     @property
     def kept(self) -> tuple[Site, ...]:

@@ -41,6 +41,12 @@ output_options = _together(
 
 fold_options = _together(
     click.option(
+        "--no-batchnorm",
+        is_flag=True,
+        help="For targets without this operator: let BatchNorms that cannot be folded become others, such as"
+        " a Mul and an Add, or with the Relu after them a Max. It makes nothing faster.",
+    ),
+    click.option(
         "--keep",
         multiple=True,
         metavar="NAME",
@@ -52,7 +58,7 @@ fold_options = _together(
         is_flag=True,
         default=True,
         flag_value=False,
-        help="Do not merge parallel branches into one convolution.",
+        help="Do not merge parallel branches into one convolution, nor two layers in a row into one.",
     ),
     click.option(
         "--inline",

@@ -30,6 +30,7 @@ def command(
     keep: tuple[str, ...],
     merge: bool,
     inline_functions: bool,
+    no_batchnorm: bool,
     json_path: Path | None,
     quiet: bool,
 ) -> None:
@@ -71,6 +72,7 @@ def command(
             keep=keep,
             merge=merge,
             inline_functions=inline_functions,
+            no_batchnorm=no_batchnorm,
             progress=progress,
         )
     if json_path is not None:

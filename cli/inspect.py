@@ -20,6 +20,7 @@ def command(
     keep: tuple[str, ...],
     merge: bool,
     inline_functions: bool,
+    no_batchnorm: bool,
     json_path: Path | None,
     quiet: bool,
     **options: Any,
@@ -55,6 +56,7 @@ def command(
                 keep=keep,
                 merge=merge,
                 inline_functions=inline_functions,
+                no_batchnorm=no_batchnorm,
                 on_progress=within(Stage.FOLD, progress),
             )
     _terminal.write_json(json.inspect_document(source, result), json_path)

@@ -8,6 +8,7 @@ again one kernel (Ding et al., "RepVGG", 2021, section 3.3, for the case of 3×3
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,9 +78,35 @@ class Kernel:
         return (*(-start for start in self.offset), *ends)
 
     @property
+    def is_pointwise(self) -> bool:
+        """Whether every output element reads the source at its own place only."""
+        return {*self.size, *self.stride} == {1} and not any((*self.offset, *self.margin))
+
+    @property
     def is_finite(self) -> bool:
         """Whether no number is NaN or infinite."""
         return bool(np.all(np.isfinite(self.weight)) and np.all(np.isfinite(self.bias)))
+
+    def over_level(self, level: Array, size: Sequence[int]) -> Array:
+        """What the taps make of a source that is one number throughout each channel; without the bias.
+
+        Args:
+            level: The numbers, shape `(Cin,)`.
+            size: The source's size along each spatial axis.
+
+        Returns:
+            Shape `(Cout, …)`: it varies only near the borders.
+        """
+        rows, columns = self.weight.shape[0], self.weight.shape[1]
+        levels = np.repeat(level.reshape(self.groups, columns), rows // self.groups, axis=0)
+        sums = np.einsum("oj...,oj->o...", self.weight, levels)
+        for axis, extent in enumerate(size):
+            windows = np.arange((extent + self.margin[axis] - 1) // self.stride[axis] + 1) * self.stride[axis]
+            taps = np.arange(self.size[axis]) * self.dilation[axis] + self.offset[axis]
+            places = windows[:, None] + taps
+            inside = ((places >= 0) & (places < extent)).astype(np.float64)
+            sums = np.tensordot(sums, inside, axes=([1], [1]))  # takes one axis of taps, gives one of windows
+        return np.asarray(sums)
 
     def scaled(self, scale: Array, shift: Array) -> Kernel:
         """This kernel followed by a per-channel affine map; both vectors broadcast to `(Cout,)`."""
@@ -126,8 +153,7 @@ class Kernel:
         Where `first` adds a bias, zeros around its output are not zeros around its source: then only a kernel
         without padding will do (Ding et al., "Diverse Branch Block", 2021, transform III).
         """
-        pointwise = {*first.size, *first.stride} == {1} and not any((*first.offset, *first.margin))
-        if not pointwise or first.channels[1] != self.channels[0]:
+        if not first.is_pointwise or first.channels[1] != self.channels[0]:
             return None
         if any(self.pads) and np.any(first.bias):
             return None
@@ -140,6 +166,22 @@ class Kernel:
         )
         passed = matmul.product(taps.sum(3), first.bias.reshape(groups, -1, 1)).reshape(-1)
         return replace(self, weight=weight, bias=self.bias + passed, groups=groups)
+
+    def then(self, second: Kernel) -> Kernel | None:
+        """This kernel followed by a pointwise one, or None where the second is not pointwise.
+
+        Each output of the second is a sum of outputs of this one at the same place, so the borders stay what
+        they are (Ding et al., "Diverse Branch Block", 2021, transform III, the other way round).
+        """
+        if not second.is_pointwise or self.channels[1] != second.channels[0]:
+            return None
+        groups = math.gcd(self.groups, second.groups)
+        inner, outer = self._widened(groups), second._widened(groups).weight
+        mixing = outer.reshape(groups, len(outer) // groups, -1)
+        weight = matmul.product(mixing, inner.weight.reshape(groups, mixing.shape[2], -1))
+        passed = matmul.product(mixing, inner.bias.reshape(groups, -1, 1)).reshape(-1)
+        weight = weight.reshape(len(outer), -1, *self.size)
+        return replace(self, weight=weight, bias=second.bias + passed, groups=groups)
 
     def _widened(self, groups: int) -> Kernel:
         """The same form with fewer groups: the blocks stand on the diagonal of larger ones."""

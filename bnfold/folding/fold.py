@@ -20,8 +20,10 @@ from bnfold import reasons
 from bnfold.errors import InputError, ModelError
 from bnfold.files.load import from_proto, load_onnx
 from bnfold.folding import record
+from bnfold.folding.decompose import Decomposition, decomposition
 from bnfold.folding.memory import Mode, Refusals
 from bnfold.folding.merge import merge_branches, refusals
+from bnfold.folding.neighbours import join_neighbours
 from bnfold.folding.provenance import Provenance
 from bnfold.folding.recognise import (
     Chain,
@@ -42,7 +44,7 @@ from bnfold.graph.scopes import nodes
 from bnfold.ops.base import ToInput, ToOutput
 from bnfold.patterns import find
 from bnfold.reasons import Reason
-from bnfold.result import FoldResult, Merge, Site
+from bnfold.result import FoldResult, Join, Merge, Site
 from bnfold.tensors.precision import OutOfRangeError
 
 Progress = Callable[[int, int], None]
@@ -55,6 +57,7 @@ def fold(
     merge: bool = ...,
     inline_functions: bool = ...,
     keep: Collection[str] = ...,
+    no_batchnorm: bool = ...,
     on_progress: Progress | None = ...,
 ) -> FoldResult[onnx.ModelProto]: ...
 @overload
@@ -64,6 +67,7 @@ def fold(
     merge: bool = ...,
     inline_functions: bool = ...,
     keep: Collection[str] = ...,
+    no_batchnorm: bool = ...,
     on_progress: Progress | None = ...,
 ) -> FoldResult[ir.Model]: ...
 def fold(
@@ -72,6 +76,7 @@ def fold(
     merge: bool = True,
     inline_functions: bool = False,
     keep: Collection[str] = (),
+    no_batchnorm: bool = False,
     on_progress: Progress | None = None,
 ) -> FoldResult[onnx.ModelProto] | FoldResult[ir.Model]:
     """Fold every eval-mode BatchNorm, and arithmetic that amounts to one, into the weights around it.
@@ -86,6 +91,8 @@ def fold(
         inline_functions: Whether to inline model-local functions first, so that their weights, which callers
             pass in, are constants.
         keep: Names of sites, or of nodes, that stay as they are and take no part.
+        no_batchnorm: Whether BatchNorms that cannot be folded become other operators, such as a Mul and an
+            Add, for targets that have no BatchNormalization. It makes nothing faster.
         on_progress: Called with the number of BatchNorms looked at and found, in every sweep.
 
     Returns:
@@ -105,6 +112,7 @@ def fold(
         merge=merge,
         inline_functions=inline_functions,
         keep=keep,
+        no_batchnorm=no_batchnorm,
         on_progress=on_progress,
     )
     return replace(result, model=ir.to_proto(result.model)) if isinstance(model, onnx.ModelProto) else result
@@ -117,6 +125,7 @@ def fold_into(
     merge: bool = True,
     inline_functions: bool = False,
     keep: Collection[str] = (),
+    no_batchnorm: bool = False,
     keep_layout: bool = False,
     on_progress: Progress | None = None,
 ) -> FoldResult[ir.Model]:
@@ -133,6 +142,7 @@ def fold_into(
         merge: Whether to merge parallel linear branches, and layers in a row.
         inline_functions: Whether to inline functions first.
         keep: What stays; a mapping gives the reason with each name.
+        no_batchnorm: Whether BatchNorms that stay become other operators.
         keep_layout: Whether Reshapes and Transposes stay even where they undo each other, and layers what is
             next to them: a module's forward makes them.
         on_progress: Called in every sweep.
@@ -156,6 +166,7 @@ def fold_into(
             model.clone(),
             barred,
             merging=merge,
+            no_batchnorm=no_batchnorm,
             keep_layout=keep_layout,
             on_progress=on_progress,
         )
@@ -175,7 +186,8 @@ def fold_into(
             barred |= blamed
         else:
             after, apart = count_nodes(attempt.model), tuple(attempt.apart.values())
-            return FoldResult(attempt.model, sites, before, after, tuple(attempt.merges), apart)
+            merges, joins = tuple(attempt.merges), tuple(attempt.joins)
+            return FoldResult(attempt.model, sites, before, after, merges, apart, joins)
         del attempt
         gc.collect()  # a model that is given up refers to itself, so only the collector frees its memory
 
@@ -207,6 +219,7 @@ class _Pass:
     Attributes:
         model: The model.
         merges: The convolutions that were made of parallel branches.
+        joins: What went into the layers next to it.
         apart: Why parallel branches stayed apart, by the sentence.
     """
 
@@ -216,13 +229,16 @@ class _Pass:
         barred: dict[int, Reason],
         *,
         merging: bool,
+        no_batchnorm: bool,
         keep_layout: bool,
         on_progress: Progress | None,
     ) -> None:
         self.model = model
         self.merges: list[Merge] = []
+        self.joins: list[Join] = []
         self.apart: dict[str, Reason] = {}
         self._merging = merging
+        self._no_batchnorm = no_batchnorm
         self._keep_layout = keep_layout
         self._facts = Facts(model)
         position = {node: i for i, node in enumerate(nodes(model))}
@@ -252,14 +268,17 @@ class _Pass:
                 or (self._merging and self._merge())
                 or self._sweep("stream")
                 or self._sweep("rebalance")
+                or self._join()
             )
         if self._merging:
             self._note_branches()
+        if self._no_batchnorm:
+            self._decompose()
         if not self._keep_layout:
             self._rewriter.close_gaps()
         self._rewriter.write()
         sites = self._provenance.sites()
-        if self.merges or any(site.into for site in sites):
+        if self.merges or self.joins or any(site.into for site in sites):
             record.write(self.model, original, before, sites)
         if write is None:
             self._rewriter.editor.compute()
@@ -377,6 +396,29 @@ class _Pass:
         )
         return self._rewriter.affordable(chain, found)
 
+    def _decompose(self) -> None:
+        """Let other operators stand for the BatchNorms that stay, but for those that stay on request."""
+        for node in tuple(nodes(self.model)):
+            barred = self._barred.get(node)
+            if not is_batchnorm(node) or (barred is not None and barred.rule is reasons.ON_REQUEST):
+                continue
+            found = decomposition(node, self._facts, self._without_inserts, alone=node in self._whole)
+            if isinstance(found, Decomposition):
+                self._rewriter.decompose(found)
+                self._memory.clear()
+            elif found is not None:
+                self._provenance.refused(node, found)
+
+    def _without_inserts(self, chain: Chain, start: Start, leaving: Sequence[ir.Node]) -> Plan | Reason:
+        """A way that needs no new node."""
+        plan = self._rewriter.affordable(
+            chain,
+            search([start], self._facts, memory=self._memory, patterns=self._patterns, leaving=leaving),
+        )
+        if isinstance(plan, Plan) and plan.inserts:
+            return reasons.MORE_NODES(inserted=len(plan.inserts), removed=0, node=label(plan.inserts[0]))
+        return plan
+
     def _merge(self) -> bool:
         """Merge parallel branches; whether there were any."""
         found = [
@@ -389,6 +431,18 @@ class _Pass:
             self._provenance.merged(merged)
             self.merges.append(merged.merge)
         return bool(found)
+
+    def _join(self) -> bool:
+        """Let layers take the nodes next to them; whether any did."""
+        if self._keep_layout:
+            return False
+        joins = len(self.joins)
+        for scope in self._facts.scopes:
+            editor = self._rewriter.editor
+            for joined in join_neighbours(scope, self._facts, editor, self._whole, merging=self._merging):
+                self._memory.clear()
+                self.joins.append(self._provenance.joined(joined))
+        return len(self.joins) > joins
 
     def _note_branches(self) -> None:
         """Note why parallel branches that stayed apart did."""

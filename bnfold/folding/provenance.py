@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.folding.merge import Merged
+from bnfold.folding.neighbours.base import Joined
 from bnfold.folding.recognise import Chain, is_batchnorm, situation
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import label, module_name
 from bnfold.reasons import Reason, Situation
-from bnfold.result import Site
+from bnfold.result import Join, Site
 
 
 @dataclass(eq=False)
@@ -55,6 +56,14 @@ class Provenance:
         for record in self._records_of(chain):
             self._hold(record, list(into))
 
+    def decomposed(self, norm: Chain, made: Sequence[ir.Node], takers: Sequence[ir.Node]) -> None:
+        """Note which new nodes stand for a BatchNorm, and which others took a part of it."""
+        for node in made:
+            self._labels[node] = label(node)
+        for record in self._records_of(norm):
+            record.site = replace(record.site, status="decomposed")
+            self._hold(record, [*made, *takers])
+
     def shortened(self, chain: Chain, last: ir.Node) -> None:
         """Note that a chain of arithmetic now ends in another of its nodes."""
         record = self._records.pop(chain.nodes[-1], None)
@@ -70,6 +79,17 @@ class Provenance:
                 record.site = replace(record.site, status="merged", reason=None, reason_after=None)
                 record.holders.clear()
                 self._hold(record, [merged.node])
+
+    def joined(self, joined: Joined) -> Join:
+        """Note that a layer has taken the nodes next to it, with all that these had taken; say so."""
+        for node in joined.gone:
+            self._move(node, [joined.node])
+            record = self._records.get(node)
+            if record is not None:  # it counts as folded at the end, since its node is gone
+                self._hold(record, [joined.node])
+        operators = "+".join(node.op_type for node in joined.gone)
+        names = tuple(self._labels.get(node) or label(node) for node in joined.gone)
+        return Join(self._name(joined.node), names, operators)
 
     def stayed_apart(self, node: ir.Node, reason: Reason) -> None:
         """Note why a node, if it is a site that stays, cannot join the branches parallel to it."""

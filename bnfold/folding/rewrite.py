@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.algebra.affine import Array
+from bnfold.folding.decompose import Decomposition, border_map
 from bnfold.folding.provenance import Provenance
 from bnfold.folding.recognise import Chain
 from bnfold.folding.search import Plan
@@ -96,6 +97,34 @@ class Rewriter:
         for value in plan.changed:
             self.editor.rename_changed(value)
         self._shorten(rest, short)
+
+    def decompose(self, found: Decomposition) -> None:
+        """Let other operators stand for a BatchNorm."""
+        if found.plan is not None:
+            self._edit(found.plan)
+            for changed in found.plan.changed:
+                self.editor.rename_changed(changed)
+        node, result = found.norm.nodes[0], found.gone[-1].outputs[0]
+        value, dtype = found.norm.source, self._facts.dtype(found.norm.source)
+        assert dtype is not None, "the type of what a BatchNorm reads is known"
+        made = []
+        for op_type, array in found.operators:
+            new = self.editor.insert(node, op_type, [value])
+            self.editor.set_input(new, 1, _trimmed(array, 0), dtype, f"{label(node)}.{op_type.lower()}")
+            value = new.outputs[0]
+            self._facts.learn(value, self._facts.shape(result), dtype)
+            made.append(new)
+        if made:
+            rename(value, like=result)
+        if found.border is not None:
+            conv, shift = found.border
+            self.editor.add_after(conv, border_map(conv, shift, self._facts)[None], dtype)
+            made.extend(reader for reader, _ in conv.outputs[0].uses())
+        taken = [] if found.plan is None else [taker for taker, _ in found.plan.edits]
+        self._provenance.decomposed(found.norm, made, taken)
+        replace(result, value)
+        for gone in reversed(found.gone):
+            self.editor.release(gone)
 
     def _edit(self, plan: Plan) -> None:
         for node, step in plan.edits:

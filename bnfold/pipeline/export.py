@@ -113,6 +113,7 @@ def export(
     merge: bool = True,
     inline_functions: bool = False,
     keep: Collection[str] = (),
+    no_batchnorm: bool = False,
     rollback: bool = False,
     providers: Sequence[str] = ("cpu",),
     inputs: Inputs | None = None,
@@ -150,6 +151,8 @@ def export(
         merge: Whether parallel linear branches become one convolution where that does not cost more.
         inline_functions: Whether to inline model-local functions before the fold.
         keep: Names of sites or nodes that must stay as they are.
+        no_batchnorm: Whether BatchNorms that cannot be folded become other operators, for targets that do
+            not have this one. ONNX Runtime's graph may be larger for it.
         rollback: Whether only the folds that turn out wrong are undone, and the result validated again.
         providers: Where to validate and to time: `"cpu"`, `"cuda"`, or the short name of another provider of
             the installed ONNX Runtime.
@@ -189,6 +192,10 @@ def export(
     check_destination(target, *data_files(original.model))
     attempt = Attempt(original, keep, merge, inline_functions, checking, inputs, progress)
     attempt, folded, graphs = without_harm(attempt, attempt.fold())
+    if no_batchnorm:
+        attempt = replace(attempt, no_batchnorm=True)
+        folded = attempt.fold()
+        graphs = graphs and counted_again(graphs, folded.model)
     done = Export(original, None, folded, graphs=graphs)
     if validate:
         done = _validated(done, attempt, target, rollback=rollback)
@@ -250,6 +257,7 @@ def fold_file(
     merge: bool = True,
     inline_functions: bool = False,
     keep: Collection[str] = (),
+    no_batchnorm: bool = False,
     progress: Progress = silent,
 ) -> Export:
     """Fold an ONNX file into another without running either model.
@@ -261,6 +269,7 @@ def fold_file(
         merge: Whether parallel linear branches become one convolution where that does not cost more.
         inline_functions: Whether to inline model-local functions before the fold.
         keep: Names of sites or nodes that must stay as they are.
+        no_batchnorm: Whether BatchNorms that cannot be folded become other operators.
         progress: Called with each stage and how far it is.
 
     Raises:
@@ -284,6 +293,7 @@ def fold_file(
             merge=merge,
             inline_functions=inline_functions,
             keep=keep,
+            no_batchnorm=no_batchnorm,
             on_progress=within(Stage.FOLD, progress),
         )
     return Export(original, target, folded)

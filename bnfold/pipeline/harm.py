@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bnfold.latency.optimized_graph import OptimizedGraph
 
 _LARGEST = 3 * 2**29  # bytes of weights; a larger model would be written to disk once for every graph
-_ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+_FIRST = ("Add", "Sub", "Mul", "Div", "Pad", "Gather", "Slice")
 _TRIES = 120  # folds to find out which ones do harm; what is not found out by then is left as it is
 
 
@@ -34,7 +34,7 @@ class RuntimeGraphs:
         folded: Its graph of the folded model.
         taken_back: Names of the nodes that were left as they are, since with them folded it was worse.
         worse: What is worse all the same, as words; empty where nothing is.
-        apart: Whether no parallel branches were merged, since with them merged it was worse.
+        apart: Whether no branches and layers were merged, since with them merged it was worse.
     """
 
     original: OptimizedGraph
@@ -89,12 +89,12 @@ def without_harm(
 
         return smallest(harmless, suspects) if suspects and harmless(suspects) else ()
 
-    arithmetic, norms = _gone(attempt.source.model, result.model)
-    if taken_back := culprits(arithmetic):
+    others, norms = _gone(attempt.source.model, result.model)
+    if taken_back := culprits(others):
         attempt = keeping(taken_back)
-    elif result.merges and is_harmless(replace(attempt, merge=False)):
+    elif (result.merges or result.joins) and is_harmless(replace(attempt, merge=False)):
         attempt = replace(attempt, merge=False)
-    elif taken_back := culprits([*arithmetic, *norms]):
+    elif taken_back := culprits([*others, *norms]):
         attempt = keeping(taken_back)
     else:
         return attempt, result, RuntimeGraphs(original, folded, worse=grown)
@@ -112,8 +112,9 @@ def counted_again(graphs: RuntimeGraphs, folded: ir.Model) -> RuntimeGraphs:
 
 
 def _gone(original: ir.Model, folded: ir.Model) -> tuple[list[str], list[str]]:
-    """The nodes that a fold removed: arithmetic, which is suspected first, and BatchNorms."""
+    """The nodes that a fold removed: arithmetic and neighbours, which are suspected first, and BatchNorms."""
     stayed = {(node.op_type, label(node)) for node in nodes(folded)}
     gone = [node for node in nodes(original) if (node.op_type, label(node)) not in stayed]
-    arithmetic = [label(node) for node in gone if node.op_type in _ARITHMETIC]
-    return arithmetic, [label(node) for node in gone if is_batchnorm(node)]
+    return [label(node) for node in gone if node.op_type in _FIRST], [
+        label(node) for node in gone if is_batchnorm(node)
+    ]

@@ -36,6 +36,7 @@ class Attempt:
     checking: Checking
     inputs: Inputs | None
     progress: Progress
+    no_batchnorm: bool = False
 
     def keeping(self, nodes: Mapping[str, Reason]) -> Attempt:
         """The same with more nodes that stay, each for its reason."""
@@ -50,6 +51,7 @@ class Attempt:
                 self.source.model,
                 merge=self.merge,
                 inline_functions=self.inline_functions,
+                no_batchnorm=self.no_batchnorm,
                 keep={**_with_reasons(self.keep), **dict.fromkeys(undone)},
                 on_progress=within(Stage.FOLD, self.progress),
             )

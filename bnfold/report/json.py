@@ -11,12 +11,13 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.external_data import data_files
 from bnfold.files.file_kind import sha256
 from bnfold.report.record import Json, plain, record
+from bnfold.result import Status
 from bnfold.runtime.providers import options
 from bnfold.system.environment import environment, versions
 
@@ -146,7 +147,7 @@ def read_record(read: Source | ModuleExport, external_data: Sequence[Path] = ())
 def fold_record(result: FoldResult[Any]) -> Json:
     """List every site and what became of it."""
     statuses = [site.status for site in result.sites]
-    counts = {status: statuses.count(status) for status in ("folded", "merged", "kept")}
+    counts = {status: statuses.count(status) for status in get_args(Status)}
     return {
         "summary": {"sites": len(statuses), **counts},
         "nodes_before": result.nodes_before,
@@ -154,6 +155,7 @@ def fold_record(result: FoldResult[Any]) -> Json:
         "sites": [_site_record(site) for site in result.sites],
         "merges": plain(result.merges),
         "apart": [_reason_record(reason) for reason in result.apart],
+        "joins": plain(result.joins),
     }
 
 

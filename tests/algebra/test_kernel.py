@@ -254,6 +254,42 @@ def test_a_kernel_after_a_pointwise_one_does_what_both_do(spatial, groups, size,
     assert composed.channels == (8, 4)
 
 
+@settings(max_examples=40, derandomize=True, deadline=None, database=None)
+@given(
+    spatial=st.integers(1, 2),
+    groups=st.sampled_from([(1, 1), (2, 2), (4, 1), (1, 2), (2, 4)]),
+    size=st.integers(1, 3),
+    stride=st.integers(1, 2),
+    pad=st.integers(0, 1),
+)
+def test_a_kernel_and_then_a_pointwise_one_does_what_both_do(spatial, groups, size, stride, pad):
+    inner = conv(
+        (4, 8 // groups[0], *[size] * spatial),
+        groups[0],
+        stride,
+        offset=(-pad,) * spatial,
+        margin=(2 * pad - size + 1,) * spatial,
+    )
+    outer = conv((8, 4 // groups[1], *[1] * spatial), groups[1], seed=4)
+    composed = inner.then(outer)
+    assert composed is not None
+    sizes = (5, 4, 3)[:spatial]
+    x, length = source(inner, sizes), output_size(inner, sizes)
+    expected = applied(outer, applied(inner, x, length), length)
+    assert np.allclose(applied(composed, x, length), expected, rtol=0, atol=1e-12)
+    assert output_size(composed, sizes) == length
+    assert composed.channels == (8, 8)
+
+
+def test_only_pointwise_kernels_take_what_is_before_them():
+    inner = conv((4, 4, 3), margin=(-2,))
+    assert inner.then(conv((4, 4, 1))) is not None
+    assert inner.then(conv((4, 4, 2), margin=(-1,))) is None
+    assert inner.then(conv((4, 4, 1), stride=2)) is None
+    assert inner.then(conv((4, 4, 1), offset=(-1,), margin=(2,))) is None
+    assert inner.then(conv((4, 2, 1))) is None
+
+
 def test_only_pointwise_kernels_go_into_the_next():
     outer = conv((4, 4, 3), margin=(-2,))
     assert outer.after(conv((4, 4, 1))) is not None

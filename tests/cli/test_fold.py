@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from bnfold.pipeline import export
+from tests.graphs import build, statistics
 
 
 def operators(path) -> list[str]:
@@ -26,6 +27,25 @@ def test_it_writes_the_folded_model(run, model, tmp_path) -> None:
     assert "1 of 1 site folded" in result.stdout
     assert "Wrote" in result.stdout
     assert "bnfold validate" in result.stdout  # nothing was compared, and it says how to
+
+
+@pytest.mark.parametrize("command", ["fold", "export"])
+def test_no_batchnorm_is_left_for_a_target_that_has_none(run, tmp_path, command) -> None:
+    between = build(
+        "g (float[N,4,6] x) => (float[N,4,6] y) { s = Sigmoid(x) "
+        "n = BatchNormalization(s, scale, bias, mean, var) y = Sigmoid(n) }",
+        statistics(4),
+    )
+    onnx.save(between, tmp_path / "in.onnx")
+    words = ["--no-bench"] if command == "export" else []
+    for flags, left in (([], "BatchNormalization"), (["--no-batchnorm"], "Mul Add")):
+        out, report = tmp_path / f"{len(flags)}.onnx", tmp_path / f"{len(flags)}.json"
+        result = run(command, tmp_path / "in.onnx", "-o", out, "--json", report, *words, *flags)
+        assert result.exit_code == 0, result.stderr
+        assert " ".join(operators(out)) == f"Sigmoid {left} Sigmoid"
+        summary = json.loads(report.read_text())["fold"]["summary"]
+        assert (summary["decomposed"], summary["kept"]) == ((1, 0) if flags else (0, 1))
+    assert "1 became other operators" in result.stdout
 
 
 def test_the_same_input_gives_the_same_bytes(run, model, tmp_path) -> None:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_args
 
 from bnfold.report.page import figures
 from bnfold.report.page.weight_ranges import NodeRange
 from bnfold.report.page.words import SPEED, count, number, place, provider, short
 from bnfold.report.terminal.tables import size
+from bnfold.result import Status
 
 View = dict[str, Any]
 Record = Mapping[str, Any]
 
 _LABELS = {"cpu": "CPU", "cpus": "CPUs", "usable_cpus": "usable CPUs", "cpu_quota": "CPU quota"}
 _LABELS |= {"gpus": "GPUs", "gpu_driver": "GPU driver"}
-_STATUSES = ("folded", "merged", "kept")
 
 
 def view(
@@ -194,7 +194,7 @@ def _bytes(file: Record) -> int:
 
 
 def _sites(fold: Record) -> View:
-    counts = [{"status": status, "count": fold["summary"][status]} for status in _STATUSES]
+    counts = [{"status": status, "count": fold["summary"].get(status, 0)} for status in get_args(Status)]
     return {
         "rows": [_site(at, site) for at, site in enumerate(fold["sites"], start=1)],
         "counts": [entry for entry in counts if entry["count"]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,11 +15,11 @@ from bnfold.report.terminal.tables import count, headed, plural
 
 if TYPE_CHECKING:
     from bnfold.reasons import Reason
-    from bnfold.result import FoldResult, Site
+    from bnfold.result import FoldResult, Join, Site
 
 T = TypeVar("T")
 _SHOWN = 20  # folded sites; all of them would push those that stay out of sight
-_STYLES = {"folded": "green", "merged": "green", "kept": "yellow"}
+_STYLES = {"folded": "green", "merged": "green", "decomposed": "yellow", "kept": "yellow"}
 
 
 def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
@@ -45,8 +46,8 @@ def _fates(sites: Iterable[Site], most: int) -> Iterator[RenderableType]:
     table.columns[0].overflow = "fold"
     folded = 0
     for site in sites:
-        folded += site.status != "kept"
-        if site.status == "kept" or folded <= most:
+        folded += site.status in ("folded", "merged")
+        if site.status not in ("folded", "merged") or folded <= most:
             place = f"{site.name}\n(in {site.graph})" if site.graph else site.name
             status = Text(site.status, style=_STYLES[site.status])
             table.add_row(Text(place), site.op_type, status, _fate(site))
@@ -68,7 +69,7 @@ def merges(result: FoldResult[Any]) -> RenderableType:
 
 
 def _fate(site: Site) -> Text:
-    if site.reason is None:
+    if site.reason is None or site.status == "decomposed":
         return Text(", ".join(site.into) or "nothing: it has no effect")
     return Text(", ".join(reason.code for reason in _both(site)), style="bold")
 
@@ -112,10 +113,21 @@ def _apart(group: Sequence[Reason]) -> Text:
 def fold_summary(result: FoldResult[Any], *, foreseen: bool = False) -> Text:
     """Say how many sites were folded and how many stay, and how the number of nodes has changed."""
     line = _site_counts(result, foreseen) if result.sites else _without_sites(result, foreseen)
+    if result.joins:
+        line.append(f" {_joins(result.joins, foreseen)}")
     line.append(f" {count(result.nodes_before, 'node')} before, {result.nodes_after} after.")
     if codes := sorted({site.reason.code for site in result.kept if site.reason}):
         line.append(f"\nMore on a reason: bnfold explain {codes[0]}")
     return line
+
+
+def _joins(joins: Sequence[Join], foreseen: bool) -> str:
+    """Say what went into the layers next to it, by operator."""
+    found = Counter(kind for join in joins for kind in join.op_type.split("+"))
+    kinds = listed((count(number, kind) for kind, number in found.items()), len(found))
+    verb = "can go" if foreseen else "went"
+    where = f"{plural(len(joins), 'layer')} next to {'it' if found.total() == 1 else 'them'}"
+    return f"{kinds} {verb} into the {where}."
 
 
 def _without_sites(result: FoldResult[Any], foreseen: bool) -> Text:
@@ -133,8 +145,10 @@ def _site_counts(result: FoldResult[Any], foreseen: bool) -> Text:
     total, folded, stay = len(result.sites), len(result.folded), len(result.kept)
     verb = "can be folded" if foreseen else "folded"
     norms = [site for site in result.sites if site.op_type == "BatchNormalization"]
-    left = sum(site.status == "kept" for site in norms)
+    left = sum(site.status in ("kept", "decomposed") for site in norms)
     line = Text.assemble((f"{folded} of {total} {plural(total, 'site')} {verb}", "bold"))
     if len(norms) != total:
         line.append(f" ({len(norms) - left} of {count(len(norms), 'BatchNorm')})")
+    if others := len(result.decomposed):
+        line.append(f"; {others} {'can become' if foreseen else 'became'} other operators")
     return line.append(f"; {stay} {'stay' if stay != 1 else 'stays'}." if stay else "; none stays.")

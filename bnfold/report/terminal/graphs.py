@@ -29,7 +29,7 @@ def graphs(found: RuntimeGraphs, fold: FoldResult[Any]) -> Text:
         verb = "was" if back == 1 else "were"
         line.append(f"; {count(back, 'fold')} that made it worse {verb} taken back")
     if found.apart:
-        line.append("; it was worse with parallel branches merged, so none are")
+        line.append("; it was worse with branches and layers merged, so none are")
     line.append(".")
     if found.worse:
         line.append(f"\nThe fold makes it worse, with {' and '.join(found.worse)}.", style="bold red")

@@ -8,7 +8,7 @@ import pytest
 
 from bnfold.reasons import Rule, Situation
 from bnfold.report.terminal import fates
-from bnfold.result import Merge, Site
+from bnfold.result import Join, Merge, Site
 from tests.report.shown import GONE, RULE, STAYS, result, shown, words
 
 CHAIN = Site("scale", "node_9", "Mul+Add", "", "folded", ("conv_8",))
@@ -53,6 +53,21 @@ def test_branches_without_batchnorms_are_something_to_fold(foreseen: bool, verb:
     assert f"3 parallel branches {verb} 1 convolution; the model has no BatchNorm. 9 nodes before, 8" in page
     for part in ("to fold", "0 of 0", "operator"):
         assert part not in page
+
+
+@pytest.mark.parametrize(
+    ("kinds", "foreseen", "sentence"),
+    [
+        (("Pad",), False, "1 Pad went into the layer next to it."),
+        (("MatMul+Add",), False, "1 MatMul, 1 Add went into the layer next to them."),
+        (("Pad", "Conv", "Pad"), True, "2 Pads, 1 Conv can go into the layers next to them."),
+    ],
+)
+def test_what_went_into_the_layers_next_to_it(kinds: tuple[str, ...], foreseen: bool, sentence: str) -> None:
+    joins = tuple(Join("layer", ("node",), kind) for kind in kinds)
+    page = words(fates.sites(replace(result(), joins=joins), foreseen=foreseen))
+    assert f"to fold. {sentence} 9 nodes before, 8 after." in page
+    assert "next to" not in words(fates.sites(result()))
 
 
 def test_branches_that_stay_apart_are_told_without_batchnorms_too() -> None:

@@ -59,7 +59,7 @@ def test_what_was_taken_back_is_counted_in_folds(sites, nodes, said: str) -> Non
 
 def test_branches_that_are_left_apart_are_said() -> None:
     shown = words(graphs(replace(FOUND, apart=True), result(GONE)))
-    assert shown == f"{LINE}; it was worse with parallel branches merged, so none are."
+    assert shown == f"{LINE}; it was worse with branches and layers merged, so none are."
 
 
 def test_what_is_worse_all_the_same_is_said_plainly() -> None:

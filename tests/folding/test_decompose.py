@@ -1,0 +1,246 @@
+"""BatchNorms that stay become other operators, for targets that have none."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import bnfold
+from bnfold.result import FoldResult
+from tests.folding.test_property import worst
+from tests.graphs import (
+    assert_same,
+    build,
+    exposing_shared,
+    operators,
+    positive,
+    run,
+    statistics,
+    weight,
+)
+from tests.random_graphs import random_feeds, random_model
+from tests.random_streams import stream_model
+
+EXAMPLES = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "200"))
+NORM = "BatchNormalization({0}, scale, bias, mean, var)"
+
+
+def without(model: onnx.ModelProto, tolerance: float = 2e-5, **options) -> FoldResult[onnx.ModelProto]:
+    """Fold without a BatchNorm; demand that nothing changed, and that it is the same in half the steps."""
+    result = bnfold.fold(model, no_batchnorm=True, **options)
+    assert_same(model, result.model, tolerance)
+    return result
+
+
+def before_a_convolution(
+    convolution: str, kernel: tuple[int, ...], size: str = "9,8", *, between: str = "", signs: bool = True
+) -> onnx.ModelProto:
+    """Sigmoid, BatchNorm, possibly a Relu, and a Conv."""
+    numbers = statistics(4, seed=3)
+    read = f"r = {between}(n) " if between else ""
+    return build(
+        f"g (float[N,4,{size}] x) => (float[N,M,H,W] y) {{ s = Sigmoid(x) n = {NORM.format('s')} {read}"
+        f"y = {convolution.format('r' if between else 'n')} }}",
+        {**(numbers if signs else positive(numbers)), "w": weight(*kernel), "b": weight(kernel[0], seed=5)},
+    )
+
+
+def test_with_a_relu_it_becomes_the_larger_of_two_numbers():
+    model = before_a_convolution("Conv({}, w, b)", (3, 4, 1, 1), between="Relu", signs=False)
+    assert operators(bnfold.fold(model).model) == ["Sigmoid", "BatchNormalization", "Relu", "Conv"]
+    result = without(model)
+    assert operators(result.model) == ["Sigmoid", "Max", "Conv"]
+    [site] = result.sites
+    assert site.status == "decomposed"
+    assert site.reason is not None
+    assert site.into == ("n.max", "y")
+    assert (result.folded, result.kept) == ((), ())
+    assert result.decomposed == (site,)
+
+
+def test_a_relu_after_scales_of_both_signs_stays():
+    model = before_a_convolution("Conv({}, w, b)", (3, 4, 1, 1), between="Relu")
+    assert operators(without(model).model) == ["Sigmoid", "Mul", "Add", "Relu", "Conv"]
+
+
+def test_a_relu_before_a_padded_convolution_leaves_an_add():
+    model = before_a_convolution("Conv<pads=[1,1,1,1]>({}, w)", (3, 4, 3, 3), between="Relu", signs=False)
+    assert operators(without(model).model) == ["Sigmoid", "Add", "Relu", "Conv"]
+
+
+def test_a_relu_that_others_read_is_replaced_only_where_all_of_them_can_take_it():
+    numbers = positive(statistics(4, seed=3)) | {"w": weight(3, 4, 1, 1), "v": weight(2, 4, 1, 1, seed=7)}
+    text = (
+        "g (float[N,4,9,8] x) => (float[N,3,9,8] y, float[N,M,9,8] z) {{ "
+        "s = Sigmoid(x) n = {} r = Relu(n) y = Conv(r, w) z = {} }}"
+    )
+    both = build(text.format(NORM.format("s"), "Conv(r, v)"), numbers)
+    assert operators(without(both).model) == ["Sigmoid", "Max", "Conv", "Conv"]
+    del numbers["v"]
+    other = build(text.format(NORM.format("s"), "Sigmoid(r)"), numbers)
+    assert operators(without(other).model) == ["Sigmoid", "Mul", "Add", "Relu", "Conv", "Sigmoid"]
+    output = build(text.format(NORM.format("s"), "Identity(r)"), numbers)
+    assert operators(without(output).model)[:3] == ["Sigmoid", "Mul", "Add"]
+
+
+def test_a_shift_that_would_cost_digits_stays_before_the_relu():
+    model = before_a_convolution("Conv({}, w, b)", (3, 4, 1, 1), between="Relu", signs=False)
+    for tensor in model.graph.initializer:
+        if tensor.name == "bias":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(4, -900.0, np.float32), "bias"))
+    assert operators(without(model).model) == ["Sigmoid", "Add", "Relu", "Conv"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kernel"),
+    [
+        ("pads=[1,1,1,1]", (6, 4, 3, 3)),  # more is written than read
+        ("pads=[1,1,1,1], strides=[1,1]", (4, 4, 3, 3)),  # as much
+    ],
+)
+def test_the_shift_is_added_before_a_padded_convolution_that_makes_no_less(attributes, kernel):
+    model = before_a_convolution(f"Conv<{attributes}>({{}}, w, b)", kernel)
+    assert operators(without(model).model) == ["Sigmoid", "Add", "Conv"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kernel"),
+    [
+        ("pads=[1,1,1,1], strides=[2,2]", (6, 4, 3, 3)),
+        ("pads=[2,0,1,3], strides=[2,3]", (6, 4, 3, 2)),
+        ("pads=[2,2,2,2], dilations=[2,2]", (3, 4, 3, 3)),
+        ("pads=[1,1,1,1], strides=[3,2], group=2", (6, 2, 3, 3)),
+        ("pads=[1,1,1,1], strides=[2,2], group=4", (8, 1, 3, 3)),
+        ('auto_pad="SAME_UPPER", strides=[2,2]', (5, 4, 3, 3)),
+        ('auto_pad="SAME_LOWER", strides=[2,2]', (5, 4, 2, 2)),
+    ],
+)
+@pytest.mark.parametrize("bias", ["", ", b"])
+def test_the_shift_is_added_after_a_padded_convolution_that_makes_less(attributes, kernel, bias):
+    result = without(before_a_convolution(f"Conv<{attributes}>({{}}, w{bias})", kernel))
+    assert operators(result.model) == ["Sigmoid", "Conv", "Add"]
+    assert result.decomposed[0].into == ("y.bias_add", "y")
+
+
+def test_the_shift_is_added_before_where_sizes_are_open():
+    model = before_a_convolution("Conv<pads=[1,1,1,1], strides=[2,2]>({}, w)", (4, 4, 3, 3), size="H1,W1")
+    assert operators(without(model).model) == ["Sigmoid", "Add", "Conv"]
+
+
+def test_between_nonlinear_operators_it_becomes_a_mul_and_an_add():
+    for rank, shape in (("", "4"), ("", "4,7"), ("", "4,5,6,7")):
+        model = build(
+            f"g (float[N,{shape}] x) => (float[N,{shape}] y) {{ s = Sigmoid(x) n = {NORM.format('s')} "
+            f"y = Sigmoid(n) }} {rank}",
+            statistics(4, seed=1),
+        )
+        result = without(model)
+        assert operators(result.model) == ["Sigmoid", "Mul", "Add", "Sigmoid"]
+        assert result.decomposed[0].into == ("n.mul", "n.add")
+        again = bnfold.fold(result.model, no_batchnorm=True).model
+        assert operators(again) == operators(result.model)
+
+
+def test_at_an_output_its_name_and_values_stay():
+    model = build(f"g (float[N,4,6] x) => (float[N,4,6] y) {{ y = {NORM.format('x')} }}", statistics(4))
+    assert operators(without(model).model) == ["Mul", "Add"]
+
+
+def test_what_a_module_was_asked_to_keep_stays():
+    model = build(
+        f"g (float[N,4,6] x) => (float[N,4,6] y) {{ s = Sigmoid(x) y = {NORM.format('s')} }}", statistics(4)
+    )
+    assert operators(without(model, keep=["y"]).model) == ["Sigmoid", "BatchNormalization"]
+
+
+def test_in_training_it_stays_with_its_reason():
+    model = build(
+        "g (float[3,4,6] x) => (float[3,4,6] y) { "
+        "y, m, v = BatchNormalization<training_mode=1>(x, scale, bias, mean, var) }",
+        statistics(4),
+    )
+    result = without(model)
+    assert operators(result.model) == ["BatchNormalization"]
+    assert [site.reason.code for site in result.kept] == ["BN101"]
+
+
+def test_an_unknown_rank_is_said():
+    model = build(
+        f"g (float x, int64[M] k) => (float y) {{ s = Reshape(x, k) t = Sigmoid(s) y = {NORM.format('t')} }}",
+        statistics(4),
+    )
+    result = bnfold.fold(model, no_batchnorm=True)
+    assert operators(result.model) == ["Reshape", "Sigmoid", "BatchNormalization"]
+    assert [site.reason.code for site in result.kept] == ["BN208"]
+
+
+def test_in_functions_and_branches():
+    body = f"s = Sigmoid(a) n = {NORM.format('s')} c = Sigmoid(n)"
+    branch = body.replace("(a)", "(z)").replace("s =", "u =").replace("(s", "(u").replace("n =", "m =")
+    constants = " ".join(
+        f"{name} = Constant<value = float[2] {{{array[0]:.4f}, {array[1]:.4f}}}>()"
+        for name, array in statistics(2, seed=4).items()
+    )
+    model = build(
+        "g (float[N,2,6] x, bool k) => (float[N,2,6] y) { z = local.f(x) "
+        f"y = If(k) <then_branch = t () => (float[N,2,6] c) {{ {branch.replace('(n)', '(m)')} }}, "
+        "else_branch = e () => (float[N,2,6] d) { d = Sigmoid(z) }> }\n"
+        f'<domain: "local", opset_import: ["" : 18]> f (a) => (c) {{ {constants} {body} }}',
+        statistics(2, seed=5),
+    )
+    sites = without(model).sites
+    assert [site.status for site in sites] == ["decomposed", "kept"]
+    assert sites[1].reason.code == "BN208"  # the rank in a function is that of its callers' arguments
+    result = without(model, inline_functions=True)
+    assert [site.status for site in result.sites] == ["decomposed", "decomposed"]
+    assert 'op_type: "BatchNormalization"' not in str(result.model)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_in_half_precision_nothing_on_the_way_overflows(seed):
+    rng = np.random.default_rng(seed)
+    scale = (10.0 ** rng.uniform(-3, 3, 8)).astype(np.float16)
+    numbers = {
+        "scale": scale,
+        "bias": rng.normal(0, 1, 8).astype(np.float16),
+        "mean": rng.uniform(-30000, 30000, 8).astype(np.float16),
+        "var": np.ones(8, np.float16),
+    }
+    model = build(f"g (float16[1,8,40] x) => (float16[1,8,40] y) {{ y = {NORM.format('x')} }}", numbers)
+    result = bnfold.fold(model, no_batchnorm=True)
+    assert operators(result.model) == ["Add", "Mul", "Add"]
+    near = rng.normal(0, 1, (1, 8, 40)) * 16 + numbers["mean"][None, :, None].astype(np.float64)
+    x = near.astype(np.float16)
+    wide = [numbers[name].astype(np.float64)[None, :, None] for name in ("scale", "bias", "mean", "var")]
+    exact = wide[0] * (x.astype(np.float64) - wide[2]) / np.sqrt(wide[3] + 1e-5) + wide[1]
+    [actual] = run(result.model, {"x": x})
+    assert np.all(np.isfinite(actual))
+    room = np.abs(wide[0]) * np.abs(wide[2]) + np.abs(exact)  # what the subtraction of the mean may cost
+    assert np.all(np.abs(actual - exact) <= 4 * 2.0**-11 * room + 1e-3)
+
+
+@settings(
+    max_examples=EXAMPLES // 2, derandomize=EXAMPLES == 200, deadline=None, database=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)  # fmt: skip
+@given(data=st.data())
+def test_it_changes_no_function(data: st.DataObject) -> None:
+    make = data.draw(st.sampled_from((random_model, stream_model)))
+    model = make(lambda n: data.draw(st.integers(0, n - 1)) if n > 1 else 0, np.float32)
+    if not model.graph.output:
+        return
+    result = bnfold.fold(model, no_batchnorm=True)
+    onnx.checker.check_model(result.model, full_check=True)
+    kept = [site for site in result.kept if "BatchNormalization" in site.op_type]
+    left = str(result.model).count('op_type: "BatchNormalization"')
+    assert left <= len(kept)
+    before, after = exposing_shared(model, result.model)
+    for seed in range(2):
+        given_ = random_feeds(model, seed)
+        assert worst(run(before, given_), run(after, given_)) < 1e-3

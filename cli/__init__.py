@@ -124,6 +124,7 @@ def _complain(error: Exception, *, quiet: bool) -> int:
     An error that bnfold did not raise on purpose is reported as a bug.
     """
     from bnfold.errors import BnfoldError, DisagreementError, MissingShapeError
+    from bnfold.report.visible import visible
 
     if isinstance(error, BnfoldError):
         problem, fix, exit_code = error.problem, error.fix, error.exit_code
@@ -138,10 +139,10 @@ def _complain(error: Exception, *, quiet: bool) -> int:
     if quiet:
         if isinstance(error, DisagreementError) and error.cause:
             problem = f"{problem.removesuffix('.')}: {error.cause}"
-        click.echo(f"bnfold: {' '.join(problem.split())}", err=True)
+        click.echo(f"bnfold: {visible(' '.join(problem.split()))}", err=True)
         return exit_code
-    click.echo(f"bnfold: {problem}", err=True)
-    for line in fix.splitlines():
+    click.echo(f"bnfold: {visible(problem)}", err=True)
+    for line in visible(fix).splitlines():
         click.echo(f"  {line}", err=True)
     return exit_code
 

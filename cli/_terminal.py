@@ -34,7 +34,7 @@ def show(renderable: RenderableType, *, quiet: bool, json_path: Path | None) -> 
     """Print for a person, unless the command is quiet or standard output is for the JSON."""
     if quiet or is_stdout(json_path) or sys.stdout is None:  # None: it was closed when Python started
         return
-    from rich.console import Console
+    from ._console import Console
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
     with _stdout_errors():

@@ -16,6 +16,7 @@ from bnfold.errors import BnfoldError, ModelError, reason
 from bnfold.files import external_data
 from bnfold.files.file_kind import FileKind, kind_of
 from bnfold.files.protobuf_scan import RawData, WireError, field, raw_data, replaced
+from bnfold.files.repair import demand_bounded, put_right
 from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.tensors.file_tensor import File
 
@@ -29,6 +30,9 @@ _PLAIN_TYPES = frozenset(ir.DataType) - {
     ir.DataType.FLOAT6E2M3,  # whose padding onnx_ir checks when it writes
     ir.DataType.FLOAT6E3M2,
 }
+
+NOTES = "bnfold.notes"
+"""Where a model that was read has the sentences on what was put right in it."""
 
 _DROPPED = {"training_info": "a graph to train it with", "configuration": "configurations of devices"}
 
@@ -140,14 +144,17 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
             f"{name} redefines operators of ONNX in its own functions.",
             "Give its functions another domain.",
         )
+    demand_bounded(proto, name)
     try:
-        return ir.from_proto(proto)
+        model = ir.from_proto(proto)
     except Exception as error:  # onnx_ir raises whatever the malformed part leads it to
         cause = _explanation(error)
         raise ModelError(
             f"{name} cannot be read as an ONNX graph: {reason(cause)}.",
             "onnx.checker.check_model says more about what is wrong with it.",
         ) from error
+    model.meta[NOTES] = put_right(model, name)
+    return model
 
 
 def _parse(path: Path, kind: FileKind) -> onnx.ModelProto:

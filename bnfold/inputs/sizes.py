@@ -11,11 +11,13 @@ size of their table, masks of ones, lengths that the sequences have, small sizes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from bnfold.errors import InputError
 from bnfold.inputs.coverage import dynamic
 from bnfold.inputs.uses import Use
 from bnfold.inputs.values import KINDS, WIDE_INTEGERS, Array, draw_extents, draw_mask, draw_steps, draw_values
@@ -27,6 +29,7 @@ CHANNELS = (3, 1, 4, 64)
 LENGTHS = (64, 96, 224, 128, 32, 256, 28, 299, 384, 48, 16, 8)
 LONG = (512, 576, 1024, 2048, 4000, 8000, 16000, 24000, 32000, 48000, 80000, 160000, 480000)  # raw audio
 INTEGER_CEILINGS = (100, 2)  # a vocabulary has at least a hundred entries, a token type or a mask only two
+_LARGEST = 2**28  # elements, which are 2 GB in float64
 EXTENTS = (1, 2, 4, 8, 16, 32, 64, 99)
 
 
@@ -73,10 +76,17 @@ def draw(
 
     def shape(port: Port) -> tuple[int, ...]:
         symbols = dict(dynamic(port))
-        return tuple(
+        sizes = tuple(
             size if isinstance(size, int) else sizing.of(known[symbols[axis]])
             for axis, size in enumerate(port.shape or ())
         )
+        if math.prod(sizes) > _LARGEST:
+            shown = "×".join(map(str, sizes))
+            raise InputError(
+                f"The input {port.name!r} of shape {shown} is too large to be drawn at random.",
+                "If that is its real shape, give inputs with --inputs FILE.npz; otherwise export it again.",
+            )
+        return sizes
 
     used = uses or {}
     return {

@@ -17,6 +17,7 @@ from bnfold.ops.linear import (
     channel_problem,
     constant_problem,
     demand_finite,
+    is_zero,
     row_times,
     times_column,
     weight_shape,
@@ -72,7 +73,9 @@ class Gemm(Weighted):
                 row_times(shift_in[None], matrix) if free == 1 else times_column(matrix, shift_in[:, None])
             )
             from_input = alpha * given.reshape(-1)
-        bias = _as_row_or_column(from_input, index) + (0.0 if old is None or beta == 0 else beta * old)
+        bias = _as_row_or_column(from_input, index)
+        if old is not None and beta != 0 and np.any(old):  # zeros may have any shape
+            bias = bias + beta * old
         demand_finite(node, scale * bias + shift, facts)
         self._write_c(node, scale * bias + shift, old, facts, editor)
         write_weight(node, index, self.factors(node, folds, facts), facts, editor)
@@ -106,7 +109,29 @@ def _axes(node: ir.Node, index: int) -> tuple[int, int]:
 def _problem(node: ir.Node, weight: int, facts: Facts) -> Reason | None:
     if node.inputs[0] is node.inputs[1]:
         return reasons.WEIGHT_NOT_CONSTANT(value=name_of(node.inputs[0]), node=label(node))
-    return constant_problem(node, weight, facts) or bias_problem(node, 2, facts)
+    return (
+        constant_problem(node, weight, facts) or bias_problem(node, 2, facts) or _misfit(node, weight, facts)
+    )
+
+
+def _misfit(node: ir.Node, weight: int, facts: Facts) -> Reason | None:
+    """Why the constants do not fit each other; runtimes refuse such a model only when it runs."""
+    matrix = weight_shape(node, weight, facts)
+    setting = f"a weight of shape {list(matrix)}"
+    if len(matrix) == 2 and not _has_c(node, facts):
+        return None
+    if len(matrix) == 2:
+        (free, _), c = _axes(node, weight), weight_shape(node, 2, facts)
+        own = (1, 1, *c)[len(c) :][1 if weight == 1 else 0]  # along the axis that the weight decides
+        if len(c) <= 2 and own in (1, matrix[free]):
+            return None
+        setting = f"a bias of shape {list(c)} for a weight of shape {list(matrix)}"
+    return reasons.SETTING(node=label(node), operator=node.op_type, setting=setting)
+
+
+def _has_c(node: ir.Node, facts: Facts) -> bool:
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    return value is not None and not is_zero(value, facts)
 
 
 def _on_axis(scale: Array, axis: int) -> Array:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from bnfold.errors import InputError, ModelError
 from bnfold.files.file_kind import TORCH_KINDS, FileKind, ModelKind, kind_of
-from bnfold.files.load import load_onnx
+from bnfold.files.load import NOTES, load_onnx
 from bnfold.options import PLAIN, Reading
 from bnfold.pipeline.progress import Progress, Stage, silent
 
@@ -61,7 +61,7 @@ def read_model(
     progress(Stage.LOAD, 0, 0)
     if not _is_torch(path):
         _refuse_torch_options(path, reading.given)
-        return Source(path, "onnx", False, load_onnx(path))
+        return _source(path)
     from bnfold.torch.export.example_inputs import example_inputs, parse_shapes
     from bnfold.torch.export.to_onnx import to_onnx
     from bnfold.torch.read.load import load_as
@@ -93,7 +93,12 @@ def read_onnx(path: str | os.PathLike[str]) -> Source:
         raise ModelError(
             f"{path} is a PyTorch file; an ONNX model is needed here.", f"Type: bnfold export {path}"
         )
-    return Source(path, "onnx", False, load_onnx(path))
+    return _source(path)
+
+
+def _source(path: Path) -> Source:
+    model = load_onnx(path)
+    return Source(path, "onnx", False, model, notes=model.meta[NOTES])
 
 
 def _is_torch(path: Path) -> bool:

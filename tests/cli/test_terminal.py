@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 pty = pytest.importorskip("pty")
@@ -22,14 +23,19 @@ def on_a_terminal(arguments: list[str]) -> tuple[int, str, str]:
     process = started(arguments, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm"})
     os.close(theirs)
     stdout, _ = process.communicate(timeout=600)
+    return process.returncode, stdout.decode(), drained(ours).decode()
+
+
+def drained(terminal: int) -> bytes:
+    """All that a terminal receives until its other side is closed, and then close it."""
     received = b""
     try:
-        while block := os.read(ours, 4096):
+        while block := os.read(terminal, 4096):
             received += block
     except OSError:  # Linux says so at the end of a terminal
         pass
-    os.close(ours)
-    return process.returncode, stdout.decode(), received.decode()
+    os.close(terminal)
+    return received
 
 
 def test_a_terminal_shows_progress_and_standard_output_none(model: Path) -> None:
@@ -122,3 +128,34 @@ def test_without_any_standard_output_the_work_is_done(model: Path, tmp_path: Pat
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert out.stat().st_size
+
+
+def test_a_name_reaches_no_terminal_as_a_command(model: Path, tmp_path: Path) -> None:
+    proto = onnx.load(model)
+    bad = (
+        "".join(map(chr, [*range(1, 32), *range(0x7F, 0xA0), 0x202E, 0x2066]))
+        .replace("\n", "")
+        .replace("\t", "")
+    )
+    for node in proto.graph.node:
+        node.name = f"{node.name}{bad}]0;title"
+    onnx.save(proto, tmp_path / "bad.onnx")
+    (tmp_path / f"empty{chr(27)}[31m.onnx").write_bytes(b"")
+    for arguments in (
+        ["inspect", "bad.onnx"],
+        ["inspect", "bad.onnx", "--json", "-"],
+        ["fold", "bad.onnx", "-o", "o.onnx"],
+    ):
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "TERM": "dumb", "NO_COLOR": "1"}  # so that rich itself sends no escapes
+        process = started(arguments, stdout=theirs, stderr=subprocess.DEVNULL, env=environment, cwd=tmp_path)
+        os.close(theirs)
+        received = drained(ours)
+        assert process.wait(timeout=600) == 0
+        text = received.decode().replace("\r\n", "\n")
+        assert not [c for c in text if c not in "\n\t" and not c.isprintable()]
+    _, _, received = on_a_terminal(
+        ["fold", str(tmp_path / f"empty{chr(27)}[31m.onnx"), "-o", str(tmp_path / "p.onnx")]
+    )
+    assert "\x1b[31m" not in received
+    assert "\N{SYMBOL FOR ESCAPE}[31m" in received

@@ -21,6 +21,7 @@ from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.external_data import tensors
 from bnfold.report.page.view import View, view
 from bnfold.report.page.weight_ranges import ranges
+from bnfold.report.visible import visible
 
 if TYPE_CHECKING:
     from bnfold.latency.results import Row
@@ -65,11 +66,16 @@ def render(shown: View) -> str:
     except ImportError:
         raise MissingExtraError("jinja2", "report", "write the page") from None
     environment = Environment(
-        loader=PackageLoader("bnfold.report.page", ""), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("bnfold.report.page", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.filters["svg"] = Markup  # the plots, which have no text from a model in them
     # a long name may be broken after its dots and slashes
-    environment.filters["breakable"] = lambda name: Markup(re.sub(r"([./])", r"\1<wbr>", str(escape(name))))
+    environment.filters["breakable"] = lambda name: Markup(
+        re.sub(r"([./])", r"\1<wbr>", str(escape(visible(name))))
+    )
     script = _part("page.js")
     return environment.get_template("page.html.jinja").render(
         **shown,

@@ -1,0 +1,147 @@
+"""What runtimes accept and onnx_ir does not: nodes in any order, and names that are not text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+import onnx_ir as ir
+
+from bnfold.errors import ModelError
+from bnfold.graph.scopes import scopes, subgraphs
+
+MOST_NODES = 2**20
+"""Of a model once its functions are inlined, as runtimes do; functions may call each other many times."""
+
+SORTED = "Its nodes were not in topological order; bnfold has sorted them."
+RENAMED = "Some of its names are not UTF-8 text; the bytes in them are written as \\x escapes."
+
+
+def demand_bounded(proto: onnx.ModelProto, name: str) -> None:
+    """Refuse a model whose functions multiply beyond what anybody can run.
+
+    A function that calls another one twice, which calls a third one twice, …: 40 of them are 3 kB, and 10¹²
+    nodes once they are inlined.
+
+    Raises:
+        ModelError: There would be more than `MOST_NODES` nodes, or a function calls itself.
+    """
+    if not proto.functions:
+        return
+    bodies = {_key(function): list(_nodes(function.node)) for function in proto.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+    open_: dict[tuple[str, str, str], None] = {}
+    pending = list(bodies)
+    while pending:
+        key = pending[-1]
+        missing = [call for node in bodies[key] if (call := _called(node)) in bodies and call not in sizes]
+        if key in sizes or not missing:
+            pending.pop()
+            open_.pop(key, None)
+            sizes.setdefault(key, _expanded(bodies[key], sizes))
+            continue
+        if key in open_:
+            raise ModelError(
+                f"{name} has a function, {key[1]}, that calls itself.", "ONNX does not allow that."
+            )
+        open_[key] = None
+        pending += dict.fromkeys(missing)
+    total = _expanded(_nodes(proto.graph.node), sizes)
+    if total > MOST_NODES:
+        raise ModelError(
+            f"{name} has {total:.2g} nodes once its functions are inlined; up to {MOST_NODES:,} are read.",
+            "Its functions call functions that call functions: inline those that matter, remove the others.",
+        )
+
+
+def put_right(model: ir.Model, name: str) -> tuple[str, ...]:
+    """Sort nodes and decode names where that has to be done.
+
+    Args:
+        model: A model that was just read, which is modified.
+        name: What messages call it.
+
+    Returns:
+        A sentence for each thing that was done.
+
+    Raises:
+        ModelError: Nodes depend on each other in a circle, or a name that callers use is not text.
+    """
+    notes = []
+    graphs = (model.graph, *(function.graph for function in model.functions.values()))
+    if not all(_is_sorted(graph, set()) for graph in graphs):
+        try:
+            for graph in graphs:
+                graph.sort()
+        except ValueError as error:
+            what = f"{name} is not valid: some of its nodes depend on each other in a circle."
+            raise ModelError(what, "Export it again.") from error
+        notes.append(SORTED)
+    if _decode(model, name):
+        notes.append(RENAMED)
+    return tuple(notes)
+
+
+def _key(function: onnx.FunctionProto) -> tuple[str, str, str]:
+    return function.domain, function.name, function.overload
+
+
+def _called(node: onnx.NodeProto) -> tuple[str, str, str]:
+    return node.domain, node.op_type, node.overload
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """These nodes and all within their subgraphs."""
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        yield node
+        for attribute in node.attribute:
+            if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+                pending += (inner for graph in (attribute.g, *attribute.graphs) for inner in graph.node)
+
+
+def _expanded(nodes: Iterable[onnx.NodeProto], sizes: dict[tuple[str, str, str], int]) -> int:
+    return sum(1 + sizes.get(_called(node), 0) for node in nodes)
+
+
+def _is_sorted(graph: ir.Graph, seen: set[ir.Node]) -> bool:
+    """Whether every node comes after those that it reads, and those that its subgraphs read."""
+    for node in graph:
+        for value in node.inputs:
+            producer = None if value is None else value.producer()
+            if producer is not None and producer not in seen:
+                return False
+        inner = (graph for one in node.attributes.data.values() for graph in subgraphs(one))
+        if not all(_is_sorted(one, seen) for one in inner):
+            return False
+        seen.add(node)
+    return True
+
+
+def _decode(model: ir.Model, name: str) -> bool:
+    """Let all names be text; whether one was not. protobuf hands over as bytes what is not UTF-8."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if _is_bytes(value.name):
+            what = f"{name} has an input or output named {value.name!r}, which is not UTF-8 text."
+            raise ModelError(what, "Give it another name.")
+    changed = False
+    for scope in scopes(model):
+        for node in scope.graph:
+            if _is_bytes(node.op_type) or _is_bytes(node.domain):
+                what = f"{name} has an operator named {node.op_type!r}, which is not UTF-8 text."
+                raise ModelError(what, "The file is damaged: save or download it again.")
+            named: list[ir.Node | ir.Value] = [node, *node.outputs]
+            for one in named:
+                if _is_bytes(one.name):
+                    one.name, changed = _text(one.name), True
+    return changed
+
+
+def _is_bytes(name: object) -> bool:
+    return isinstance(name, bytes)
+
+
+def _text(name: object) -> str:
+    assert isinstance(name, bytes), "asked about bytes"
+    return name.decode("utf-8", "backslashreplace")

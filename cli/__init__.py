@@ -70,7 +70,8 @@ class LazyGroup(click.Group):
         except Exception as error:
             if ctx.params["show_traceback"]:
                 traceback.print_exc()
-            raise click.exceptions.Exit(_complain(error, quiet=ctx.meta[_QUIET])) from error
+            report = ctx.params["bug_report"]
+            raise click.exceptions.Exit(_complain(error, quiet=ctx.meta[_QUIET], report=report)) from error
 
 
 class _Ended(KeyboardInterrupt):
@@ -118,7 +119,7 @@ def _in_finalizer(frame: FrameType | None) -> bool:
     return False
 
 
-def _complain(error: Exception, *, quiet: bool) -> int:
+def _complain(error: Exception, *, quiet: bool, report: bool) -> int:
     """Print what is wrong and how to fix it, or its cause in one line; return the exit code.
 
     An error that bnfold did not raise on purpose is reported as a bug.
@@ -135,7 +136,7 @@ def _complain(error: Exception, *, quiet: bool) -> int:
         fix = "Use a machine or a limit with more; a comparison also takes less with smaller --inputs."
     else:
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
-        fix, exit_code = "This is a bug in bnfold; please report it with the output of --traceback.", 2
+        fix, exit_code = _bug(error, report=report), 2
     if quiet:
         if isinstance(error, DisagreementError) and error.cause:
             problem = f"{problem.removesuffix('.')}: {error.cause}"
@@ -145,6 +146,20 @@ def _complain(error: Exception, *, quiet: bool) -> int:
     for line in visible(fix).splitlines():
         click.echo(f"  {line}", err=True)
     return exit_code
+
+
+def _bug(error: Exception, *, report: bool) -> str:
+    """Ask for a report of a bug, or write one."""
+    if not report:
+        again = shlex.join(["bnfold", "--bug-report", *sys.argv[1:]])
+        return f"This is a bug in bnfold. To write a report without your weights, type: {again}"
+    from . import _bug_report
+
+    try:
+        path = _bug_report.write(error, [one for one in sys.argv[1:] if one != "--bug-report"])
+    except OSError as problem:
+        return f"This is a bug in bnfold, and its report could not be written: {problem}"
+    return f"This is a bug in bnfold. Please look through {path}, and send it with your report."
 
 
 def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
@@ -168,6 +183,12 @@ def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) ->
     help="Show Python's traceback of an error, for a bug report. BNFOLD_TRACEBACK=1 does the same.",
 )
 @click.option(
+    "--bug-report",
+    is_flag=True,
+    help="If bnfold fails in a way that it did not foresee, write a report next to the model: the command,"
+    " the versions, the traceback and the graph without weights.",
+)
+@click.option(
     "--version",
     is_flag=True,
     is_eager=True,
@@ -175,7 +196,7 @@ def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) ->
     callback=_print_version,
     help="Show the version and exit.",
 )
-def main(show_traceback: bool) -> None:
+def main(show_traceback: bool, bug_report: bool) -> None:
     """Fold the BatchNorms of a trained model into its weights, and prove that nothing changed.
 
     \b
@@ -190,4 +211,4 @@ def main(show_traceback: bool) -> None:
     model is not faster with --only-if-faster, or doctor found a problem); 2, an error, such as a wrong option
     or a file that cannot be read.
     """
-    del show_traceback  # LazyGroup.invoke reads it from the context
+    del show_traceback, bug_report  # LazyGroup.invoke reads them from the context

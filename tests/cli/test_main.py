@@ -13,6 +13,8 @@ import weakref
 from pathlib import Path
 
 import click
+import numpy as np
+import onnx
 import pytest
 
 import bnfold_cli
@@ -223,3 +225,65 @@ def test_an_interrupt_in_code_made_of_a_string_ends_with_its_own_code() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=False
     )
     assert (done.returncode, "interrupted" in done.stderr) == (128 + signal.SIGTERM, True)
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Let every fold fail in a way that nobody foresaw."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise LookupError("the thing \x1b[31m that nobody foresaw")
+
+    monkeypatch.setattr("bnfold.pipeline.export.fold_into", fail)
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_bug_asks_for_a_report(run, model: Path, monkeypatch) -> None:
+    words = ["fold", str(model), "-o", str(model.with_name("out.onnx"))]
+    monkeypatch.setattr(sys, "argv", ["bnfold", *words])
+    result = run(*words)
+    assert result.exit_code == 2
+    assert f"bnfold --bug-report fold {model}" in result.stderr
+    assert not list(model.parent.glob("*bug*"))
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_report_of_a_bug_has_all_but_the_weights(run, model: Path, monkeypatch) -> None:
+    proto = onnx.load(model)
+    secret = np.full((8, 16), 0.123456, np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(secret, "secret"))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([42, 43]), "sizes"))
+    inner = onnx.helper.make_node("Constant", [], ["c"], value=onnx.numpy_helper.from_array(secret, "inner"))
+    proto.graph.node.insert(0, inner)
+    onnx.save(proto, model)
+    words = ["--bug-report", "fold", str(model), "-o", str(model.with_name("out.onnx"))]
+    monkeypatch.setattr(sys, "argv", ["bnfold", *words])
+    result = run(*words)
+    assert result.exit_code == 2
+    report = model.with_name(f"{model.name}.bnfold-bug.txt")
+    assert str(report) in result.stderr
+    text = report.read_text(encoding="utf-8")
+    for part in (
+        f"bnfold fold {model}",
+        "LookupError",
+        "fold_file",
+        "python 3",
+        "onnxruntime",
+        "secret",
+        "43",
+    ):
+        assert part in text
+    assert "0.123" not in text
+    assert "secret = " in text or "secret" in text.split("## Graph")[1]
+
+
+def test_a_report_without_a_model_goes_into_the_current_folder(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def fail() -> None:
+        raise LookupError("nobody foresaw this")
+
+    monkeypatch.setattr("bnfold.system.doctor.doctor", fail)
+    monkeypatch.setattr(sys, "argv", ["bnfold", "--bug-report", "doctor"])
+    assert run("--bug-report", "doctor").exit_code == 2
+    assert "nobody foresaw this" in Path("bnfold-bug.txt").read_text(encoding="utf-8")

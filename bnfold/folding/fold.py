@@ -261,15 +261,7 @@ class _Pass:
             OutOfRangeError: One does not fit its type.
         """
         self._note_refusals()
-        changed = True
-        while changed:
-            changed = (
-                self._sweep("push")
-                or (self._merging and self._merge())
-                or self._sweep("stream")
-                or self._sweep("rebalance")
-                or self._join()
-            )
+        self._sweep_all()
         if self._merging:
             self._note_branches()
         if self._no_batchnorm:
@@ -310,6 +302,18 @@ class _Pass:
             reason = barred or (link if isinstance(link, Reason) else data_norm(node))
             if reason is not None:
                 self._provenance.refused(node, reason)
+
+    def _sweep_all(self) -> None:
+        """Sweep in every mode until nothing changes."""
+        changed = True
+        while changed:
+            changed = (
+                self._sweep("push")
+                or (self._merging and self._merge())
+                or self._sweep("stream")
+                or self._sweep("rebalance")
+                or self._join()
+            )
 
     def _sweep(self, mode: Mode) -> bool:
         """Try to fold every chain of the model once; whether anything changed."""
@@ -398,16 +402,23 @@ class _Pass:
 
     def _decompose(self) -> None:
         """Let other operators stand for the BatchNorms that stay, but for those that stay on request."""
+        refused: dict[ir.Node, Reason] = {}
         for node in tuple(nodes(self.model)):
             barred = self._barred.get(node)
             if not is_batchnorm(node) or (barred is not None and barred.rule is reasons.ON_REQUEST):
                 continue
-            found = decomposition(node, self._facts, self._without_inserts, alone=node in self._whole)
+            alone = node in self._whole
+            found = decomposition(node, self._facts, self._without_inserts, alone=alone)
             if isinstance(found, Decomposition):
-                self._rewriter.decompose(found)
+                made = self._rewriter.decompose(found)
+                self._whole.update(made if alone else ())
                 self._memory.clear()
             elif found is not None:
-                self._provenance.refused(node, found)
+                refused[node] = found
+        self._sweep_all()  # what stands for one BatchNorm may take what stands for another
+        for node, reason in refused.items():
+            if node.graph is not None:
+                self._provenance.refused(node, reason)
 
     def _without_inserts(self, chain: Chain, start: Start, leaving: Sequence[ir.Node]) -> Plan | Reason:
         """A way that needs no new node."""

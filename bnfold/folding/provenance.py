@@ -64,8 +64,12 @@ class Provenance:
             record.site = replace(record.site, status="decomposed")
             self._hold(record, [*made, *takers])
 
-    def shortened(self, chain: Chain, last: ir.Node) -> None:
-        """Note that a chain of arithmetic now ends in another of its nodes."""
+    def shortened(self, chain: Chain, stay: Sequence[ir.Node]) -> None:
+        """Note that a chain of arithmetic now ends in another of its nodes, and `stay` of them stay."""
+        last = stay[-1]
+        for node in chain.nodes:
+            if node not in stay:
+                self._move(node, stay)
         record = self._records.pop(chain.nodes[-1], None)
         if record is not None:
             self._records[last] = record

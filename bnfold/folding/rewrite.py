@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.algebra.affine import Array
+from bnfold.algebra.affine import Affine, Array
 from bnfold.folding.decompose import Decomposition, border_map
 from bnfold.folding.provenance import Provenance
 from bnfold.folding.recognise import Chain
@@ -98,8 +99,8 @@ class Rewriter:
             self.editor.rename_changed(value)
         self._shorten(rest, short)
 
-    def decompose(self, found: Decomposition) -> None:
-        """Let other operators stand for a BatchNorm."""
+    def decompose(self, found: Decomposition) -> list[ir.Node]:
+        """Let other operators, which are returned, stand for a BatchNorm."""
         if found.plan is not None:
             self._edit(found.plan)
             for changed in found.plan.changed:
@@ -116,15 +117,39 @@ class Rewriter:
             made.append(new)
         if made:
             rename(value, like=result)
-        if found.border is not None:
-            conv, shift = found.border
-            self.editor.add_after(conv, border_map(conv, shift, self._facts)[None], dtype)
-            made.extend(reader for reader, _ in conv.outputs[0].uses())
         taken = [] if found.plan is None else [taker for taker, _ in found.plan.edits]
-        self._provenance.decomposed(found.norm, made, taken)
+        holders = taken if found.border is None else [*taken, found.border[0]]
+        if found.border is not None:
+            try:
+                made = self._shift_after(*found.border, dtype)
+            except OutOfRangeError:
+                self._provenance.decomposed(found.norm, (), holders)  # which is to be blamed for it
+                raise
+        if made:
+            self._provenance.decomposed(found.norm, made, taken)
+        else:
+            self._provenance.folded(found.norm, holders)
         replace(result, value)
         for gone in reversed(found.gone):
             self.editor.release(gone)
+        return made
+
+    def _shift_after(self, conv: ir.Node, shift: Array, dtype: ir.DataType) -> list[ir.Node]:
+        """Let a Conv give what it makes of a shift: by its bias where no window meets padding, or by an Add.
+
+        Returns:
+            The Add, if there is one.
+        """
+        border = border_map(conv, shift, self._facts)
+        level = border.reshape(len(border), -1)[:, 0]
+        with np.errstate(over="ignore"):  # which is noticed when it is written
+            stored = border.astype(dtype.numpy())
+        if np.all(stored == stored.reshape(len(border), -1)[:, 0].reshape(-1, *(1,) * (border.ndim - 1))):
+            folds = self._facts.folds.get(conv, NO_FOLDS)
+            self._facts.folds[conv] = folds.absorbing("output", Affine.along(1, 1.0, level))
+            return []
+        self.editor.add_after(conv, border[None], dtype)
+        return [reader for reader, _ in conv.outputs[0].uses()]
 
     def _edit(self, plan: Plan) -> None:
         for node, step in plan.edits:
@@ -139,10 +164,30 @@ class Rewriter:
 
     def shorten(self, chain: Chain) -> bool:
         """Express a chain that stays in as few of its nodes as possible; whether that changed anything."""
-        short = shorter(chain, self._facts)
+        short = shorter(chain, self._facts) if self._keeps_range(chain) else None
         if short is not None:
             self._shorten(chain, short)
         return short is not None
+
+    def _keeps_range(self, chain: Chain) -> bool:
+        """Whether a Mul at the front makes nothing in float16 that is larger than what the chain holds.
+
+        In `(x − μ)·s` with a large s nothing is larger than the result; `s·x` may be infinite.
+        """
+        half = self._facts.dtype(chain.source) == ir.DataType.FLOAT16
+        if not half or chain.batchnorms or not chain.affine.has_shift:
+            return True
+        held = Affine()
+        for link in chain.links:
+            longer = held.then(self._facts.composed(link.node, link.affine))
+            if longer.has_shift:
+                break
+            held = longer
+        rank = max(held.scale.ndim, chain.affine.scale.ndim)
+        before, scale = (
+            np.abs(affine.padded(rank)[0]) for affine in (Affine(held.scale), chain.affine.only_scale)
+        )
+        return bool(np.all(scale <= np.maximum(before, 1.0) * (1 + 1e-6)))
 
     def _shorten(self, chain: Chain, short: Shorter) -> None:
         for step in short.absorb:
@@ -154,7 +199,7 @@ class Rewriter:
         if chain.batchnorms:
             self._provenance.folded(Chain(tuple(gone), chain.affine), (link.node for link in short.stay))
         else:
-            self._provenance.shortened(chain, short.stay[-1].node)
+            self._provenance.shortened(chain, [link.node for link in short.stay])
         value, result = chain.source, chain.result
         for link in short.stay:
             link.node.replace_input_with(link.data, value)

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
 
 import bnfold
 from bnfold.result import FoldResult
@@ -244,3 +245,78 @@ def test_it_changes_no_function(data: st.DataObject) -> None:
     for seed in range(2):
         given_ = random_feeds(model, seed)
         assert worst(run(before, given_), run(after, given_)) < 1e-3
+
+
+def test_what_a_float16_batchnorm_becomes_stays_so_in_a_second_fold():
+    model = build(
+        f"g (float16[N,4,5] x) => (float16[N,4,5] y) {{ s = Sigmoid(x) n = {NORM.format('s')} y = Abs(n) }}",
+        {
+            "scale": np.array([700, 0.3, -900, 2], np.float16),
+            "bias": np.array([1, -2, 3, 0.5], np.float16),
+            "mean": np.array([0.5, 0.2, 0.7, 0.1], np.float16),
+            "var": np.ones(4, np.float16),
+        },
+    )
+    result = without(model, 2e-2)
+    assert operators(result.model) == ["Sigmoid", "Add", "Mul", "Add", "Abs"]
+    assert operators(bnfold.fold(result.model).model) == operators(result.model)
+
+
+def test_a_product_that_float16_cannot_hold_is_not_made():
+    numbers = {"m": [600, 610, 500, 300], "s": [100, 105, 120, 200], "t": [1, 2, 3, 4]}
+    model = build(
+        "g (float16[2,4] x) => (float16[2,4] y) { r = Relu(x) d = Sub(r, m) p = Mul(d, s) y = Add(p, t) }",
+        {name: np.array(array, np.float16) for name, array in numbers.items()},
+    )
+    folded = bnfold.fold(model).model
+    given = {"x": np.array([[700, 650, 640, 400], [0, 600, 500, 500]], np.float16)}
+    expected, actual = (ReferenceEvaluator(one).run(None, given)[0] for one in (model, folded))
+    assert np.all(np.isfinite(expected))
+    np.testing.assert_allclose(actual, expected, rtol=2e-3)
+
+
+def test_a_chain_in_float16_gets_shorter_where_nothing_grows():
+    numbers = {"k": [30, 20, 10, 40], "m": [6, 6, 5, 3], "t": [1, 2, 3, 4]}
+    model = build(
+        "g (float16[2,4] x) => (float16[2,4] y) { r = Relu(x) p = Mul(r, k) d = Sub(p, m) y = Add(d, t) }",
+        {name: np.array(array, np.float16) for name, array in numbers.items()},
+    )
+    assert operators(bnfold.fold(model).model) == ["Relu", "Mul", "Add"]
+
+
+def test_a_shift_goes_into_the_bias_where_no_window_meets_padding():
+    """The stride passes over the padding at the end."""
+    model = before_a_convolution("Conv<pads=[0,0,1,1], strides=[3,3]>({}, w, b)", (3, 4, 3, 3), size="9,9")
+    assert operators(bnfold.fold(model).model) == ["Sigmoid", "BatchNormalization", "Conv"]
+    result = without(model)
+    assert operators(result.model) == ["Sigmoid", "Conv"]
+    [site] = result.sites
+    assert (site.status, site.into) == ("folded", ("y",))
+
+
+@pytest.mark.parametrize(("weights", "shift"), [(1e-20, 1e-20), (1e20, 1e20)])
+def test_a_border_that_does_not_fit_its_type_is_not_written(weights, shift):
+    model = before_a_convolution("Conv<pads=[1,1,1,1], strides=[2,2]>({}, w)", (3, 4, 3, 3))
+    for tensor in model.graph.initializer:
+        factor = {"w": weights, "bias": shift, "scale": shift, "mean": 0.0}.get(tensor.name, 1.0)
+        array = onnx.numpy_helper.to_array(tensor) * np.float32(factor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    result = bnfold.fold(model, no_batchnorm=True)
+    assert operators(result.model) == ["Sigmoid", "Mul", "Add", "Conv"]
+
+
+def test_what_stands_for_one_batchnorm_takes_what_stands_for_another():
+    numbers = statistics(4, seed=3) | {f"later_{k}": v for k, v in positive(statistics(4, seed=4)).items()}
+    model = build(
+        f"g (float[N,4,9,8] x) => (float[N,3,9,8] y) {{ s = Sigmoid(x) n = {NORM.format('s')} a = Add(n, s) "
+        "m = BatchNormalization(a, later_scale, later_bias, later_mean, later_var) r = Relu(m) "
+        "y = Conv<pads=[1,1,1,1]>(r, w) }",
+        {
+            **numbers,
+            "w": weight(3, 4, 3, 3),
+            "later_bias": np.full(4, 900, np.float32),
+        },  # no stream carries it
+    )
+    result = without(model)
+    assert operators(result.model) == ["Sigmoid", "Mul", "Add", "Add", "Relu", "Conv"]
+    assert operators(bnfold.fold(result.model).model) == operators(result.model)

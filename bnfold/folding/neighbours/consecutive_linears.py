@@ -155,13 +155,14 @@ def _form(layer: _Layer, facts: Facts) -> tuple[Array, Array] | None:
     axis = _last_axis(node, facts)
     scale_in, shift_in = folds.inward.vectors(axis, plain.shape[0])
     scale, shift = folds.outward.vectors(axis, plain.shape[1])
-    own = _vector(facts.operand(node, 2) if node.op_type == "Gemm" else None, plain.shape[1], axis)
+    beta = real(node, "beta", 1.0) if node.op_type == "Gemm" else 0.0
+    own = _vector(facts.operand(node, 2) if beta else None, plain.shape[1], axis)
     added = _vector(
         None if layer.add is None else facts.operand(layer.add, layer.index), plain.shape[1], axis
     )
     if own is None or added is None or not np.all(np.isfinite(plain)):
         return None
-    bias = real(node, "beta", 1.0) * own + _alpha(node) * matmul.product(shift_in, plain)
+    bias = beta * own + _alpha(node) * matmul.product(shift_in, plain)
     sign = -1.0 if layer.add is not None and layer.add.op_type == "Sub" else 1.0
     return _alpha(node) * scale_in[:, None] * plain * scale, scale * bias + shift + sign * added
 

@@ -225,3 +225,8 @@ def test_in_a_branch() -> None:
     )
     result = fold_and_compare(model)
     assert [join.into for join in result.joins] == ["s"]
+
+
+def test_a_bias_that_counts_nothing_may_have_any_shape():
+    nodes = "h = Gemm <beta = 0.0> (x, a, rows) g = Gemm <beta = 0.0> (h, b, wrows) y = Sigmoid(g)"
+    assert operators(fold_and_compare(graph(nodes)).model) == ["Gemm", "Sigmoid"]

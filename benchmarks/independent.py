@@ -132,8 +132,10 @@ def compared(names: Sequence[str], truths: list[list[Output]], other: list[Outpu
 
 
 def _channels(name: str, truth: Output, other: Output, moved: Sequence[Output]) -> Iterator[Channel]:
-    for axis in {1, max((value.ndim for value in truth), default=0) - 1} if truth[0].ndim > 1 else {0}:
-        columns = [_split(value, axis if truth[0].ndim > 1 else None) for value in truth]
+    for axis in {1, max((value.ndim for value in truth), default=0) - 1} if truth[0].ndim > 1 else {None}:
+        if axis is not None and len({value.shape[axis] for value in truth}) > 1:
+            axis = None  # as many channels as there are steps, of which each input needs its own number
+        columns = [_split(value, axis) for value in truth]
         size = np.max([_sizes(value) for value in columns], axis=0)
         error = _distance(truth, other, axis)
         noises = [_distance(truth, one, axis) for one in moved if _alike(truth, one)]
@@ -145,7 +147,7 @@ def _channels(name: str, truth: Output, other: Output, moved: Sequence[Output]) 
         if excess.size:
             index = int(np.argmax(excess))
             figures = (float(one[index]) for one in (*relative, excess))
-            yield Channel(f"{name}, axis {axis}, channel {index}", *figures)
+            yield Channel(name if axis is None else f"{name}, axis {axis}, channel {index}", *figures)
 
 
 def _alike(one: Output, other: Output) -> bool:
@@ -167,11 +169,11 @@ def _sizes(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.max(np.where(np.isfinite(wide), wide, 0.0), axis=1, initial=0.0)
 
 
-def _distance(one: Output, other: Output, axis: int) -> np.ndarray[Any, Any]:
+def _distance(one: Output, other: Output, axis: int | None) -> np.ndarray[Any, Any]:
     """The largest difference of each channel over all inputs, or how many of its elements differ."""
     found = []
     for first, second in zip(one, other, strict=True):
-        a, b = (_split(value, axis if value.ndim > 1 else None) for value in (first, second))
+        a, b = (_split(value, axis) for value in (first, second))
         if a.dtype.kind != "f" or b.dtype.kind != "f":
             found.append(np.sum(a != b, axis=1).astype(float))
             continue

@@ -209,3 +209,15 @@ def test_every_network_of_models_takes_part() -> None:
     models = pytest.importorskip("models")
     networks = {name for name in models.__all__ if name[0].isupper()}
     assert set(exporters.NETWORKS) == networks
+
+
+def test_the_check_takes_outputs_whose_length_depends_on_the_input():
+    rng = np.random.default_rng(0)
+    truth = [rng.normal(0, 1, (1, steps, 8)) for steps in (5, 12)]
+    moved = [value + 1e-7 for value in truth]
+    assert independent.compared(["y"], [[truth], [moved]], [moved]).excess < 1
+    wrong = [truth[0], truth[1].copy()]
+    wrong[1][0, 7, 3] += 0.1
+    found = independent.compared(["y"], [[truth], [moved]], [wrong])
+    assert found.excess > 1
+    assert found.where == "y, axis 2, channel 3"

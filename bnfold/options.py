@@ -35,6 +35,7 @@ class Reading:
         ir_version: IR version of the export; None leaves the choice to the exporter.
         dynamic: Sizes of the inputs to leave open: `"batch"` is the first size of every input, `"2=height"`
             is axis 2 of every input, `"x:2=height"` is axis 2 of the input x.
+        ignore_unexpected: Whether weights that `arch` does not have are left out; missing ones are an error.
     """
 
     input_shape: Sequence[int] | Sequence[str] | str | None = None
@@ -47,6 +48,7 @@ class Reading:
     opset: int | None = None
     ir_version: int | None = None
     dynamic: Sequence[str] | str = ()
+    ignore_unexpected: bool = False
 
     @property
     def shapes(self) -> list[str]:

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from bnfold.torch.write_back.save import Form
 
 _SUFFIXES = {"pt2": ".folded.pt2", "module": ".folded.pt", "state_dict": ".folded.state_dict.pt"}
-_READING = ("input_shape", "dtype", "arch", "arch_args", "key", "allow", "trust", "dynamic")
+_READING = (
+    "input_shape",
+    "dtype",
+    "arch",
+    "arch_args",
+    "key",
+    "allow",
+    "trust",
+    "dynamic",
+    "ignore_unexpected",
+)
 _ALLOWED = {*_READING, "merge", "keep", "model", "output", "form", "json_path", "quiet", "no_bench"}
 
 option = click.option(

@@ -110,6 +110,12 @@ torch_options = _together(
         help="Where the model is in a checkpoint, such as ema.state_dict; needed if there are several.",
     ),
     click.option(
+        "--ignore-unexpected",
+        is_flag=True,
+        help="Leave out weights that the network of --arch does not have, such as counters or the heads of"
+        " another task. A weight that is missing is an error all the same.",
+    ),
+    click.option(
         "--allow",
         multiple=True,
         metavar="CLASS",

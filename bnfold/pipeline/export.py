@@ -110,6 +110,7 @@ def export(
     opset: int | None = None,
     ir_version: int | None = None,
     dynamic: Sequence[str] | str = (),
+    ignore_unexpected: bool = False,
     merge: bool = True,
     inline_functions: bool = False,
     keep: Collection[str] = (),
@@ -137,7 +138,7 @@ def export(
     Args:
         source: The model, in any form that [`read_model`][bnfold.pipeline.read.read_model] reads.
         destination: The ONNX file to write. An existing one is replaced; `source` itself never is.
-        input_shape: Shape of a PyTorch model's inputs, like all options up to `dynamic` a field of
+        input_shape: Shape of a PyTorch model's inputs, like all options up to `ignore_unexpected` a field of
             [`Reading`][bnfold.options.Reading].
         dtype: Type of the inputs of a PyTorch model.
         arch: What makes the network for a file of weights, as `"package.module:factory"`.
@@ -148,6 +149,7 @@ def export(
         opset: ONNX opset of a PyTorch model's export.
         ir_version: IR version of a PyTorch model's export.
         dynamic: Sizes of a PyTorch model to leave open, as `"batch"` or `"x:2=height"`.
+        ignore_unexpected: Whether weights that `arch` does not have are left out.
         merge: Whether parallel linear branches become one convolution where that does not cost more.
         inline_functions: Whether to inline model-local functions before the fold.
         keep: Names of sites or nodes that must stay as they are.
@@ -181,7 +183,10 @@ def export(
         raise InputError(
             "--only-if-faster needs the latency, which --no-bench leaves out.", "Leave out one of the two."
         )
-    reading = Reading(input_shape, dtype, arch, arch_args, key, allow, trust, opset, ir_version, dynamic)
+    reading = Reading(
+        *(input_shape, dtype, arch, arch_args, key, allow, trust, opset, ir_version, dynamic),
+        ignore_unexpected=ignore_unexpected,
+    )
     # a fold that changes what callers see is wrong
     checking = Checking(
         tuple(providers), samples, seed, tolerance, oracle=oracle, per_layer=per_layer, strict=True

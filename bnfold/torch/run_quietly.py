@@ -60,9 +60,11 @@ def silent() -> Iterator[None]:
 @contextlib.contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
     """Put every submodule in eval mode, and back to its own mode afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
+    # frozen TorchScript has no mode, and cannot be given one
+    modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
     try:
-        module.eval()
+        if modes:
+            module.eval()
         yield
     finally:
         for part, training in modes:

@@ -50,7 +50,7 @@ def test_a_module_becomes_a_checked_onnx_file(run, saved, tmp_path) -> None:
         assert part in words
     report = json.loads(report_path.read_text())
     assert report["source"]["was_training"] is True
-    assert report["fold"]["summary"] == {"sites": 1, "folded": 1, "merged": 0, "kept": 0}
+    assert report["fold"]["summary"] == {"sites": 1, "folded": 1, "merged": 0, "decomposed": 0, "kept": 0}
     assert report["validation"]["passed"] is True
     assert len(report["benchmarks"]) == 1
     assert torch.load(saved, weights_only=False).training, "the file was changed"

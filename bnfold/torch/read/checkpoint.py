@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from bnfold.errors import InputError, ModelError
+from bnfold.torch.read.safety.outline import Part
 
 Weights = Mapping[str, Any]
 
 _DEPTH = 3
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 _NOT_WEIGHTS = re.compile(r"optim|sched|scaler|rng|loss|metric", re.IGNORECASE)
 
 
@@ -24,42 +27,56 @@ class Candidate:
 
     Attributes:
         key: The way to it, with dots; `""` when it is the whole file.
-        content: A module, or tensors by name.
+        content: A module, or tensors by name; where none has been made yet, their outline.
     """
 
     key: str
-    content: nn.Module | Weights
+    content: nn.Module | Weights | Part
 
     def __str__(self) -> str:
-        if isinstance(self.content, nn.Module):
-            return f"{self.key} (a module, {type(self.content).__name__})"
+        if not isinstance(self.content, Mapping):
+            return f"{self.key} (a module, {_type(self.content)})"
         return f"{self.key} ({len(self.content)} tensors)"
+
+
+class SeveralModelsError(InputError):
+    """A checkpoint holds several models, and it was not said which is meant.
+
+    Args:
+        path: The file.
+        candidates: The models.
+    """
+
+    def __init__(self, path: str, candidates: list[Candidate]) -> None:
+        super().__init__(
+            f"{path} holds more than one model: {', '.join(map(str, candidates))}.",
+            "Say which: " + ", or ".join(f"--key {candidate.key}" for candidate in candidates),
+        )
+        self.candidates = candidates
 
 
 def find(found: Any, key: str | None, path: str) -> Candidate:
     """Pick out what a file holds: a module, or weights.
 
     Args:
-        found: What was unpickled.
+        found: What was unpickled, or its outline.
         key: The way to it, with dots; it may go on into the names of weights, to take a part of them, as
             `state_dict.backbone`. None where there is only one.
         path: The file, for the messages.
 
     Raises:
-        InputError: There are several and no key, or the key leads nowhere.
+        SeveralModelsError: There are several and no key.
+        InputError: The key leads nowhere.
         ModelError: There is none.
     """
     if key:
         return _follow(found, key, path)
-    candidates = list(_search(found, "", 0))
+    candidates = list(_search(found, "", 0, set()))
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        raise InputError(
-            f"{path} holds more than one model: {', '.join(map(str, candidates))}.",
-            "Say which: " + ", or ".join(f"--key {candidate.key}" for candidate in candidates),
-        )
-    what = f"a {type(found).__name__}"
+        raise SeveralModelsError(path, candidates)
+    what = f"a {_type(found)}"
     if isinstance(found, Mapping):
         what = f"a dictionary without weights ({some(found)})"
     raise ModelError(
@@ -68,33 +85,62 @@ def find(found: Any, key: str | None, path: str) -> Candidate:
     )
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network in DataParallel and its like, which change how it is trained and not what it computes."""
+    while isinstance(module, _WRAPPERS) and isinstance(
+        inner := module.__dict__["_modules"].get("module"), nn.Module
+    ):
+        module = inner
+    return module
+
+
 def is_weights(found: Any) -> bool:
     """Whether `found` is what `state_dict()` gives: tensors by name, and modules' extra state."""
     return (
         isinstance(found, Mapping)
-        and any(isinstance(value, torch.Tensor) for value in found.values())
+        and any(map(_is_tensor, found.values()))
         and all(
-            isinstance(name, str) and (isinstance(value, torch.Tensor) or name.endswith("_extra_state"))
+            isinstance(name, str) and (_is_tensor(value) or name.endswith("_extra_state"))
             for name, value in found.items()
         )
     )
 
 
-def _search(found: Any, key: str, depth: int) -> Iterator[Candidate]:
-    if isinstance(found, nn.Module) or is_weights(found):
+def _is_tensor(found: Any) -> bool:
+    return found.is_tensor if isinstance(found, Part) else isinstance(found, torch.Tensor)
+
+
+def _is_module(found: Any) -> bool:
+    return found.is_module if isinstance(found, Part) else isinstance(found, nn.Module)
+
+
+def _type(found: Any) -> str:
+    if isinstance(found, Mapping):
+        return "dictionary"
+    return found.kind if isinstance(found, Part) else type(found).__name__
+
+
+def _search(found: Any, key: str, depth: int, seen: set[int]) -> Iterator[Candidate]:
+    """The models in a checkpoint; what is there under two keys is found under the first."""
+    identity = id(getattr(found, "node", found))
+    if identity in seen:
+        return
+    if _is_module(found) or is_weights(found):
+        seen.add(identity)
         yield Candidate(key, found)
     elif isinstance(found, Mapping) and depth < _DEPTH:
+        seen.add(identity)
         for name, value in found.items():
             if isinstance(name, str) and not _NOT_WEIGHTS.search(name):
-                yield from _search(value, f"{key}.{name}" if key else name, depth + 1)
+                yield from _search(value, f"{key}.{name}" if key else name, depth + 1, seen)
 
 
 def _follow(found: Any, key: str, path: str) -> Candidate:
-    content = next(_at(found, key), None)
-    if content is not None and (isinstance(content, nn.Module) or is_weights(content)):
+    content: Any = next(_at(found, key), None)
+    if _is_module(content) or is_weights(content):
         return Candidate(key, content)
-    candidates = ", ".join(map(str, _search(found, "", 0)))
-    there = f"a {type(content).__name__}" if content is not None else "nothing"
+    candidates = ", ".join(map(str, _search(found, "", 0, set())))
+    there = f"a {_type(content)}" if content is not None else "nothing"
     raise InputError(
         f"{path} holds {there} under --key {key}.",
         f"It holds: {candidates}." if candidates else "It holds no weights.",

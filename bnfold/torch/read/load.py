@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +19,10 @@ from bnfold.errors import InputError, MissingExtraError, ModelError, reason
 from bnfold.files.file_kind import FileKind, ModelKind, kind_of
 from bnfold.options import Reading
 from bnfold.system.torch_advisories import weaknesses
-from bnfold.torch.read import architecture, checkpoint, torchscript, weights
+from bnfold.torch.read import architecture, archived, checked, checkpoint, torchscript, weights
 from bnfold.torch.read.safety import archive, pt2
 from bnfold.torch.read.safety import torchscript as torchscript_safety
-from bnfold.torch.read.safety.unpickle import OLD_FORMAT_PICKLES, SAVE_WHOLE, plain_pickle, trusted, unpickle
+from bnfold.torch.read.safety.unpickle import SAVE_WHOLE, refuse_plain, trusted, unpickle_old
 
 _TRUSTED = "Opened with --trust: the file could run any code on this machine while it was read."
 
@@ -53,11 +54,13 @@ def load(
     key: str | None = None,
     trust: bool = False,
     allow: Sequence[str] = (),
+    ignore_unexpected: bool = False,
 ) -> Loaded:
     """Load a pickled `nn.Module`, a program by `torch.export.save`, TorchScript, or weights.
 
-    A pickle can only make torch.nn's own layers, tensors and plain containers. Anything else that it names is
-    refused without being imported, unless it is in `allow`.
+    A pickle can only make torch.nn's own layers, tensors and plain data: numbers, text, containers, NumPy's
+    numbers and arrays, namespaces, paths, dates. Anything else that the model needs is refused without being
+    imported, unless it is in `allow`; what else is in a checkpoint is not made at all.
 
     Args:
         path: The file. Its content decides, not its suffix.
@@ -69,6 +72,8 @@ def load(
         allow: Full names of classes beyond torch.nn's that may be made, as `"pkg.module.Class"`: subclasses
             of `nn.Module`, dataclasses, enumerations and other plain classes, never functions. Allowing a
             class imports its module, which runs that module's code.
+        ignore_unexpected: Whether weights that the network does not have are left out: counters, or the
+            heads of another task. Missing ones are an error all the same.
 
     Raises:
         UnsafePickleError: The file names classes or functions that are not allowed; the message lists them
@@ -78,7 +83,15 @@ def load(
             several models; or an option has no meaning for what the file holds.
         MissingExtraError: A safetensors file, and the package safetensors is not installed.
     """
-    return load_as(path, Reading(arch=arch, arch_args=arch_args, key=key, trust=trust, allow=allow))
+    reading = Reading(
+        arch=arch,
+        arch_args=arch_args,
+        key=key,
+        trust=trust,
+        allow=allow,
+        ignore_unexpected=ignore_unexpected,
+    )
+    return load_as(path, reading)
 
 
 def load_as(path: str | os.PathLike[str], reading: Reading) -> Loaded:
@@ -108,10 +121,12 @@ def _load(path: str, kind: FileKind, reading: Reading) -> Loaded:
     with Path(path).open("rb") as stream:
         if kind is FileKind.ZIP:
             return _load_archive(stream, path, reading)
-        if kind is FileKind.OLD_TORCH:
-            return _choose(unpickle(stream, path, reading, OLD_FORMAT_PICKLES), path, reading)
+        if kind is FileKind.PICKLE and not reading.trust:
+            refuse_plain(stream, path, reading)
         if kind is FileKind.PICKLE:
-            return _choose(plain_pickle(stream, path, reading), path, reading)
+            return _choose(trusted(lambda: pickle.load(stream), stream, path), path, reading)
+        if kind is FileKind.OLD_TORCH:
+            return _choose(_whole(stream, path, reading), path, reading)
     fixes = {
         FileKind.ONNX: "Give it the suffix .onnx, and use it as it is.",
         FileKind.GIT_LFS: "Fetch the file itself with: git lfs pull",
@@ -143,7 +158,16 @@ def _load_archive(stream: BinaryIO, path: str, reading: Reading) -> Loaded:
         )
     if "data.pkl" not in names:
         raise ModelError(f"{path} is a zip archive, but not one of PyTorch's.", SAVE_WHOLE)
-    return _choose(unpickle(stream, path, reading), path, reading)
+    if reading.trust:
+        return _choose(_whole(stream, path, reading), path, reading)
+    return _filled(*archived.read(stream, path, reading), path, reading)
+
+
+def _whole(stream: BinaryIO, path: str, reading: Reading) -> Any:
+    """Everything in a file: with `trust`, or in the old format, whose parts cannot be read alone."""
+    if reading.trust:
+        return trusted(lambda: torch.load(stream, map_location="cpu", weights_only=False), stream, path)
+    return unpickle_old(stream, path, reading)
 
 
 def _safetensors(path: str) -> dict[str, torch.Tensor]:
@@ -162,16 +186,26 @@ def _safetensors(path: str) -> dict[str, torch.Tensor]:
 
 def _choose(found: Any, path: str, reading: Reading, kind: ModelKind = "state_dict") -> Loaded:
     """Take the module that was found, or fill the network that its weights belong to."""
-    chosen = checkpoint.find(found, reading.key, path)
-    under = (f"It was found under the key {chosen.key}.",) if chosen.key else ()
+    return _filled(checkpoint.find(found, reading.key, path), (), path, reading, kind)
+
+
+def _filled(
+    chosen: checkpoint.Candidate,
+    about: tuple[str, ...],
+    path: str,
+    reading: Reading,
+    kind: ModelKind = "state_dict",
+) -> Loaded:
+    under = (f"It was found under the key {chosen.key}.", *about) if chosen.key else about
     if isinstance(chosen.content, nn.Module):
         if reading.arch:
             raise InputError(f"{path} holds a whole module: --arch is for weights.", "Leave --arch out.")
-        try:
-            training = any(module.training for module in chosen.content.modules())
-        except AttributeError as error:  # created, but its content is missing
-            raise ModelError(f"{path} is damaged: {reason(error)}.", "Save it again.") from error
-        return Loaded(chosen.content, "module", was_training=training, notes=under)
+        module = checkpoint.unwrapped(chosen.content)
+        checked.check(module, path)
+        training = any(part.training for part in module.modules())
+        return Loaded(module, "module", was_training=training, notes=under)
+    if not isinstance(chosen.content, Mapping):  # such as a namespace with a module's attributes
+        raise ModelError(f"{path} holds a {type(chosen.content).__name__}, not a model.", SAVE_WHOLE)
     if not reading.arch:
         named = f"{len(chosen.content)} tensors ({checkpoint.some(chosen.content)})"
         raise InputError(
@@ -179,13 +213,20 @@ def _choose(found: Any, path: str, reading: Reading, kind: ModelKind = "state_di
             "Add what makes the network, a class or a function: --arch package.module:factory",
         )
     network = architecture.build(reading.arch, reading.arch_args)
-    notes = weights.fill(network, chosen.content, path, reading.arch, chosen.key)
+    notes = weights.fill(
+        network, chosen.content, path, reading.arch, chosen.key, ignore_unexpected=reading.ignore_unexpected
+    )
     made = f"Its weights were loaded into {reading.arch}."
     return Loaded(network, kind, was_training=False, notes=(made, *under, *notes))
 
 
 def _refuse_options(path: str, reading: Reading, what: str) -> None:
-    given = {"--arch": reading.arch, "--key": reading.key, "--allow": reading.allow}
+    given = {
+        "--arch": reading.arch,
+        "--key": reading.key,
+        "--allow": reading.allow,
+        "--ignore-unexpected": reading.ignore_unexpected,
+    }
     if wrong := [name for name, value in given.items() if value]:
         raise InputError(f"{path} is {what}: {', '.join(wrong)} has no meaning for it.", "Leave it out.")
 

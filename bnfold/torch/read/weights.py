@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,15 @@ _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, next to the w
 _SHOWN = 10
 
 
-def fill(network: nn.Module, weights: Weights, path: str, arch: str, key: str = "") -> tuple[str, ...]:
+def fill(
+    network: nn.Module,
+    weights: Weights,
+    path: str,
+    arch: str,
+    key: str = "",
+    *,
+    ignore_unexpected: bool = False,
+) -> tuple[str, ...]:
     """Load `weights` into `network`, in place.
 
     Names that begin with `module.` or `_orig_mod.`, as DataParallel and torch.compile leave them, lose that
@@ -30,16 +39,21 @@ def fill(network: nn.Module, weights: Weights, path: str, arch: str, key: str = 
         path: The file, for the messages.
         arch: What made the network, for the messages.
         key: The way to the weights in the file, for the messages.
+        ignore_unexpected: Whether weights that the network does not have are left out.
 
     Returns:
-        Sentences about what was changed: prefixes, types.
+        Sentences about what was changed: prefixes, types, what was left out.
 
     Raises:
         ModelError: A weight is missing, unexpected, or of another shape.
     """
     own = network.state_dict()
     named, prefixes = _without_wrappers(weights, own)
-    _compare(named, own, path, arch, key)
+    left = [name for name in named if name not in own] if ignore_unexpected else []
+    _compare(named, own, path, arch, key, ignore_unexpected=ignore_unexpected)
+    if left:
+        named = {name: value for name, value in named.items() if name in own}
+        named = _with_versions(named, weights)
     try:
         network.load_state_dict(named, strict=False)  # compared above, where tied weights are known
     except Exception as error:  # set_extra_state and hooks are the user's own code
@@ -47,7 +61,8 @@ def fill(network: nn.Module, weights: Weights, path: str, arch: str, key: str = 
             f"{path} could not be loaded into {arch}: {reason(error)}.", "Load it in Python to see where."
         ) from error
     removed = [f"Taken off the names of its weights: {', '.join(prefixes)}"] if prefixes else []
-    return (*removed, *_types(named, own))
+    ignored = [f"Left out, since {arch} does not have them: {listed(left, _SHOWN)}."] if left else []
+    return (*removed, *ignored, *_types(named, own))
 
 
 def _without_wrappers(weights: Weights, own: Mapping[str, Any]) -> tuple[Weights, list[str]]:
@@ -78,7 +93,19 @@ def _wrapped(named: Weights, own: Mapping[str, Any], prefix: str) -> bool:
     )
 
 
-def _compare(weights: Weights, own: Mapping[str, Any], path: str, arch: str, key: str) -> None:
+def _with_versions(named: dict[str, Any], weights: Weights) -> Weights:
+    """`named` with the versions of their modules, which `load_state_dict` reads."""
+    versions = getattr(weights, "_metadata", None)
+    if versions is None:
+        return named
+    held: OrderedDict[str, Any] = OrderedDict(named)
+    held.__dict__["_metadata"] = versions  # as state_dict() itself does
+    return held
+
+
+def _compare(
+    weights: Weights, own: Mapping[str, Any], path: str, arch: str, key: str, *, ignore_unexpected: bool
+) -> None:
     shared = {_place(own[name]) for name in weights.keys() & own.keys()} - {None}
     missing = [
         name
@@ -87,7 +114,7 @@ def _compare(weights: Weights, own: Mapping[str, Any], path: str, arch: str, key
         and not name.endswith("num_batches_tracked")  # counts; no output depends on it
         and _place(own[name]) not in shared
     ]
-    unexpected = [name for name in weights if name not in own]
+    unexpected = [] if ignore_unexpected else [name for name in weights if name not in own]
     shapes = [
         f"{name} ({_shape(weights[name])} in the file, {_shape(own[name])} in the network)"
         for name in weights
@@ -103,6 +130,11 @@ def _compare(weights: Weights, own: Mapping[str, Any], path: str, arch: str, key
         "\n".join(
             [f"{kind}: {listed(names, _SHOWN)}" for kind, names in kinds.items() if names]
             + list(_hint(weights, own, key))
+            + (
+                ["If these are not parts of it, leave them out with --ignore-unexpected"]
+                if unexpected and not missing and not shapes
+                else []
+            )
             + ["Name the network that they were saved from with --arch, its sizes with --arch-args."]
         ),
     )

@@ -9,6 +9,7 @@ from torch import nn  # noqa: E402
 
 import bnfold.torch as bt  # noqa: E402
 from bnfold.errors import ModelError  # noqa: E402
+from bnfold.torch.run_quietly import eval_mode  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch.jit says that it is one
@@ -42,3 +43,5 @@ def test_a_frozen_script_loads(tmp_path) -> None:
     frozen = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()).eval()))
     frozen.save(tmp_path / "m.pt")
     assert bt.load(tmp_path / "m.pt").source(EXAMPLE).shape == (2, 4, 8, 8)
+    with eval_mode(bt.load(tmp_path / "m.pt").source) as nothing:  # it has no mode
+        assert nothing is None

@@ -5,11 +5,11 @@ and calls nothing that is not in the table. This module fills the table, for one
 
 - torch.nn's own layer classes, which only hold tensors and numbers when they are created;
 - the activation functions of torch.nn.functional that its layers keep as attributes, which only compute;
+- plain data, for which `plain` has functions and classes of its own;
 - classes that the caller allowed by name. A class can be called with anything that the file says, so only
   these can be allowed: subclasses of nn.Module, enumerations, dataclasses, and other classes from outside
-  Python's standard library and torch's machinery. **Functions never can**, except two of NumPy's, which
-  make numbers and arrays. Allowing a class imports its module, which runs that module's code: allow what you
-  would import.
+  Python's standard library and torch's machinery. **Functions never can**. Allowing a class imports its
+  module, which runs that module's code: allow what you would import.
 
 The scan for names serves the message only; safety does not depend on what it finds.
 """
@@ -29,7 +29,9 @@ import torch
 from torch import nn
 
 from bnfold.errors import UnsafePickleError, reason
+from bnfold.torch.read.safety import plain
 from bnfold.torch.read.safety.importing import from_here
+from bnfold.torch.read.safety.outline import WRAPPERS
 
 Global = tuple[Callable[..., Any], str]
 
@@ -42,15 +44,8 @@ _ACTIVATIONS = (
 _MACHINERY = (
     *("torch._", "torch.fx", "torch.jit", "torch.export", "torch.package", "torch.utils.cpp_extension"),
 )
-# parts of the standard library that only hold data
-_DATA_ONLY = {
-    *("argparse.Namespace", "types.SimpleNamespace", "collections.deque", "fractions.Fraction", "uuid.UUID"),
-    *("pathlib.PosixPath", "pathlib.PurePosixPath", "datetime.date", "datetime.datetime"),
-}
-# functions that only make a NumPy number or array; a checkpoint's best score is one
-_DATA_FUNCTIONS = {
-    f"numpy.{core}.multiarray.{name}" for core in ("_core", "core") for name in ("scalar", "_reconstruct")
-}
+# the only part of the standard library that is not plain data for `plain` and could be allowed
+_DATA_ONLY = {"fractions.Fraction", "uuid.UUID"}
 _STANDARD = sys.stdlib_module_names | {"__builtin__", "posix", "nt"}
 
 
@@ -76,7 +71,7 @@ def allowed_globals(names: Iterable[str]) -> list[Global]:
     Raises:
         UnsafePickleError: One cannot be imported, is not a class, or is one that can do more than hold data.
     """
-    return [(_allowed(name), name) for name in names]
+    return [(_allowed(name), name) for name in names if name not in plain.TABLE]
 
 
 def _allowed(name: str) -> Callable[..., Any]:
@@ -93,8 +88,6 @@ def _allowed(name: str) -> Callable[..., Any]:
             f"{name} could not be imported: {reason(error)}.",
             "Run this in the folder that holds it, or install its package.",
         ) from error
-    if name in _DATA_FUNCTIONS:
-        return found
     if not isinstance(found, type):
         raise UnsafePickleError(
             f"{name} is a function, not a class; calling it from a file could do anything.",
@@ -124,7 +117,7 @@ def names_in(stream: BinaryIO, pickles: int = 1) -> list[str]:
     try:
         for _ in range(pickles):
             names |= dict.fromkeys(_names_in_one(stream))
-    except (ValueError, EOFError, IndexError):
+    except (ValueError, EOFError, IndexError, OverflowError, MemoryError):
         pass  # the message lists what was found so far; the unpickler reports the damage
     return list(names)
 
@@ -160,13 +153,13 @@ def names_in_archive(stream: BinaryIO) -> list[str]:
 
 def unknown(names: Iterable[str], allowed: Iterable[str]) -> list[str]:
     """The `names` that neither torch's unpickler nor this module nor the caller allows."""
-    known = set(allowed) | _torch_defaults() | {name for _, name in torch_globals()}
+    known = set(allowed) | torch_defaults() | {name for _, name in torch_globals()} | plain.TABLE.keys()
     return [name for name in names if name not in known]
 
 
 def dangerous(names: Iterable[str]) -> list[str]:
     """The unknown `names` that could not be allowed either."""
-    return [name for name in names if _never(name)]
+    return [name for name in names if name not in WRAPPERS and _never(name)]
 
 
 def _present_name(module: str, name: str) -> str:
@@ -175,7 +168,9 @@ def _present_name(module: str, name: str) -> str:
     return f"{IMPORT_MAPPING.get(module, module)}.{name}"
 
 
-def refusal(path: str, names: Sequence[str], allowed: Iterable[str], detail: str) -> UnsafePickleError:
+def refusal(
+    path: str, names: Sequence[str], allowed: Iterable[str], detail: str, options: Sequence[str] = ()
+) -> UnsafePickleError:
     """The error for a pickle that was not loaded, with the line to type where there is one.
 
     Args:
@@ -183,6 +178,7 @@ def refusal(path: str, names: Sequence[str], allowed: Iterable[str], detail: str
         names: Every class and function that it names.
         allowed: Those among them that were allowed.
         detail: What the unpickler said, used when no name explains it.
+        options: What else the file needs, word by word, to be typed in the same line.
     """
     missing = unknown(names, allowed)
     never = dangerous(missing)
@@ -199,7 +195,7 @@ def refusal(path: str, names: Sequence[str], allowed: Iterable[str], detail: str
     if missing:
         return UnsafePickleError(
             f"{path} needs classes that are not torch.nn's: {', '.join(missing)}.",
-            "If you trust them, add: " + " ".join(f"--allow {name}" for name in missing),
+            "If you trust them, add: " + " ".join([*(f"--allow {name}" for name in missing), *options]),
         )
     return UnsafePickleError(
         f"{path} was not opened: {detail}.",
@@ -207,13 +203,17 @@ def refusal(path: str, names: Sequence[str], allowed: Iterable[str], detail: str
     )
 
 
-def _torch_defaults() -> set[str]:
+def torch_defaults() -> set[str]:
     """Names that torch's weights-only unpickler knows by itself, and those that this process registered."""
     from torch import _weights_only_unpickler as unpickler
 
-    registered = torch.serialization.get_safe_globals()
-    own = unpickler._get_allowed_globals()  # noqa: SLF001  # no public list has them; for messages only
-    return set(own) | {
+    # no public list has them; what is refused does not depend on it
+    return set(unpickler._get_allowed_globals()) | registered()  # noqa: SLF001
+
+
+def registered() -> set[str]:
+    """Names that this process registered with torch."""
+    return {
         entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
-        for entry in registered
+        for entry in torch.serialization.get_safe_globals()
     }

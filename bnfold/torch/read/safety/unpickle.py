@@ -3,60 +3,183 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import mmap
 import pickle
 import warnings
-from collections.abc import Callable
-from typing import Any, BinaryIO
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NoReturn
 
 import torch
 
-from bnfold.errors import ModelError, reason
+from bnfold.errors import ModelError, UnsafePickleError, listed, reason
 from bnfold.options import Reading
-from bnfold.torch.read.safety import pickle_protocol, pickles
+from bnfold.torch.read.safety import bounds, outline, pickles, plain, sketch
+from bnfold.torch.read.safety.emit import emit
 from bnfold.torch.read.safety.importing import from_here
+from bnfold.torch.read.safety.overlay import with_pickle
 
 # A file from before PyTorch 1.6 is a sequence of pickles: a magic number, a version, the system, the object,
 # the keys of its storages; then the storages themselves.
-OLD_FORMAT_PICKLES = 5
+_OLD_FORMAT_PICKLES = 5
 
 SAVE_WHOLE = (
     "Save the whole model: torch.save(model, path), or torch.export.save(torch.export.export(...), path)."
 )
 
 
-def unpickle(stream: BinaryIO, path: str, reading: Reading, count: int = 0) -> Any:
-    """Load `stream`, a zip archive or a sequence of `count` pickles, with torch.nn's and allowed classes."""
-    allow = reading.allow
-    if reading.trust:
-        return trusted(lambda: torch.load(stream, map_location="cpu", weights_only=False), stream, path)
-    ours = pickles.torch_globals() + pickles.allowed_globals(allow)
+@dataclass(frozen=True)
+class Drawn:
+    """A pickle in an archive, of which nothing has been made.
+
+    Attributes:
+        path: The file.
+        entry: The pickle's name in the archive.
+        size: Bytes of the file.
+        records: Bytes of its storages by their keys.
+        names: The classes and functions that the pickle names.
+        root: What is in it, as an outline.
+    """
+
+    path: str
+    entry: str
+    size: int
+    records: Mapping[str, int]
+    names: Sequence[str]
+    root: Any
+
+    def missing(self, content: Any, reading: Reading) -> list[str]:
+        """The classes that need permission to make `content`, a part of the outline."""
+        named = outline.names(outline.inside(outline.to_make(content)))
+        return pickles.unknown(named, reading.allow)
+
+
+def draw(stream: BinaryIO, path: str, reading: Reading) -> Drawn:
+    """Read the pickle of an archive without making what is in it.
+
+    Raises:
+        UnsafePickleError: It asks for what no model needs, or is not as picklers write.
+        ModelError: It is damaged.
+    """
+    size = stream.seek(0, 2)
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            folders = {name.partition("/")[0] for name in archive.namelist()}
+            if len(folders) > 1:  # torch would take the first; what is checked must be what it reads
+                raise zipfile.BadZipFile(f"it has {len(folders)} folders, {listed(sorted(folders))}")
+            entry = f"{folders.pop()}/data.pkl"
+            data = archive.read(entry)
+            folder = entry.removesuffix("data.pkl") + "data/"
+            records = {info.filename.removeprefix(folder): info.file_size for info in archive.infolist()}
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise damaged(path, error) from None
+    with _judging(path, reading, lambda: pickles.names_in(io.BytesIO(data))):
+        drawn = sketch.read(io.BytesIO(data))
+        wrapped = _names(sketch.reachable([drawn.root])) - _names(outline.inside(drawn.root))
+        left = [name for name in drawn.names if name not in wrapped]  # what a wrapper has is never made
+        if pickles.dangerous(pickles.unknown(left, reading.allow)):
+            raise pickle.UnpicklingError  # even where the model does not need it
+        return Drawn(path, entry, size, records, drawn.names, outline.outline(drawn.root))
+
+
+def _names(nodes: Iterator[sketch.Node]) -> set[str]:
+    return set(outline.names(nodes))
+
+
+def make(stream: BinaryIO, drawn: Drawn, content: Any, reading: Reading) -> Any:
+    """Make a part of what was drawn, and nothing else.
+
+    Raises:
+        UnsafePickleError: It asks for more than the file holds, or for a class that is not allowed.
+        ModelError: It is damaged.
+    """
+    node = outline.unwrapped(outline.to_make(content))
+    ours = _ours(reading)
+    with _judging(drawn.path, reading, lambda: outline.names(outline.inside(node))):
+        bounds.check_depth(node, outline.parts)
+        bounds.check(outline.inside(node), drawn.size, drawn.records, _trusted(reading))
+        data = emit(node, outline.unwrapped)
+        return _load(with_pickle(stream, drawn.entry, data), [*ours, plain.FILLER])
+
+
+def unpickle_old(stream: BinaryIO, path: str, reading: Reading) -> Any:
+    """Load a file in the format before PyTorch 1.6 as a whole.
+
+    Raises:
+        UnsafePickleError: It asks for what no model needs, or for more than it holds.
+        ModelError: It is damaged, or holds a module, which cannot be loaded safely.
+    """
+    ours = _ours(reading)
+    with bounded(stream) as whole:
+        names = pickles.names_in(whole, _OLD_FORMAT_PICKLES)
+        missing = pickles.unknown(names, reading.allow)
+        if pickles.dangerous(missing):
+            raise pickles.refusal(path, names, reading.allow, "")
+        with _judging(path, reading, lambda: names):
+            try:
+                whole.seek(0)
+                roots = [sketch.read(whole).root for _ in range(_OLD_FORMAT_PICKLES)]
+                for root in roots:
+                    bounds.check_depth(root, sketch.children)
+                bounds.check(sketch.reachable(roots), len(whole), None, _trusted(reading))
+                stream.seek(0)
+                return _load(stream, ours)
+            except pickle.UnpicklingError:
+                raise ModelError(
+                    f"{path} is in PyTorch's format before 1.6, of which only weights, with numbers and text,"
+                    " can be loaded safely.",
+                    "If you trust it: torch.save(torch.load(path, weights_only=False), other), and give"
+                    " other. --trust opens it as it is.",
+                ) from None
+
+
+def _ours(reading: Reading) -> list[pickles.Global]:
+    return pickles.torch_globals() + plain.GLOBALS + pickles.allowed_globals(reading.allow)
+
+
+def _trusted(reading: Reading) -> set[str]:
+    """Names that the user has allowed, here or in this process; they are called as the file says."""
+    return set(reading.allow) - plain.TABLE.keys() | pickles.registered()
+
+
+def _load(stream: Any, ours: list[pickles.Global]) -> Any:
     registered = torch.serialization.get_safe_globals()  # these must stay when the block ends
     extra: list[Callable[..., Any] | pickles.Global] = [one for one in ours if one not in registered]
-    stream.seek(0)
-    names = pickles.names_in(stream, count) if count else pickles.names_in_archive(stream)
+    with torch.serialization.safe_globals(extra), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about how old the file is
+        return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+@contextlib.contextmanager
+def _judging(path: str, reading: Reading, names: Callable[[], list[str]]) -> Iterator[None]:
+    """Say of whatever goes wrong whether the file is damaged, or asks for something that it must not."""
     try:
-        if pickles.dangerous(pickles.unknown(names, allow)):
-            raise pickle.UnpicklingError  # torch's own guard would refuse it too
-        stream.seek(0)
-        with (
-            contextlib.nullcontext(stream) if count else pickle_protocol.lowered(stream) as plain,
-            torch.serialization.safe_globals(extra),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")  # about how old the file is
-            return torch.load(plain, map_location="cpu", weights_only=True)
+        yield
+    except ModelError:
+        raise
+    except bounds.ExcessiveError as error:
+        raise UnsafePickleError(
+            f"{path} was not opened: it asks for {reason(error)}.",
+            "PyTorch does not write such files. Do not trust it.",
+        ) from None
     except pickle.UnpicklingError as error:
-        if count and not pickles.dangerous(pickles.unknown(names, allow)):
-            raise ModelError(
-                f"{path} is in PyTorch's format before 1.6, which holds no module that can be loaded safely.",
-                "If you trust it: torch.save(torch.load(path, weights_only=False), other), and give other."
-                " --trust opens it as it is.",
-            ) from None
-        raise pickles.refusal(path, names, allow, _detail(error)) from None
+        raise pickles.refusal(path, names(), reading.allow, _detail(error)) from None
     except Exception as error:  # a damaged file can lead the unpickler into any exception
-        raise ModelError(
-            f"{path} is truncated or damaged: {reason(error)}.", "Save or download it again."
-        ) from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: str, error: BaseException) -> ModelError:
+    """The error for a file that cannot be read to its end."""
+    return ModelError(f"{path} is truncated or damaged: {reason(error)}.", "Save or download it again.")
+
+
+@contextlib.contextmanager
+def bounded(stream: BinaryIO) -> Iterator[Any]:
+    """Map a file into memory, so that no length in it leads to more memory than the file has bytes."""
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        yield whole
 
 
 def trusted(read: Callable[[], Any], stream: BinaryIO, path: str) -> Any:
@@ -79,11 +202,18 @@ def _detail(error: BaseException) -> str:
     return next((line.strip().rstrip(".") for line in text.splitlines() if line.strip()), "it is damaged")
 
 
-def plain_pickle(stream: BinaryIO, path: str, reading: Reading) -> Any:
-    """What `pickle.dump(...)` wrote: it cannot be loaded safely, but its names can be listed."""
-    if reading.trust:
-        return trusted(lambda: pickle.load(stream), stream, path)
-    names = pickles.names_in(stream)
-    if pickles.unknown(names, reading.allow):
-        raise pickles.refusal(path, names, reading.allow, "")
+def refuse_plain(stream: BinaryIO, path: str, reading: Reading) -> NoReturn:
+    """Say what `pickle.dump(...)` wrote: it cannot be loaded safely, but its names can be listed.
+
+    Raises:
+        UnsafePickleError: It names classes or functions.
+        ModelError: It names none, or is damaged.
+    """
+    with bounded(stream) as whole:
+        names = pickles.names_in(whole)
+        if pickles.unknown(names, reading.allow):
+            raise pickles.refusal(path, names, reading.allow, "")
+        whole.seek(0)
+        with _judging(path, reading, lambda: names):
+            sketch.read(whole)
     raise ModelError(f"{path} is a plain pickle, not written by torch.save.", SAVE_WHOLE)

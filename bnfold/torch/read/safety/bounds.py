@@ -1,0 +1,343 @@
+"""How much a pickle may ask for: known from its sketch, before anything is made.
+
+Three things could make a small file fill the memory or run for hours: a layer that is made with sizes as
+arguments (a saved one is made without, and gets its tensors), a tensor that is larger than its numbers in the
+file, and a key whose hash visits the same tuple again and again. A tensor must lie within its storage, a
+storage within the file, and all tensors together may have `FACTOR` times the file's bytes and `FREE` more:
+views of one storage count whole, since an export stores each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from bnfold.torch.read.safety import plain
+from bnfold.torch.read.safety.sketch import Call, Name, Node, Sequence, Storage, Table, children
+
+FACTOR = 4
+FREE = 64 << 20
+_KEY = 100  # values that one key may be made of
+_HASHED = 1 << 60  # greater numbers can be chosen to have all the same hash
+_NESTED = 600
+_LAYERS = 10_000  # of a recurrent layer, which makes names for each
+_ENTRY = 64  # bytes that an entry of a container takes, about
+_ITEM_SIZES = {
+    **dict.fromkeys(("Byte", "Char", "Bool", "QInt8", "QUInt8", "QUInt4x2", "QUInt2x4", "Untyped"), 1),
+    **dict.fromkeys(("Short", "Half", "BFloat16"), 2),
+    **dict.fromkeys(("Int", "Float", "QInt32"), 4),
+    **dict.fromkeys(("Long", "Double", "ComplexFloat"), 8),
+    "ComplexDouble": 16,
+}
+_STRIDED = {f"torch._utils._rebuild_{name}" for name in ("tensor", "tensor_v2", "tensor_v3", "qtensor")}
+_SIZED = {
+    f"torch._utils._rebuild_{name}"
+    for name in ("sparse_tensor", "meta_tensor_no_storage", "wrapper_subclass", "nested_tensor")
+}
+_FROM_TENSORS = {
+    *(f"torch._utils._rebuild_{name}" for name in ("parameter", "parameter_with_state")),
+    *(f"torch._utils._rebuild_device_tensor_from_{name}" for name in ("numpy", "cpu_tensor")),
+    *("torch.nn.parameter.Parameter", "torch.device", "torch.serialization._get_layout", "builtins.complex"),
+}
+_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
+_CONTAINERS = {
+    *(f"builtins.{name}" for name in ("list", "dict", "tuple", "set", "frozenset", "bytes", "bytearray")),
+    *(f"collections.{name}" for name in ("OrderedDict", "Counter", "defaultdict", "deque")),
+    *("torch.Size", "_codecs.encode"),
+}
+_BYTES = {"builtins.bytes", "builtins.bytearray", "_codecs.encode"}
+_HASHING = _CONTAINERS - {"builtins.list", "builtins.tuple", "collections.deque", "torch.Size"}
+_ENCODINGS = {"latin1", "latin-1", "utf-8", "utf8", "ascii"}
+_FACTORIES = {f"builtins.{name}" for name in ("bool", "int", "float", "str", "list", "tuple", "dict", "set")}
+_ATTRIBUTES = {"argparse.Namespace", "types.SimpleNamespace"}
+_WITH_ATTRIBUTES = {"collections.OrderedDict", "collections.defaultdict"}
+_NOTED = {"builtins.range", "builtins.slice"}  # they only note two or three numbers
+_LARGEST = 16  # bytes of a number, the most
+_STATES = {"collections.OrderedDict", "numpy.dtype", "numpy._core.multiarray._reconstruct"} | {
+    *("numpy.core.multiarray._reconstruct", "collections.defaultdict"),
+    *_ATTRIBUTES,
+}
+
+TENSORS = _STRIDED | _SIZED | _FROM_TENSORS - {"torch.device", "builtins.complex"} | {_FROM_TYPE}
+"""The functions that make tensors."""
+
+
+class ExcessiveError(Exception):
+    """More than a file may ask for, as the end of "it asks for"."""
+
+
+def check(nodes: Iterable[Node], size: int, records: Mapping[str, int] | None, trusted: set[str]) -> None:
+    """Refuse what asks for more than its file holds.
+
+    Args:
+        nodes: What is to be made, each once.
+        size: Bytes of the file.
+        records: Bytes of each storage in an archive; None for a file that is none.
+        trusted: The names of the user's own classes, which may be called in any way.
+
+    Raises:
+        ExcessiveError: Something in it does.
+    """
+    budget = _Budget(size * FACTOR + FREE)
+    storages: dict[Any, int] = {}
+    for node in nodes:
+        if isinstance(node, Storage):
+            storages[node.identity.members[2]] = _storage(node, size, records)
+        elif isinstance(node, Table) or (isinstance(node, Sequence) and node.kind in ("set", "frozenset")):
+            _keys([key for key, _ in node.entries] if isinstance(node, Table) else node.members, budget)
+        elif isinstance(node, Call) and str(node.function) not in trusted:
+            _call(node, budget)
+    if sum(storages.values()) > size:
+        raise ExcessiveError("more numbers than it holds")
+
+
+def check_depth(root: Node, onward: Callable[[Node], Iterable[Node]]) -> None:
+    """Refuse objects that hold others through more levels than Python can follow.
+
+    Args:
+        root: What is to be made.
+        onward: Gives what a node is made of.
+
+    Raises:
+        ExcessiveError: There are more than 600 levels; a layer of a layer is three.
+    """
+    levels: dict[int, int] = {}  # below each node, itself included; 0 while it is visited
+    path: list[tuple[int, Iterator[Node]]] = [(id(path_end := object()), iter([root]))]
+    levels[id(path_end)] = 0
+    while path:
+        above, others = path[-1]
+        node = next(others, path_end)
+        if node is path_end:
+            path.pop()
+            levels[above] += 1
+            if path:
+                levels[path[-1][0]] = max(levels[path[-1][0]], levels[above])
+        elif isinstance(node, (Sequence, Table, Storage, Call)):
+            if id(node) in levels:  # it may be deeper than where it was first met
+                levels[above] = max(levels[above], levels[id(node)])
+            else:
+                levels[id(node)] = 0
+                path.append((id(node), iter(onward(node))))
+        if len(path) + levels[above] > _NESTED:
+            raise ExcessiveError(f"objects that are nested more than {_NESTED} deep")
+
+
+class _Budget:
+    """Bytes that may still be asked for, and the keys that have been looked at, by their ids."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.keys: set[int] = set()
+
+    def spend(self, count: int, what: object) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise ExcessiveError(f"more memory than it holds, for {what}")
+
+
+def _storage(node: Storage, size: int, records: Mapping[str, int] | None) -> int:
+    count, itemsize = _counted(node)
+    key = node.identity.members[2]
+    there = size if records is None else records.get(str(key), 0)
+    if count * itemsize > there:
+        raise ExcessiveError(f"{count * itemsize} bytes of numbers where it has {there}")
+    return count * itemsize
+
+
+def _counted(node: Storage) -> tuple[int, int]:
+    """A storage's number of elements, and their size in bytes."""
+    members = node.identity.members
+    kind = members[1].name if len(members) > 4 and isinstance(members[1], Name) else ""
+    itemsize = _ITEM_SIZES.get(kind.removesuffix("Storage"), 0)
+    if not itemsize or not isinstance(members[4], int) or members[4] < 0:
+        raise ExcessiveError("numbers of an unknown kind")
+    return members[4], itemsize
+
+
+def _call(call: Call, budget: _Budget) -> None:
+    name, arguments = str(call.function), call.arguments.members
+    _keys((key for key, _ in call.entries), budget)
+    if name == _FROM_TYPE:  # calls its first argument on the third
+        inner = arguments[2] if len(arguments) > 2 else None
+        if not isinstance(arguments[0], Name) or not isinstance(inner, Sequence):
+            raise ExcessiveError("a tensor of an unknown kind")
+        _call(Call(arguments[0], inner), budget)
+    elif name in _STRIDED:
+        budget.spend(_strided(name, arguments), "its tensors")
+    elif name in _SIZED:
+        budget.spend(8 * _sized(arguments), "its tensors")
+    elif name in _CONTAINERS:
+        each = 1 if name in _BYTES else _ENTRY
+        count = _container(name, arguments, budget) + len(call.entries) + len(call.added)
+        budget.spend(each * count, name)
+    elif name.startswith("torch.nn.modules."):
+        if arguments or not call.new:
+            raise ExcessiveError(f"a {name} that is made with arguments, which torch.save does not write")
+    elif name in _ATTRIBUTES:
+        if arguments:
+            raise ExcessiveError(f"a {name} with arguments")
+    elif name in plain.CALLED:
+        if name.startswith("pathlib.") and not all(isinstance(one, str) for one in arguments):
+            raise ExcessiveError("a path that is not made of text")  # paths of paths could double each time
+        budget.spend(sum(map(_length_of_text, arguments)), name)
+    elif name.startswith("torch._utils._rebuild_device_tensor_from_"):
+        budget.spend(_LARGEST * _source(arguments), "its tensors")
+    elif name not in _FROM_TENSORS | _NOTED:
+        raise ExcessiveError(f"a call of {name}, which torch.save does not write")
+    _states(call, name, budget)
+
+
+def _states(call: Call, name: str, budget: _Budget) -> None:
+    module = name.startswith("torch.nn.modules.")
+    if call.states and not module and name not in _STATES:
+        raise ExcessiveError(f"a {name} whose state is replaced")
+    for state in call.states:
+        if not module and name not in _ATTRIBUTES | _WITH_ATTRIBUTES:
+            budget.spend(
+                sum(map(_length_of_text, state.members if isinstance(state, Sequence) else ())), name
+            )
+            continue
+        if not isinstance(state, Table):
+            raise ExcessiveError(f"a {name} whose state is not a dictionary")
+        budget.spend(_ENTRY * len(state.entries), f"the attributes of a {name}")  # each copies them
+        if not all(isinstance(key, str) for key, _ in state.entries):
+            raise ExcessiveError(f"a {name} with attributes whose names are not text")
+        layers = state.get("num_layers") if module else None
+        if name.startswith("torch.nn.modules.rnn.") and isinstance(layers, int) and layers > _LAYERS:
+            raise ExcessiveError(f"{layers} layers in a {name}")
+
+
+def _strided(name: str, arguments: list[Node]) -> int:
+    """The bytes of a tensor as a whole; it must lie within its storage."""
+    storage, offset, sizes, strides = (*arguments[:4], *[None] * 4)[:4]
+    shape, steps = _integers(sizes), _integers(strides)
+    if not isinstance(storage, Storage) or not isinstance(offset, int) or offset < 0:
+        raise ExcessiveError("a tensor without numbers")
+    count, itemsize = _counted(storage)
+    if name.endswith("_v3"):
+        stored = count * itemsize
+        dtype = vars(torch).get(_name(arguments, 6))  # getattr would import what has such a name
+        if not isinstance(dtype, torch.dtype):
+            raise ExcessiveError("numbers of an unknown kind")
+        itemsize = dtype.itemsize
+        count = stored // itemsize
+    if len(shape) != len(steps):
+        raise ExcessiveError("a tensor whose strides do not fit its shape")
+    elements = math.prod(shape)
+    last = offset + sum((one - 1) * step for one, step in zip(shape, steps, strict=False))
+    packed = isinstance(storage.identity.members[1], Name) and "QUInt" in str(storage.identity.members[1])
+    if elements and not packed and last >= count:
+        raise ExcessiveError(f"a tensor of shape {'x'.join(map(str, shape))} from {count} numbers")
+    return elements * itemsize
+
+
+def _name(arguments: list[Node], place: int) -> str:
+    return arguments[place].name if len(arguments) > place and isinstance(arguments[place], Name) else ""
+
+
+def _integers(node: Node) -> list[int]:
+    if isinstance(node, Call) and str(node.function) == "torch.Size" and node.arguments.members:
+        node = node.arguments.members[0]
+    found = node.members if isinstance(node, Sequence) else [-1]
+    if not all(type(one) is int and one >= 0 for one in found):
+        raise ExcessiveError("a tensor whose sizes are not counts")
+    return found
+
+
+def _sized(arguments: list[Node]) -> int:
+    """The most elements that any tuple of numbers among the arguments could stand for."""
+    most, count, work = 0, 0, list(arguments[:_KEY])
+    while work:
+        node = work.pop()
+        inner = list(itertools.islice(children(node), _KEY + 1))
+        count += 1 + len(inner)
+        if count > 10 * _KEY:
+            raise ExcessiveError("a tensor of an unknown kind")
+        if isinstance(node, Sequence) and inner and all(type(one) is int for one in inner):
+            most = max(most, math.prod(max(1, abs(one)) for one in inner))
+        work += inner
+    return most
+
+
+def _length_of_text(node: Node) -> int:
+    """Of text, or of bytes as pickle's older protocols write them; 0 for anything else."""
+    if isinstance(node, Call) and str(node.function) in _BYTES and node.arguments.members:
+        node = node.arguments.members[0]
+    return len(node) if isinstance(node, (str, bytes)) else 0
+
+
+def _source(arguments: list[Node]) -> int:
+    """How many numbers, at most, the first argument has, which a call converts to another type."""
+    first = arguments[0] if arguments else None
+    if not isinstance(first, Call):
+        raise ExcessiveError("a tensor of an unknown kind")
+    name = str(first.function)
+    if name in _STRIDED:
+        return _strided(name, first.arguments.members)
+    if name.endswith("._frombuffer"):
+        return sum(map(_length_of_text, first.arguments.members))
+    if name.endswith("._reconstruct"):
+        members = [one for state in first.states if isinstance(state, Sequence) for one in state.members[:9]]
+        return sum(map(_length_of_text, members))
+    raise ExcessiveError("a tensor of an unknown kind")
+
+
+def _container(name: str, arguments: list[Node], budget: _Budget) -> int:
+    """How many entries a container gets from what it is made with."""
+    first, *others = arguments or [None]
+    if name == "collections.defaultdict":
+        if first is not None and str(first) not in _FACTORIES:
+            raise ExcessiveError(f"a {name} that calls {first}")
+        first, others = (*others, None)[0], others[1:]
+    known = {"collections.deque": (int, type(None)), "_codecs.encode": (str,), "builtins.bytearray": (str,)}
+    if len(others) > 1 or not all(isinstance(one, known.get(name, ())) for one in others):
+        raise ExcessiveError(f"a call of {name}, which torch.save does not write")
+    if isinstance(first, (str, bytes)):
+        if name == "_codecs.encode" and (not others or others[0] not in _ENCODINGS):
+            raise ExcessiveError("text in an unknown encoding")
+        return len(first)
+    return _length(name, first, budget)
+
+
+def _length(name: str, argument: Node, budget: _Budget) -> int:
+    if isinstance(argument, Sequence):
+        if name in _HASHING:
+            pairs = name not in ("builtins.set", "builtins.frozenset", "collections.Counter")
+            _keys((_first_of(one) if pairs else one for one in argument.members), budget)
+        return len(argument.members)
+    if isinstance(argument, Table):
+        return len(argument.entries)
+    if isinstance(argument, Call) and str(argument.function) in _CONTAINERS - {"_codecs.encode"}:
+        inner = _container(str(argument.function), argument.arguments.members, budget)
+        return inner + len(argument.entries) + len(argument.added)
+    if argument is None:
+        return 0
+    if isinstance(argument, Call) and str(argument.function) == "_codecs.encode":
+        return _length_of_text(argument)
+    raise ExcessiveError(f"a {name} of an unknown length")
+
+
+def _first_of(pair: Node) -> Node:
+    return pair.members[0] if isinstance(pair, Sequence) and pair.members else pair
+
+
+def _keys(keys: Iterable[Node], budget: _Budget) -> None:
+    """A key's hash visits all that it is made of, as often as it is named; equal hashes are compared."""
+    for key in keys:
+        if isinstance(key, (str, bytes)) or id(key) in budget.keys:
+            continue
+        count, work = 0, [key]
+        while work:
+            one = work.pop()
+            count += 1
+            if count > _KEY:
+                raise ExcessiveError(f"a dictionary with a key of more than {_KEY} values")
+            if isinstance(one, int) and abs(one) >= _HASHED:
+                raise ExcessiveError("a dictionary with a key that is a number of 19 digits or more")
+            work.extend(itertools.islice(children(one), _KEY + 1))
+        if isinstance(key, (Sequence, Table, Call)):  # these live as long as the sketch
+            budget.keys.add(id(key))

@@ -99,6 +99,8 @@ def load_as(path: str | os.PathLike[str], reading: Reading) -> Loaded:
     kind = kind_of(path)
     if reading.arch_args and not reading.arch:
         raise InputError("--arch-args goes with --arch.", "Add --arch package.module:factory")
+    if reading.ignore_unexpected and not reading.arch:
+        raise InputError("--ignore-unexpected goes with --arch.", "Add --arch package.module:factory")
     loaded = _load(os.fspath(path), kind, reading)
     notes = (_TRUSTED,) if reading.trust else tuple(_known_weaknesses(loaded))
     return replace(loaded, notes=(*notes, *loaded.notes))
@@ -140,8 +142,10 @@ def _load_archive(stream: BinaryIO, path: str, reading: Reading) -> Loaded:
         _refuse_options(path, reading, "TorchScript")
         if not reading.trust:
             torchscript_safety.check(stream, path)
+        torchscript.check_optimised(stream, path)
         load_script: Callable[..., Any] = torch.jit.load
         module = _read_checked(lambda: load_script(stream, map_location="cpu"), stream, path, reading)
+        torchscript.check_inputs(module, path)
         torchscript.check_mode(module, path)
         training = any(getattr(part, "training", False) for part in module.modules())
         return Loaded(module, "torchscript", was_training=training)

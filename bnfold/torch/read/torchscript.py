@@ -1,9 +1,14 @@
-"""What was traced in train mode stays in it: found in the graph, since no flag says so."""
+"""TorchScript that cannot be exported as it is, found before an exporter fails on it with its own words.
+
+What was traced in train mode stays in it, which only the graph shows. What `optimize_for_inference` made for
+MKL-DNN is saved without its weights. The inputs of an export are tensors: no numbers, no lists.
+"""
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -18,6 +23,48 @@ _TRAINING = {
     "aten::alpha_dropout": 2,
     "aten::rrelu": 3,
 }
+
+
+_TENSORS = {"Tensor", "Optional[Tensor]"}
+_WITHOUT_WEIGHTS = b"prim.ConstantMKLDNNTensor("
+
+
+def check_optimised(stream: BinaryIO, path: str) -> None:
+    """Refuse what `torch.jit.optimize_for_inference` made: `torch.jit.save` writes it without its weights.
+
+    Args:
+        stream: The archive, which [`entries`][bnfold.torch.read.safety.archive.entries] has passed.
+        path: Its path, for the messages.
+
+    Raises:
+        ModelError: It has MKL-DNN constants, which are such weights.
+    """
+    with zipfile.ZipFile(stream) as archive:
+        code = (archive.read(name) for name in archive.namelist() if name.endswith(".py"))
+        if any(_WITHOUT_WEIGHTS in text for text in code):
+            raise ModelError(
+                f"{path} was saved after torch.jit.optimize_for_inference, and without the weights that went"
+                " to MKL-DNN: PyTorch cannot read it either.",
+                "Save the module before it is optimised; ONNX Runtime optimises the export by itself.",
+            )
+
+
+def check_inputs(module: torch.jit.ScriptModule, path: str) -> None:
+    """Refuse a script without `forward`, or whose `forward` takes anything but tensors.
+
+    Raises:
+        ModelError: Names what else it takes, and says how that becomes a constant.
+    """
+    if not hasattr(module, "forward"):
+        raise ModelError(f"{path} is TorchScript without a forward.", "Save a module that has one.")
+    schema = getattr(module.forward, "schema").arguments[1:]  # noqa: B009  (typed as a callable)
+    others = [f"{one.name} ({one.type})" for one in schema if str(one.type) not in _TENSORS]
+    if others:
+        raise ModelError(
+            f"{path} is TorchScript whose forward takes what is not a tensor: {', '.join(others)}.",
+            "Fix it in a module around this one, whose forward takes only tensors and calls this one with"
+            " the value that you need; script or trace that module, and save it.",
+        )
 
 
 def check_mode(module: torch.jit.ScriptModule, path: str) -> None:

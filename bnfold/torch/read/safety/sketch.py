@@ -205,7 +205,8 @@ class _Reader:
         self.stack.append(Table())
 
     def _dict(self, _: object) -> None:
-        self.stack.append(Table(_pairs(self._since_mark())))
+        members = self._since_mark()  # another stack is the current one from here on
+        self.stack.append(Table(_pairs(members)))
 
     def _append(self, _: object) -> None:
         value = self.stack.pop()

@@ -1,7 +1,8 @@
 """What exporters lose of a module's meaning: found before the export, and repaired, refused or reported.
 
 - BatchNorm on the statistics of the batch in eval mode (`track_running_stats=False`, or
-  `F.batch_norm(..., training=True)`): the exporter silently turns it into running statistics. Refused.
+  `F.batch_norm(..., training=True)`): the exporter silently turns it into running statistics. Refused, unless
+  it normalises weights (weight standardisation): that is a constant.
 - Dropout that stays on in eval mode: there is no single result to compare with. Refused.
 - Lazy modules that never ran: their weights do not exist. Refused.
 - InstanceNorm with running statistics: a BatchNorm in eval mode, which the exporters write with `Tile` and
@@ -12,7 +13,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from torch.export import ExportedProgram
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from bnfold.errors import ModelError
 from bnfold.torch.run_quietly import untouched
@@ -91,6 +94,9 @@ class _Watch(TorchFunctionMode):
         self.found: list[ModelError] = []
         self._names = {part: path for path, part in module.named_modules()}
         self._stack: list[str] = []
+        self._constant: MutableMapping[torch.Tensor, None] = WeakTensorKeyDictionary()
+        """Tensors that follow from the weights alone."""
+        self._constant.update(dict.fromkeys((*module.parameters(), *module.buffers())))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -100,11 +106,23 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").partition(".")[0]  # an overload is called batch_norm.default
         path = next(reversed(self._stack), "")
+        constant = self._are_constant((args, kwargs))
+        target = args[:1] if name == "__setitem__" else ()
         if name in _BATCH_NORMS and _flag(args, kwargs, _TRAINING, "training", default=False):
-            self.found.append(_batch_statistics(path))
+            if not constant:
+                self.found.append(_batch_statistics(path))
         elif name in _DROPOUTS and _drops(args, kwargs):
             self.found.append(_random(path))
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if constant:
+            self._constant.update(dict.fromkeys(_tensors(result)))
+        elif any(tensor in self._constant for tensor in _tensors((result, target))):
+            self._constant.clear()  # data was written into a constant, which others may be views of
+        return result
+
+    def _are_constant(self, arguments: Any) -> bool:
+        tensors = _tensors(arguments)
+        return bool(tensors) and all(tensor in self._constant for tensor in tensors)
 
     @contextlib.contextmanager
     def paths(self) -> Iterator[None]:
@@ -124,6 +142,10 @@ class _Watch(TorchFunctionMode):
     def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
         del module, args, result
         self._stack.pop()
+
+
+def _tensors(nested: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, torch.Tensor)]
 
 
 def _flag(args: tuple[Any, ...], kwargs: Mapping[str, Any], index: int, name: str, *, default: bool) -> bool:
@@ -157,15 +179,37 @@ def _where(path: str) -> str:
 
 
 def refuse_program(program: ExportedProgram) -> None:
-    """Refuse a program with BatchNorms on statistics of the batch.
+    """Refuse a program with BatchNorms on statistics of the batch, of anything but its weights.
 
     Raises:
         ModelError: Names the submodule.
     """
+    varying = _varying(program)
     for node in program.graph.nodes:
+        if node not in varying:
+            continue
         name = getattr(node.target, "__name__", "").partition(".")[0] if node.op == "call_function" else ""
         if name in _BATCH_NORMS and _flag(node.args, node.kwargs, _TRAINING, "training", default=False):
             raise _batch_statistics(_path_of(node))
+
+
+def _varying(program: ExportedProgram) -> set[torch.fx.Node]:
+    """The nodes that depend on the inputs; all of them where data is written into what does not."""
+    inputs = set(map(str, program.graph_signature.user_inputs))
+    varying: set[torch.fx.Node] = set()
+    for node in program.graph.nodes:
+        if node.name in inputs or not varying.isdisjoint(node.all_input_nodes):
+            varying.add(node)
+            written = node.args[0] if node.args and _writes(node) else None
+            if isinstance(written, torch.fx.Node) and written not in varying:
+                return set(program.graph.nodes)
+    return varying
+
+
+def _writes(node: torch.fx.Node) -> bool:
+    """Whether an operator changes one of its arguments."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
 
 
 def _path_of(node: torch.fx.Node) -> str:

@@ -254,3 +254,66 @@ def test_statistics_that_nothing_updated_are_said() -> None:
     own = refuse_lossy.untrained(nn.BatchNorm2d(3).state_dict())
     assert own is not None
     assert "the model itself" in own
+
+
+class Standardised(nn.Conv2d):
+    """Normalises its weights by a BatchNorm, as timm's StdConv2d does."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(3, 4, 3)
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = self.weight.reshape(1, self.out_channels, -1)
+        if self.how == "depends on the data":
+            flat = flat * x.mean()
+        elif self.how == "changed in place by the data":
+            flat = flat.clone()
+            flat.add_(x.mean())
+        elif self.how == "set by the data":
+            flat = flat.clone()
+            flat[:, 0] = x.mean()
+        elif self.how == "set through a view":
+            flat = flat.clone()
+            flat[:, 1:2].copy_(x.mean().expand(1, 1, flat.shape[-1]))
+        elif self.how == "scaled":
+            flat = 2 * flat.double()
+        if self.how == "native":
+            normed = torch.ops.aten.native_batch_norm(flat, None, None, None, None, True, 0.0, 1e-6)[0]
+        else:
+            normed = F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=1e-6)
+        return F.conv2d(x, normed.to(x.dtype).reshape(self.weight.shape), self.bias)
+
+
+@pytest.mark.parametrize("how", ["plain", "native", "scaled"])
+@pytest.mark.parametrize("form", ["module", "program"])
+def test_a_batch_norm_of_weights_is_a_constant(how, form) -> None:
+    torch.manual_seed(5)
+    module = nn.Sequential(Standardised(how), nn.BatchNorm2d(4)).eval()
+    seeded_statistics(module, 0)
+    if form == "program":
+        source = Loaded(torch.export.export(module, (X,)), "exported program", was_training=False)
+    else:
+        source = loaded(module)
+    model = to_onnx(source, (X,))
+    folded = bnfold.fold(model)
+    assert [site.status for site in folded.sites] == ["folded"]
+    with torch.no_grad():
+        wanted = module(X).numpy()
+    session = sessions.session(folded.model, optimized="off")
+    (found,) = sessions.run(session, {session.get_inputs()[0].name: X.numpy()})
+    assert abs(found - wanted).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "how", ["depends on the data", "changed in place by the data", "set by the data", "set through a view"]
+)
+@pytest.mark.parametrize("form", ["module", "program"])
+def test_a_batch_norm_of_weights_that_the_data_changes_is_refused(how, form) -> None:
+    module = nn.Sequential(Standardised(how), nn.ReLU()).eval()
+    if form == "program":
+        source = Loaded(torch.export.export(module, (X,)), "exported program", was_training=False)
+    else:
+        source = loaded(module)
+    with pytest.raises(ModelError, match="statistics of the batch"):
+        to_onnx(source, (X,))

@@ -453,6 +453,15 @@ def test_sample_inputs_that_would_run_code(tmp_path, program_file):
     assert not target.exists()
 
 
+@pytest.mark.parametrize(
+    "content", [torch.zeros(1).expand(1 << 40), [bytearray(3), Evil(bytearray, 1 << 40)], Evil(set, range(9))]
+)
+def test_sample_inputs_that_ask_for_much(tmp_path, program_file, content):
+    data = saved(content)
+    rewrite(program_file, tmp_path / "m.pt2", lambda n, d: data if n.startswith("data/sample_inputs/") else d)
+    refused(tmp_path / "m.pt2", UnsafePickleError)
+
+
 def test_weights_that_are_a_pickle(tmp_path, program_file):
     target = tmp_path / "written"
 

@@ -6,11 +6,13 @@ import io
 import re
 import stat
 import zipfile
+import zlib
 from typing import BinaryIO
 
 from bnfold.errors import ModelError, UnsafePickleError, reason
 
 _ESCAPING = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:|\0")
+_UNREADABLE = (zipfile.BadZipFile, zlib.error)
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _SAMPLES = re.compile(r"[^/]+/data/sample_inputs/[^/]+\.pt")  # torch.export.save nests these, and no others
 _MOST_CODE = 1 << 28  # bytes; the TorchScript of a large network has some 10⁷
@@ -39,7 +41,7 @@ def entries(stream: BinaryIO, path: str) -> set[str]:
             below = {entry.filename.partition("/")[2] for entry in listing}
             _check_sizes(archive, listing, stream.seek(0, 2), path, code=is_torchscript(below))
             _check_nesting(archive, listing, path)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, OSError, RuntimeError) as error:
+    except (*_UNREADABLE, NotImplementedError, EOFError, ValueError, OSError, RuntimeError) as error:
         raise ModelError(f"{path} is truncated or damaged: {reason(error)}.", "Save it again.") from None
     if len({entry.filename.partition("/")[0] for entry in listing}) > 1:
         return {entry.filename for entry in listing}

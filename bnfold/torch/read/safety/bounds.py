@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bnfold.torch.read.safety import plain
-from bnfold.torch.read.safety.sketch import Call, Name, Node, Sequence, Storage, Table, children
+from bnfold.torch.read.safety.sketch import Call, Name, Node, Sequence, Storage, Table, children, reachable
 
 FACTOR = 4
 FREE = 64 << 20
@@ -93,6 +93,27 @@ def check(nodes: Iterable[Node], size: int, records: Mapping[str, int] | None, t
             _call(node, budget)
     if sum(storages.values()) > size:
         raise ExcessiveError("more numbers than it holds")
+
+
+def check_tensors(root: Node, size: int, records: Mapping[str, int]) -> None:
+    """Refuse tensors that ask for more than their file holds, in a pickle of TorchScript's own.
+
+    Args:
+        root: What is in the pickle; TorchScript knows few other calls, and none that takes sizes.
+        size: Bytes of the file.
+        records: Bytes of each storage.
+
+    Raises:
+        ExcessiveError: One does, or it is nested too deep.
+    """
+    check_depth(root, children)
+    nodes = list(reachable([root]))
+    budget = _Budget(size * FACTOR + FREE)
+    for node in nodes:
+        if isinstance(node, Storage):
+            _storage(node, size, records)
+        elif isinstance(node, Call) and str(node.function) in _STRIDED:
+            budget.spend(_strided(str(node.function), node.arguments.members), "its tensors")
 
 
 def check_depth(root: Node, onward: Callable[[Node], Iterable[Node]]) -> None:

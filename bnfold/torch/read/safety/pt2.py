@@ -17,6 +17,7 @@ import json
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -24,7 +25,7 @@ import torch
 from torch.export.pt2_archive._package import PT2ArchiveReader
 
 from bnfold.errors import ModelError, UnsafePickleError, reason
-from bnfold.torch.read.safety import archive, pickles
+from bnfold.torch.read.safety import archive, bounds, pickles, sketch
 
 _RECORD = re.compile(
     r"archive_format|archive_version|byteorder|version|\.format_version|\.storage_alignment|\.data/\w+"
@@ -87,6 +88,8 @@ def check(stream: BinaryIO, names: set[str], path: str) -> None:
                 _check_samples(data, name)
     except ModelError as error:  # about an archive within
         raise UnsafePickleError(f"{path} was not opened: {reason(error)}.", fix) from None
+    except bounds.ExcessiveError as error:
+        raise UnsafePickleError(f"{path} was not opened: it asks for {reason(error)}.", fix) from None
     except (_UnexpectedError, pickle.UnpicklingError) as error:
         raise UnsafePickleError(f"{path} was not opened: it holds {reason(error)}.", fix) from None
     except (RuntimeError, ValueError, EOFError, AssertionError, RecursionError) as error:
@@ -99,6 +102,13 @@ def _check_samples(data: bytes, name: str) -> None:
     asked = pickles.unknown(pickles.names_in_archive(io.BytesIO(data)), ())
     if never := pickles.dangerous(asked):
         raise _UnexpectedError(f"a pickle, {name!r}, that asks for {never[0]}")
+    with zipfile.ZipFile(io.BytesIO(data)) as samples:
+        for entry in [one for one in samples.namelist() if one.endswith("data.pkl")]:
+            folder = entry.removesuffix("data.pkl") + "data/"
+            records = {one.filename.removeprefix(folder): one.file_size for one in samples.infolist()}
+            root = sketch.read(io.BytesIO(samples.read(entry))).root
+            bounds.check_depth(root, sketch.children)
+            bounds.check(sketch.reachable([root]), len(data), records, pickles.registered())
     torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 

@@ -153,10 +153,12 @@ class _Reader:
         self.memo: dict[int, Node] = {}
         self.names: dict[str, None] = {}
         self.protocol = 0
+        self.steps = 0
 
     def step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
         name = opcode.name
         self.protocol = max(self.protocol, opcode.proto)
+        self.steps += 1
         if name in ("PROTO", "FRAME", "STOP"):
             return
         if name in _ATOMS:
@@ -171,7 +173,10 @@ class _Reader:
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             self.stack.append(Sequence("tuple", self._take(int(name[-1]))))
         elif "PUT" in name or name == "MEMOIZE":
-            self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
+            place = len(self.memo) if argument is None else int(argument)
+            if place > self.steps:  # some readers make room for as many
+                raise pickle.UnpicklingError(f"a value that is remembered as number {place}")
+            self.memo[place] = self.stack[-1]
         elif "GET" in name:
             self.stack.append(self.memo[argument])
         elif method := getattr(self, f"_{name.lower()}", None):

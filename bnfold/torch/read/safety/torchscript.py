@@ -4,26 +4,32 @@ TorchScript is a separate language, and its interpreter runs no Python. Two of i
 map them into memory, though, others access the network, and a class's `__setstate__` runs while the file
 is loaded. So the code is parsed (its syntax is Python's) and searched for them; operators and classes of
 extensions are refused. Its pickles are read by the same interpreter, which knows tensors and the archive's
-own classes; one that names anything else was put there for another reader, and the file is refused.
+own classes; one that names anything else was put there for another reader, and the file is refused. That
+interpreter makes room for whatever a length, a place or a shape in a pickle says: they are checked before.
 """
 
 from __future__ import annotations
 
 import ast
 import io
+import pickle
 import re
 import zipfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from bnfold.errors import ModelError, UnsafePickleError, reason
-from bnfold.torch.read.safety import pickles
+from bnfold.torch.read.safety import bounds, pickles, sketch
 
 _PICKLE = re.compile(r".*(\.|_)pkl")
 _OWN_CLASS = re.compile(r"__torch__(\.\w+)+")
 _KNOWN = re.compile(
     r"torch\._utils\._rebuild_\w+|torch\.\w+Storage|torch\.jit\._pickle\.\w+|torch\.(device|Size)"
     r"|collections\.OrderedDict|builtins\.complex"
+)
+_DAMAGE = (
+    *(zipfile.BadZipFile, pickle.UnpicklingError, SyntaxError, RecursionError, MemoryError),
+    *(ValueError, EOFError, TypeError, AttributeError, IndexError),  # also of a pickle cut short
 )
 _NAMESPACES = {"aten", "prim", "quantized", "torchvision"}
 _NEVER = {"save", "from_file", "rpc_sync", "rpc_async", "rpc_remote"}
@@ -39,12 +45,21 @@ def check(stream: BinaryIO, path: str) -> None:
 
     Raises:
         ModelError: It is damaged.
-        UnsafePickleError: Its code or its pickles could do more than compute.
+        UnsafePickleError: Its code or its pickles could do more than compute, or ask for more than it holds.
     """
+    size = stream.seek(0, 2)
     try:
         with zipfile.ZipFile(stream) as archive:
             found = [problem for name in archive.namelist() for problem in _problems(archive, name)]
-    except (zipfile.BadZipFile, SyntaxError, UnicodeDecodeError, RecursionError, MemoryError) as error:
+            for name in [] if found else archive.namelist():
+                if _PICKLE.fullmatch(name):
+                    _check_pickle(archive, name, size)
+    except bounds.ExcessiveError as error:
+        raise UnsafePickleError(
+            f"{path} was not opened: it asks for {reason(error)}.",
+            "PyTorch does not write such files. Do not trust it.",
+        ) from None
+    except _DAMAGE as error:
         raise ModelError(
             f"{path} is damaged: {reason(error)}.", "Save it again with torch.jit.save."
         ) from None
@@ -53,6 +68,16 @@ def check(stream: BinaryIO, path: str) -> None:
             f"{path} was not opened: it holds {found[0]}, which no network needs.",
             "It could run code on your machine or write its files. Do not trust it.",
         )
+
+
+def _check_pickle(archive: zipfile.ZipFile, name: str, size: int) -> None:
+    """Compare the tensors of a pickle with their numbers, which are in the folder that has its name."""
+    drawn = sketch.read(io.BytesIO(archive.read(name)))
+    if name.endswith("/traced_inputs.pkl"):  # shapes without numbers, which torch.jit.load does not read
+        return
+    folder = name.removesuffix(".pkl") + "/"
+    records = {entry.filename.removeprefix(folder): entry.file_size for entry in archive.infolist()}
+    bounds.check_tensors(drawn.root, size, records)
 
 
 def _problems(archive: zipfile.ZipFile, name: str) -> Iterator[str]:

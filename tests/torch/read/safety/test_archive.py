@@ -84,3 +84,14 @@ def test_code_that_is_longer_or_shorter_than_it_declares(tmp_path: Path, declare
     assert zlib.crc32(code) != zlib.crc32(code[:declared]) or declared > len(code)
     with pytest.raises(ModelError, match="damaged"):
         listed(script(tmp_path / "s.pt", code, declared))
+
+
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_code_that_cannot_be_unpacked(tmp_path: Path, place: int) -> None:
+    path = script(tmp_path / "s.pt", b"def f(x):\n  return x\n" * 20)
+    data = bytearray(path.read_bytes())
+    begin = data.index(b"a/code/x.py") + len(b"a/code/x.py")
+    data[begin + place] ^= 0x07
+    path.write_bytes(bytes(data))
+    with pytest.raises(ModelError, match="damaged"):
+        listed(path)

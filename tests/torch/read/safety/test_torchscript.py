@@ -112,6 +112,36 @@ def test_a_pickle_inside(scripted: Path, tmp_path: Path, where: str) -> None:
     assert not target.exists()
 
 
+def _number(value: int) -> bytes:
+    return b"J" + value.to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("pickled", "named"),
+    [
+        (b"\x80\x02X\xff\xff\xff\x7fab.", "damaged"),  # a text of 2 GiB
+        (b"\x80\x02Nr\xff\xff\xff\x1f.", "remembered as number"),  # room for as many values
+        (b"\x80\x02" + b"(" * 700 + b"t" * 700 + b".", "nested"),
+    ],
+)
+@pytest.mark.parametrize("where", ["data.pkl", "constants.pkl"])
+def test_a_pickle_that_asks_for_much(scripted, tmp_path, pickled: bytes, named: str, where: str) -> None:
+    path = rewrite(scripted, tmp_path / "m.pt", lambda name, data: pickled if name == where else data)
+    with pytest.raises(ModelError, match=named):
+        bt.load(path)
+
+
+@pytest.mark.parametrize("count", [109, 1 << 20, 1 << 29])
+def test_a_tensor_larger_than_its_numbers(scripted, tmp_path, count: int) -> None:
+    asked = b"K\x6c"  # 108 numbers of the convolution's weight
+
+    def change(name: str, data: bytes) -> bytes:
+        assert name != "data.pkl" or data.count(asked) == 1
+        return data.replace(asked, _number(count)) if name == "data.pkl" else data
+
+    assert "bytes of numbers" in refused(rewrite(scripted, tmp_path / "m.pt", change))
+
+
 def test_code_that_is_none(scripted: Path, tmp_path: Path) -> None:
     path = rewrite(scripted, tmp_path / "m.pt", in_code("this is not code"))
     with pytest.raises(ModelError, match="damaged"):

@@ -59,6 +59,8 @@ def _check_names(listing: list[zipfile.ZipInfo], path: str) -> None:
         raise ModelError(
             f"{path} holds an entry {escaping!r}, whose path leads out of the archive.", _DO_NOT_TRUST
         )
+    if not all(names):
+        raise ModelError(f"{path} holds an entry without a name.", _DO_NOT_TRUST)
     if len({name.casefold() for name in names}) < len(names):
         raise ModelError(f"{path} holds two entries of one name.", _DO_NOT_TRUST)
     if link := next((entry for entry in listing if stat.S_ISLNK(entry.external_attr >> 16)), None):

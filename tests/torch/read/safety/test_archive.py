@@ -42,6 +42,16 @@ def test_a_symbolic_link(saved: Path) -> None:
         listed(saved)
 
 
+@pytest.mark.parametrize("name", ["", "\0", "\0a/data/9"])  # zipfile cuts a name at a NUL
+def test_an_entry_without_a_name(saved: Path, name: str) -> None:
+    data = saved.read_bytes()
+    assert data.count(b"a/data/0") == 2
+    blank = name.encode().ljust(8, b"\0")
+    saved.write_bytes(data.replace(b"a/data/0", blank))
+    with pytest.raises(ModelError):
+        listed(saved)
+
+
 def test_an_archive_within(saved: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "inner.zip", "w") as inner:
         inner.writestr("inner/data.pkl", b"cos\nsystem\n.")

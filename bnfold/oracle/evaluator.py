@@ -79,6 +79,10 @@ class Evaluator:
             **{name: partial(array_of, tensor) for name, tensor in large},
             **(weights or {}),
         }
+        for node in graph.node:
+            # Exporters write an Identity for each place of a shared weight: its copies are not kept either.
+            if node.op_type == "Identity" and node.domain in ONNX_DOMAINS and node.input[0] in self._weights:
+                self._weights[node.output[0]] = self._weights[node.input[0]]
         self._steps = [_prepared(node, opsets, choose, ask) for node in graph.node]
         own = {
             *self.inputs,

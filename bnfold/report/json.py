@@ -172,7 +172,7 @@ def _reason_record(reason: Reason) -> Json:
 
 def validation_record(validation: Validation) -> Json:
     """List every comparison, for each provider, optimizer setting and output, and the proof of the fold."""
-    return record(validation, "passed", "undecided") | {
+    return record(validation, "passed", "undecided", "not_compared") | {
         "checks": [record(check, "passed") for check in validation.checks],
         "layers": [record(layer, "agrees") for layer in validation.layers],
         "blame": validation.blame and _blame_record(validation.blame),

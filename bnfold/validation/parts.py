@@ -101,7 +101,7 @@ def compare_parts(
             raise
         # recorded sizes may be stale, and those of the first input another operator's
         return compare_parts(original, folded, error, compare, draws=draws[1:])
-    return replace(found, oracle=f"{parts.note(error)} {found.oracle}".strip())
+    return replace(found, oracle=f"{parts.note(error)} {found.oracle}".strip(), not_run=parts.unseen)
 
 
 def _parts(before: _Side, after: _Side, draw: Draw) -> Parts:

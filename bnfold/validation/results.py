@@ -255,6 +255,7 @@ class Validation:
         differences: Sentences on what a caller of the second model meets otherwise: names, types, open sizes,
             opset, lost metadata. They are failures if the request is strict.
         unseen: Where a fault could stand that nothing here would have shown.
+        not_run: What depends on operators that could not be run, by name; nothing of it was compared.
     """
 
     checks: tuple[Check, ...]
@@ -279,6 +280,14 @@ class Validation:
     accuracy: Accuracy | None = None
     differences: tuple[str, ...] = ()
     unseen: Unseen = Unseen()  # noqa: RUF009 - it is frozen
+    not_run: tuple[str, ...] = ()
+
+    @property
+    def not_compared(self) -> tuple[str, ...]:
+        """The outputs of which no element was compared, by name."""
+        compared = {check.output for check in self.checks if check.compared}
+        names = dict.fromkeys((*(check.output for check in self.checks), *self.not_run))
+        return tuple(name for name in names if name not in compared)
 
     @property
     def passed(self) -> bool:

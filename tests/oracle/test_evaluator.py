@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import weakref
 from typing import Any
 
@@ -92,6 +93,24 @@ def test_so_is_one_of_a_constant_node_and_of_a_body() -> None:
     inner = build(branches)
     inner.graph.node[0].attribute[0].g.initializer.append(held)
     assert constants_alive(inner, {**feeds, "c": np.array(True)}) == [0, 0, 0, 0]
+
+
+def test_one_weight_under_many_names_takes_no_more_memory() -> None:
+    size, names = 512, range(12)
+    copies = "\n".join(f"w{n} = Identity({f'w{n - 1}' if n else 'w'})" for n in names)
+    products = "\n".join(f"x{n + 1} = MatMul(x{n}, w{n})" for n in names)
+    text = f"g (float[1, {size}] x0) => (float[1, {size}] x{len(names)}) {{ {copies}\n {products} }}"
+    shared, given = weight(size, size) / 16, floats(1, size)
+    model = build(text, {"w": shared.astype(np.float32)})
+    expected = given.astype(np.float64)
+    for _ in names:
+        expected = expected @ shared.astype(np.float64)
+    tracemalloc.start()
+    [found] = Oracle(model).run({"x0": given})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert peak < len(names) / 3 * 8 * size * size
 
 
 def test_a_constant_that_is_replaced_stays_replaced() -> None:

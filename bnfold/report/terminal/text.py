@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bnfold.errors import listed
 from bnfold.report.terminal.fates import sites
 from bnfold.report.terminal.graphs import graphs
 from bnfold.report.terminal.tables import count, headed, size, small
@@ -150,9 +151,12 @@ def _agreement(result: Validation) -> Text:
         lines = (other, *result.failures)
         return Text("\n".join(lines), style="bold red")
     kind = "given input" if result.seed is None else "random input"
+    left = result.not_compared
+    limit = f"{listed(left)} {'was' if len(left) == 1 else 'were'} not compared; all else of " if left else ""
     return Text(
-        f"{other} computes what the original computes, on {count(result.samples, kind)}. {result.oracle}",
-        style="green",
+        f"{limit}{other[0].lower() if left else other[0]}{other[1:]} computes what the original computes, on "
+        f"{count(result.samples, kind)}. {result.oracle}",
+        style="yellow" if left else "green",
     )
 
 
@@ -299,10 +303,10 @@ def rule(one: Rule) -> RenderableType:
     return Group(Text.assemble((one.code, "bold"), f"  {one.title}"), Padding(said, (0, 0, 0, 7)))
 
 
-def rules(listed: Iterable[Rule]) -> RenderableType:
+def rules(known: Iterable[Rule]) -> RenderableType:
     """List rules by code and title."""
     table = headed("code", "why a BatchNorm stays")
-    for one in listed:
+    for one in known:
         table.add_row(Text(one.code, style="bold"), Text(one.title))
     return Group(table, "", Text("More on a reason: bnfold explain CODE"))
 

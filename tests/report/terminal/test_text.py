@@ -175,6 +175,12 @@ def test_an_output_that_was_not_compared_does_not_agree():
     page = words(text.validation(Validation((CHECK, replace(CHECK, output="z", compared=False)), seed=0)))
     assert "y cpu off 1.0e-06 2.0e-07 5.0e-05 100.00% agrees z cpu" in page
     assert "5.0e-05 100.00% not compared" in page
+    assert "z was not compared; all else of the second model computes what the original computes" in page
+
+
+def test_what_an_operator_that_was_not_run_computes_is_not_said_to_agree():
+    page = words(text.validation(fold_of((CHECK,), not_run=("b", "c"), seed=0)))
+    assert "b, c were not compared; all else of the folded model computes" in page
 
 
 def test_disagreement_says_what_is_wrong() -> None:

@@ -28,6 +28,18 @@ class ModelError(BnfoldError):
     """A model file that cannot be read, or is not what its name says."""
 
 
+class ExternalDataError(ModelError):
+    """A file that a model keeps tensors in is not there, not whole, or not to be read.
+
+    Attributes:
+        is_outside: Whether it is outside the model's folder, or could be.
+    """
+
+    def __init__(self, problem: str, fix: str = "", *, is_outside: bool = False) -> None:
+        super().__init__(problem, fix)
+        self.is_outside = is_outside
+
+
 class UnsafePickleError(ModelError):
     """A pickle that asks for code beyond the classes that were allowed."""
 
@@ -96,6 +108,25 @@ class DisagreementError(BnfoldError):
 
 class UndecidedError(BnfoldError):
     """Two models that nothing can be said about, since nothing could be compared."""
+
+
+class UnforeseenError(BnfoldError):
+    """A fault of bnfold's own, found on a file; its cause is what Python raised.
+
+    Args:
+        path: The file.
+        error: What Python raised.
+    """
+
+    def __init__(self, path: object, error: BaseException) -> None:
+        super().__init__(
+            f"{path}: bnfold did not foresee this: {type(error).__name__}: {reason(error)}.",
+            "This is a bug in bnfold. bnfold --bug-report writes a report without your weights.",
+        )
+
+
+class OutOfMemoryError(BnfoldError, MemoryError):
+    """A file, or what was asked for, takes more memory than there is."""
 
 
 def reason(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from . import _lazy
 _MOMENT = 0.01  # seconds, after which a signal that arrived at a bad time is sent again
 
 _QUIET = "bnfold.quiet"  # in click's meta
-COMMANDS = ("export", "fold", "inspect", "validate", "bench", "explain", "doctor")
+COMMANDS = ("export", "fold", "check", "inspect", "validate", "bench", "explain", "doctor")
 
 
 class LazyGroup(click.Group):
@@ -45,6 +45,18 @@ class LazyGroup(click.Group):
         """Note whether the command is quiet, which has to be known even where its options are wrong."""
         ctx.meta[_QUIET] = not {"-q", "--quiet"}.isdisjoint(args)
         return super().parse_args(ctx, args)
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run, and end the process at once where a run that was given up still goes on."""
+        try:
+            return super().main(*arguments, **options)
+        except SystemExit as end:
+            given_up = sys.modules.get("bnfold.system.bounded_run")
+            if given_up is not None and given_up.is_left():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(end.code if isinstance(end.code, int) else 1)
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and turn its errors into messages and exit codes."""
@@ -124,9 +136,11 @@ def _complain(error: Exception, *, quiet: bool, report: bool) -> int:
 
     An error that bnfold did not raise on purpose is reported as a bug.
     """
-    from bnfold.errors import BnfoldError, DisagreementError, MissingShapeError
+    from bnfold.errors import BnfoldError, DisagreementError, MissingShapeError, UnforeseenError
     from bnfold.report.visible import visible
 
+    if isinstance(error, UnforeseenError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     if isinstance(error, BnfoldError):
         problem, fix, exit_code = error.problem, error.fix, error.exit_code
         if isinstance(error, MissingShapeError) and not error.has_blanks:

@@ -145,6 +145,9 @@ def _write(export: Export, json_path: Path | None, html_path: Path | None) -> No
 def _next_to(model: Path) -> Path:
     """The file to write if --output is not given."""
     from bnfold.files.file_kind import kind_of
+    from bnfold.files.weight_index import file_of
 
-    kind_of(model)  # raises the usual error if it is not a file: "." has no suffix to replace
+    if (file := file_of(model)) != model:
+        return model.with_name(f"{model.resolve().name}.folded.onnx")
+    kind_of(file)  # raises the usual error if it is not a file: "." has no suffix to replace
     return model.with_suffix(".folded.onnx")

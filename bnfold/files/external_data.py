@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from bnfold.errors import ModelError
+from bnfold.errors import ExternalDataError
 from bnfold.graph.scopes import scopes
 from bnfold.tensors.file_tensor import File, FileTensor
 
@@ -111,9 +111,10 @@ def locate(model: ir.Model, path: Path) -> None:
 
 def _check_place(tensor: ir.ExternalTensor, location: str, folder: Path, model: Path) -> None:
     if not _NAME.fullmatch(location) or not _inside(folder, location):
-        raise ModelError(
+        raise ExternalDataError(
             f"{model} keeps {tensor.name} in {location!r}, which is outside the model's folder.",
             "Refused, since it could be any file. If you trust it, copy it next to the model and save again.",
+            is_outside=True,
         )
     target = folder / location
     try:
@@ -121,14 +122,15 @@ def _check_place(tensor: ir.ExternalTensor, location: str, folder: Path, model: 
     except OSError:  # a name longer than a file's can be, for instance
         is_there = False
     if not is_there:
-        raise ModelError(
+        raise ExternalDataError(
             f"{model} keeps {tensor.name} in {location!r}, which is not there.",
             f"Put that file into {folder}.",
         )
     if target.stat().st_nlink > 1:  # onnx_ir refuses it too, but later and with a worse message
-        raise ModelError(
+        raise ExternalDataError(
             f"{target} is a hard link, which could stand for any file.",
             "Replace it with a copy.",
+            is_outside=True,
         )
 
 
@@ -141,14 +143,14 @@ def _inside(folder: Path, location: str) -> bool:
 def _within(tensor: ir.ExternalTensor, file: File) -> FileTensor:
     sizes, begin = tensor.shape.numpy(), tensor.offset or 0
     if tensor.dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED) or min(sizes, default=0) < 0:
-        raise ModelError(
+        raise ExternalDataError(
             f"{tensor.name} cannot be read from {file.path}: it is of type {tensor.dtype.name} and has the "
             f"sizes {list(sizes)}.",
             "Save the model again, with another exporter if need be.",
         )
     length = tensor.nbytes if tensor.length is None else tensor.length
     if length < tensor.nbytes or len(file) < begin + tensor.nbytes:
-        raise ModelError(
+        raise ExternalDataError(
             f"{file.path} is too short: {tensor.name} needs {tensor.nbytes} bytes from byte {begin} on, "
             f"the file has {len(file)}, the model says {length}.",
             "It is truncated, or belongs to another model. Save or download both files again.",

@@ -42,13 +42,13 @@ class FileKind(enum.Enum):
 
         An ONNX file has no signature: it starts with field 1 (`ir_version`) of its protobuf, byte 8.
         """
+        if head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":  # the length before it can begin as a pickle does
+            return cls.SAFETENSORS
         for signature, kind in _SIGNATURES:
             if head.startswith(signature):
                 return kind
         if head[_TAR[0] : _TAR[0] + len(_TAR[1])] == _TAR[1]:
             return cls.TAR
-        if head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
-            return cls.SAFETENSORS
         if head.startswith(b"\x08") and head[1:2] <= b"\x40":
             return cls.ONNX
         return cls.EMPTY if not head else cls.TEXT if _is_text(head) else cls.UNKNOWN

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no stubs
 
-from bnfold.errors import BnfoldError, ModelError, reason
+from bnfold.errors import BnfoldError, ModelError, OutOfMemoryError, UnforeseenError, reason
 from bnfold.files import external_data
 from bnfold.files.file_kind import FileKind, kind_of
+from bnfold.files.other_types import put_away
 from bnfold.files.protobuf_scan import RawData, WireError, field, raw_data, replaced
 from bnfold.files.repair import demand_bounded, put_right
 from bnfold.graph.scopes import ONNX_DOMAINS
 from bnfold.tensors.file_tensor import File
 
+P = ParamSpec("P")
+ResultT = TypeVar("ResultT")
 OLDEST_IR = 3
 PROTOBUF_LIMIT = 2**31 - 1
 _LEFT_FROM = 4096  # bytes; below, reading costs no more than remembering where
@@ -128,8 +134,8 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
         name: What messages call it.
 
     Raises:
-        ModelError: It is inconsistent, or holds what onnx_ir does not keep: types such as maps; and sparse
-            initializers, training information and device configurations, which it would drop silently.
+        ModelError: It is inconsistent, or holds what onnx_ir does not keep: sparse initializers, training
+            information and device configurations, which it would drop silently.
     """
     if any(graph.sparse_initializer for graph in _graphs(proto)):
         raise ModelError(
@@ -146,7 +152,8 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
         )
     demand_bounded(proto, name)
     try:
-        model = ir.from_proto(proto)
+        with put_away(proto):
+            model = ir.from_proto(proto)
     except Exception as error:  # onnx_ir raises whatever the malformed part leads it to
         cause = _explanation(error)
         raise ModelError(
@@ -214,26 +221,49 @@ def _explanation(error: Exception) -> BaseException:
 
 
 @contextlib.contextmanager
-def blaming(path: Path) -> Iterator[None]:
-    """Turn an unexpected error into a ModelError where the ONNX model at `path` is not valid.
+def blaming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let only errors pass that say what to do: the border between bnfold and those who call it with a file.
 
     Raises:
-        ModelError: It is not valid; says what ONNX's checker finds.
+        ModelError: Something unexpected was raised, and the ONNX model at `path` is not valid; says what
+            ONNX's checker finds.
+        OutOfMemoryError: There was not enough memory.
+        UnforeseenError: Anything else unexpected.
     """
     try:
         yield
     except (BnfoldError, OSError):
         raise
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"There is not enough memory. {error}".strip(),
+            "Use a machine or a limit with more; a comparison also takes less with smaller --inputs.",
+        ) from error
     except Exception as error:
-        if kind_of(path) is not FileKind.ONNX:
-            raise
-        try:
-            onnx.checker.check_model(os.fspath(path))
-        except Exception as problem:  # the checker raises what its libraries do
-            raise ModelError(
-                f"{path} is not a valid ONNX model: {reason(problem)}.", "Save, download or export it again."
-            ) from error
-        raise
+        if kind_of(path) is FileKind.ONNX:
+            try:
+                onnx.checker.check_model(os.fspath(path))
+            except Exception as problem:  # the checker raises what its libraries do
+                raise ModelError(
+                    f"{path} is not a valid ONNX model: {reason(problem)}.",
+                    "Save, download or export it again.",
+                ) from error
+        raise UnforeseenError(path, error) from error
+
+
+def guarded(function: Callable[P, ResultT]) -> Callable[P, ResultT]:
+    """Put [`blaming`][bnfold.files.load.blaming] around a function whose first parameter is a file."""
+    first = next(iter(inspect.signature(function).parameters))
+
+    @functools.wraps(function)
+    def border(*arguments: P.args, **options: P.kwargs) -> ResultT:
+        path = arguments[0] if arguments else options.get(first)
+        if not isinstance(path, (str, os.PathLike)):
+            return function(*arguments, **options)
+        with blaming(path):
+            return function(*arguments, **options)
+
+    return border
 
 
 def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:

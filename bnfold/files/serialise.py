@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from bnfold.files.external_data import exchange
+from bnfold.files.other_types import to_proto
 from bnfold.files.protobuf_scan import WireError, raw_data, replaced, varint
 from bnfold.tensors.block_tensor import BlockTensor
 
@@ -71,7 +72,7 @@ def _whole(tensor: ir.TensorProtocol) -> bytes:
 
 
 def _serialized(model: ir.Model) -> bytes:
-    data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+    data: bytes = to_proto(model).SerializeToString(deterministic=True)
     return data
 
 

@@ -18,7 +18,8 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.errors import InputError, ModelError
-from bnfold.files.load import from_proto, load_onnx
+from bnfold.files.load import blaming, from_proto, load_onnx
+from bnfold.files.other_types import to_proto
 from bnfold.folding import record
 from bnfold.folding.decompose import Decomposition, decomposition
 from bnfold.folding.memory import Mode, Refusals
@@ -103,9 +104,17 @@ def fold(
         ModelError: The file cannot be read as a model.
         InputError: The model has no node of a name in `keep`.
     """
-    opened = model
-    if not isinstance(opened, ir.Model):
-        opened = from_proto(opened) if isinstance(opened, onnx.ModelProto) else load_onnx(opened)
+    if isinstance(model, (str, os.PathLike)):
+        with blaming(model):
+            return fold(
+                load_onnx(model),
+                merge=merge,
+                inline_functions=inline_functions,
+                keep=keep,
+                no_batchnorm=no_batchnorm,
+                on_progress=on_progress,
+            )
+    opened = from_proto(model) if isinstance(model, onnx.ModelProto) else model
     result: FoldResult[Any] = fold_into(
         None,
         opened,
@@ -115,7 +124,7 @@ def fold(
         no_batchnorm=no_batchnorm,
         on_progress=on_progress,
     )
-    return replace(result, model=ir.to_proto(result.model)) if isinstance(model, onnx.ModelProto) else result
+    return replace(result, model=to_proto(result.model)) if isinstance(model, onnx.ModelProto) else result
 
 
 def fold_into(

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from bnfold.errors import InputError, ModelError
 from bnfold.files.file_kind import TORCH_KINDS, FileKind, ModelKind, kind_of
 from bnfold.files.load import NOTES, load_onnx
+from bnfold.files.weight_index import file_of, is_index
 from bnfold.options import PLAIN, Reading
 from bnfold.pipeline.progress import Progress, Stage, silent
 
@@ -48,7 +49,8 @@ def read_model(
 
     Args:
         path: `.onnx`, `.pt2` from `torch.export.save`, TorchScript, a whole `nn.Module`, or weights: a
-            state_dict, a checkpoint that contains one, safetensors.
+            state_dict, a checkpoint that contains one, safetensors, the index of several such files, or a
+            folder that holds weights under one of Hugging Face's names.
         reading: How to read a PyTorch file.
         progress: Called with the stages `"load"` and `"export"`.
 
@@ -57,7 +59,7 @@ def read_model(
         InputError: A shape is missing or does not fit, or an option has no meaning for this kind of file.
         MissingExtraError: The file needs torch, which is not installed.
     """
-    path = Path(path)
+    path = file_of(path)
     progress(Stage.LOAD, 0, 0)
     if not _is_torch(path):
         _refuse_torch_options(path, reading.given)
@@ -104,6 +106,8 @@ def _source(path: Path) -> Source:
 def _is_torch(path: Path) -> bool:
     """Recognise PyTorch's files by their first bytes; only the suffix of an unknown file counts."""
     kind = kind_of(path)
+    if kind is FileKind.TEXT and is_index(path):
+        return True
     return kind in TORCH_KINDS or (kind is not FileKind.ONNX and path.suffix.lower() in _TORCH_SUFFIXES)
 
 

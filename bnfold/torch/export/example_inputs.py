@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _DTYPES: dict[str, torch.dtype] = {
         *("int8", "int16", "int32", "int64", "uint8", "bool"),
     )
 }
+_LARGEST = 1 << 28  # elements
 _PLACES = {1: "<length>", 2: "<height>x<width>", 3: "<depth>x<height>x<width>"}
 
 
@@ -119,7 +121,11 @@ def example_inputs(
     if isinstance(loaded.source, ExportedProgram):
         return _program_inputs(loaded.source, specs, generator)
     signature = Signature.of(loaded.source)
-    if not specs:
+    if not specs and loaded.traced_with and len(loaded.traced_with) >= len(signature.required):
+        specs = tuple(InputSpec(None, shape, dtype) for shape, dtype in loaded.traced_with)
+        shapes = ", ".join(_shape_text(spec.shape) or "scalar" for spec in specs)
+        note(f"The shape of its input is what it was traced with: {shapes}.")
+    elif not specs:
         found = guess_shape.shape(signature)
         if found is None:
             raise _unknown_shape(signature)
@@ -178,6 +184,11 @@ def _dtype(spec: InputSpec, module: nn.Module) -> torch.dtype:
 
 
 def _random(shape: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    if math.prod(shape) > _LARGEST:
+        raise InputError(
+            f"An input of shape {_shape_text(shape)} is larger than any model takes.",
+            "Give the shape of one with --input-shape.",
+        )
     if dtype.is_floating_point:
         return torch.randn(tuple(shape), generator=generator).to(dtype)
     return torch.randint(0, 2, tuple(shape), generator=generator).to(dtype)

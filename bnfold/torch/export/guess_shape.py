@@ -56,6 +56,8 @@ def shape(signature: Signature) -> Derived | None:
     with eval_mode(module):
         if isinstance(layer, nn.Linear):
             return _row(module, layer)
+        if isinstance(module, torch.jit.ScriptModule):  # which does not run without numbers
+            return None
         if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             found = _convolved(module, layer)
             if found is not None and not any(_takes(module, other) for other in _neighbours(found)):
@@ -68,6 +70,8 @@ def plausible(signature: Signature) -> tuple[int, ...] | None:
     if signature.first_layer is None or len(signature.required) != 1:
         return None
     module, layer = signature.module, signature.first_layer[1]
+    if isinstance(module, torch.jit.ScriptModule):
+        return None
     with eval_mode(module):
         count = channels(layer)
         if dimensions(layer) and count:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from bnfold.torch.export import scripted
+from bnfold.torch.read.torchscript import TENSORS, arguments
 
 Inputs = tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
 """What a module is called with: in order, or by the names of its forward."""
@@ -35,6 +39,8 @@ class Signature:
     @classmethod
     def of(cls, module: nn.Module) -> Signature:
         """Look at `module` once; the functions of this package pass the result on."""
+        if isinstance(module, torch.jit.ScriptModule):
+            return cls(module, *_parameters(module), scripted.first_layer(module))
         layers = (
             (path, layer) for path, layer in module.named_modules() if [*layer.parameters(recurse=False)]
         )
@@ -50,8 +56,9 @@ class Signature:
 
 def _parameters(module: nn.Module) -> tuple[list[str] | None, list[str]]:
     if isinstance(module, torch.jit.ScriptModule):  # its forward has a schema, not a Python signature
-        schema = getattr(module.forward, "schema").arguments[1:]  # noqa: B009  (typed as a callable)
-        return [one.name for one in schema], [one.name for one in schema if not one.has_default_value()]
+        schema = arguments(module)
+        tensors = list(itertools.takewhile(lambda one: str(one.type) in TENSORS, schema))
+        return [one.name for one in tensors], [one.name for one in tensors if not one.has_default_value()]
     parameters = list(inspect.signature(module.forward).parameters.values())
     plain = [p for p in parameters if p.kind in _KINDS or p.kind is p.KEYWORD_ONLY]
     required = [p.name for p in plain if p.default is p.empty]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bnfold.errors import InputError, MissingExtraError, ModelError, reason
+from bnfold.system import bounded_run
 from bnfold.torch.export import open_sizes as sizes_
 from bnfold.torch.export import opset as opset_
 from bnfold.torch.export import refuse_lossy, torchscript_exporter
@@ -128,9 +130,15 @@ def _export_program(
     job = _Job(program, dict(zip(names, tensors, strict=False)), False, {}, opset, ir_version, note)
     if not tensors:
         return _attempt(job, _dynamo, None, ())
-    with quiet(), torch.no_grad():
-        module = program.module()
-        sample = Sample(job.inputs, outputs_of(module(*job.args)))
+    try:
+        with quiet():
+            module = program.module()
+            result = bounded_run.run(lambda: _without_gradients(job, module, job.inputs))
+    except Exception as error:  # whatever its operators raise
+        raise ModelError(
+            f"The program does not run on inputs of its own sizes: {reason(error)}.", "Export it again."
+        ) from error
+    sample = Sample(job.inputs, outputs_of(result))
     return _attempt(job, _dynamo, module, [sample])
 
 
@@ -162,7 +170,7 @@ def _observed(job: _Job, module: nn.Module) -> Outputs:
     """Run the module itself; where it fails, its own message is clearer than any exporter's."""
     try:
         with quiet():
-            result, refusals = refuse_lossy.watched(module, job.args, job.kwargs)
+            result, refusals = bounded_run.run(lambda: refuse_lossy.watched(module, job.args, job.kwargs))
     except Exception as error:  # the user's own code
         tensors = job.inputs.values()
         shapes = ", ".join("x".join(map(str, tensor.shape)) or "scalar" for tensor in tensors)
@@ -253,8 +261,8 @@ def _elsewhere(job: _Job, module: nn.Module) -> list[Sample]:
     for name, tries in sizes_.other_sizes(job.inputs, job.sizes):
         for length, inputs in tries:
             try:
-                with torch.no_grad(), untouched(module), quiet():
-                    outputs = outputs_of(job.call(module)(inputs))
+                with untouched(module), quiet():
+                    outputs = outputs_of(bounded_run.run(partial(_without_gradients, job, module, inputs)))
             except Exception:  # a size that the user's own code does not take
                 continue
             found.append(Sample(inputs, outputs, f" at {name} {length}"))
@@ -265,6 +273,11 @@ def _elsewhere(job: _Job, module: nn.Module) -> list[Sample]:
             f"{name} cannot stay open: the model takes no other size there.", f"Leave --dynamic {name} out."
         )
     return found
+
+
+def _without_gradients(job: _Job, module: nn.Module, inputs: Mapping[str, torch.Tensor]) -> object:
+    with torch.no_grad():  # which torch keeps for each thread
+        return job.call(module)(inputs)
 
 
 def _compare(job: _Job, model: ir.Model, module: nn.Module, samples: Sequence[Sample]) -> None:

@@ -20,6 +20,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from torch import _C, nn
 from torch.jit._trace import TracerWarning  # torch.jit has it, too, but does not export it by name
 
+from bnfold.torch.export import scripted
 from bnfold.torch.export.open_sizes import Sizes
 from bnfold.torch.run_quietly import from_torch, silent
 
@@ -50,6 +51,9 @@ def export(
     Raises:
         Exception: Whatever the exporter, or the model that it runs, raises; also a `TracerWarning`.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        module = scripted.only_with(module, names)
+        args, kwargs = (*args, *kwargs.values()), {}  # of which the exporter takes none
     with tempfile.TemporaryDirectory() as folder, silent(), _without_graphs(), _one_path_only():
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
@@ -66,6 +70,7 @@ def export(
         )
         model = ir.from_proto(onnx.load(path))
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)  # it writes few shapes
+    scripted.take_off(model, module)
     _note_modules(model, module)
     return model
 
@@ -100,7 +105,7 @@ def _without_graphs() -> Iterator[None]:
 
 def _note_modules(model: ir.Model, module: nn.Module) -> None:
     """Note each node's module path as the newer exporter does."""
-    modules = {path for path, _ in module.named_modules()}
+    modules = {scripted.path_within(path) for path, _ in module.named_modules()} - {""}
     for node in model.graph.all_nodes():
         path = _owner(node, modules) or _scope(node.name or "", modules)
         if path:

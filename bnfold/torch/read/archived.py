@@ -7,21 +7,19 @@ missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeAlias
 
-from bnfold.errors import UnsafePickleError, listed
+from bnfold.errors import ModelError, UnsafePickleError, listed
 from bnfold.options import Reading
-from bnfold.torch.read import checkpoint
+from bnfold.torch.read import asking, checkpoint
 from bnfold.torch.read.safety import outline, pickles
-from bnfold.torch.read.safety.sketch import Call, Table
-from bnfold.torch.read.safety.unpickle import Drawn, draw, make
+from bnfold.torch.read.safety.unpickle import Drawn, draw, draw_old, make
 
-_AXES = {1: "<length>", 2: "<height>x<width>", 3: "<depth>x<height>x<width>"}
+Read: TypeAlias = tuple[checkpoint.Candidate, tuple[str, ...]]
 
 
-def read(stream: BinaryIO, path: str, reading: Reading) -> tuple[checkpoint.Candidate, tuple[str, ...]]:
-    """Find the model, and make it.
+def read(stream: BinaryIO, path: str, reading: Reading) -> Read:
+    """Find the model in an archive, and make it.
 
     Args:
         stream: The archive, which [`entries`][bnfold.torch.read.safety.archive.entries] has passed.
@@ -37,11 +35,25 @@ def read(stream: BinaryIO, path: str, reading: Reading) -> tuple[checkpoint.Cand
         InputError: The key leads nowhere.
         ModelError: There is no model, or the file is damaged.
     """
-    drawn = draw(stream, path, reading)
+    return _read(stream, draw(stream, path, reading), reading)
+
+
+def read_old(stream: BinaryIO, path: str, reading: Reading) -> Read:
+    """The same of a file from before PyTorch 1.6."""
+    drawn, present = draw_old(stream, path, reading)
+    return _read(present, drawn, reading)
+
+
+def _read(stream: BinaryIO, drawn: Drawn, reading: Reading) -> Read:
+    path = drawn.path
     try:
         chosen = checkpoint.find(drawn.root, reading.key, path)
     except checkpoint.SeveralModelsError as error:
         _ask(drawn, error.candidates, reading)
+        raise error.completed(asking.line(error.candidates, reading)) from None
+    except ModelError:
+        if pickles.dangerous(asked := pickles.unknown(drawn.names, reading.allow)):
+            raise pickles.refusal(path, asked, reading.allow, "") from None
         raise
     _ask(drawn, [chosen], reading)
     content = make(stream, drawn, chosen.content, reading)
@@ -60,34 +72,7 @@ def _ask(drawn: Drawn, candidates: list[checkpoint.Candidate], reading: Reading)
         return
     if pickles.dangerous(every):
         raise pickles.refusal(drawn.path, every, reading.allow, "")
-    lines = []
-    for one in candidates:
-        words = [f"--allow {name}" for name in missing[one.key]]
-        if len(candidates) > 1:
-            words.append(f"--key {one.key}")
-        if isinstance(one.content, dict) and not reading.arch:
-            words.append("--arch package.module:factory")
-        if not reading.input_shape:
-            words += _shape(one.content)
-        lines.append(" ".join(words))
     raise UnsafePickleError(
         f"{drawn.path} needs classes that are not torch.nn's: {', '.join(every)}.",
-        "If you trust them, add: " + "; or: ".join(lines),
+        "If you trust them, add: " + asking.line(candidates, reading, missing),
     )
-
-
-def _shape(content: Any) -> Iterator[str]:
-    """The shape of the input as far as the first layer says it, as an option to fill in."""
-    for node in outline.inside(outline.to_make(content)):
-        name = str(node.function) if isinstance(node, Call) else ""
-        state = node.states[0] if name.startswith("torch.nn.modules.") and node.states else None
-        if not isinstance(state, Table):
-            continue
-        channels, features = state.get("in_channels"), state.get("in_features")
-        axes = next((axes for axes in _AXES if f"{axes}d" in name), 0)
-        if isinstance(channels, int) and axes:
-            yield f"--input-shape 1x{channels}x{_AXES[axes]}"
-            return
-        if isinstance(features, int):
-            yield f"--input-shape 1x{features}"
-            return

@@ -45,14 +45,20 @@ class SeveralModelsError(InputError):
     Args:
         path: The file.
         candidates: The models.
+        options: The options to add, for each of them.
     """
 
-    def __init__(self, path: str, candidates: list[Candidate]) -> None:
+    def __init__(self, path: str, candidates: list[Candidate], options: str = "") -> None:
         super().__init__(
             f"{path} holds more than one model: {', '.join(map(str, candidates))}.",
-            "Say which: " + ", or ".join(f"--key {candidate.key}" for candidate in candidates),
+            "Say which, add: " + (options or "; or: ".join(f"--key {one.key}" for one in candidates)),
         )
+        self.path = path
         self.candidates = candidates
+
+    def completed(self, options: str) -> SeveralModelsError:
+        """The same error, which also asks for what else is missing."""
+        return SeveralModelsError(self.path, self.candidates, options)
 
 
 def find(found: Any, key: str | None, path: str) -> Candidate:

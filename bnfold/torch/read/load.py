@@ -17,12 +17,23 @@ from torch.export import ExportedProgram
 
 from bnfold.errors import InputError, MissingExtraError, ModelError, reason
 from bnfold.files.file_kind import FileKind, ModelKind, kind_of
+from bnfold.files.load import guarded
+from bnfold.files.weight_index import file_of, is_index
 from bnfold.options import Reading
 from bnfold.system.torch_advisories import weaknesses
-from bnfold.torch.read import architecture, archived, checked, checkpoint, torchscript, weights
+from bnfold.torch.read import (
+    architecture,
+    archived,
+    asking,
+    checked,
+    checkpoint,
+    shards,
+    torchscript,
+    weights,
+)
 from bnfold.torch.read.safety import archive, pt2
 from bnfold.torch.read.safety import torchscript as torchscript_safety
-from bnfold.torch.read.safety.unpickle import SAVE_WHOLE, refuse_plain, trusted, unpickle_old
+from bnfold.torch.read.safety.unpickle import SAVE_WHOLE, refuse_plain, trusted
 
 _TRUSTED = "Opened with --trust: the file could run any code on this machine while it was read."
 
@@ -38,14 +49,17 @@ class Loaded:
         was_training: Whether any part of the module was saved in train mode. Always False for a program,
             which has no mode: what it does was fixed when it was exported; and for weights.
         notes: What the user should know about how it was read, as sentences.
+        traced_with: Shape and type of every input that TorchScript was traced with, where the file has them.
     """
 
     source: nn.Module | ExportedProgram
     kind: ModelKind
     was_training: bool
     notes: tuple[str, ...] = ()
+    traced_with: tuple[tuple[tuple[int, ...], str], ...] = ()
 
 
+@guarded
 def load(
     path: str | os.PathLike[str],
     *,
@@ -96,6 +110,7 @@ def load(
 
 def load_as(path: str | os.PathLike[str], reading: Reading) -> Loaded:
     """Do what [`load`][bnfold.torch.read.load.load] is asked for."""
+    path = file_of(path)
     kind = kind_of(path)
     if reading.arch_args and not reading.arch:
         raise InputError("--arch-args goes with --arch.", "Add --arch package.module:factory")
@@ -119,7 +134,9 @@ def _known_weaknesses(loaded: Loaded) -> list[str]:
 
 def _load(path: str, kind: FileKind, reading: Reading) -> Loaded:
     if kind is FileKind.SAFETENSORS:
-        return _choose(_safetensors(path), path, reading, "safetensors")
+        return _choose(safetensors(path), path, reading, "safetensors")
+    if kind is FileKind.TEXT and is_index(path):
+        return _choose(shards.read(path, lambda file: _shard(file, reading)), path, reading, "safetensors")
     with Path(path).open("rb") as stream:
         if kind is FileKind.ZIP:
             return _load_archive(stream, path, reading)
@@ -127,8 +144,10 @@ def _load(path: str, kind: FileKind, reading: Reading) -> Loaded:
             refuse_plain(stream, path, reading)
         if kind is FileKind.PICKLE:
             return _choose(trusted(lambda: pickle.load(stream), stream, path), path, reading)
+        if kind is FileKind.OLD_TORCH and not reading.trust:
+            return _filled(*archived.read_old(stream, path, reading), path, reading)
         if kind is FileKind.OLD_TORCH:
-            return _choose(_whole(stream, path, reading), path, reading)
+            return _choose(_trusted(stream, path), path, reading)
     fixes = {
         FileKind.ONNX: "Give it the suffix .onnx, and use it as it is.",
         FileKind.GIT_LFS: "Fetch the file itself with: git lfs pull",
@@ -145,10 +164,11 @@ def _load_archive(stream: BinaryIO, path: str, reading: Reading) -> Loaded:
         torchscript.check_optimised(stream, path)
         load_script: Callable[..., Any] = torch.jit.load
         module = _read_checked(lambda: load_script(stream, map_location="cpu"), stream, path, reading)
-        torchscript.check_inputs(module, path)
+        notes = torchscript.check_inputs(module, path)
         torchscript.check_mode(module, path)
         training = any(getattr(part, "training", False) for part in module.modules())
-        return Loaded(module, "torchscript", was_training=training)
+        traced = () if reading.trust else torchscript_safety.traced_with(stream)
+        return Loaded(module, "torchscript", was_training=training, notes=notes, traced_with=traced)
     if "archive_format" in names or any(name.startswith("models/") for name in names):
         _refuse_options(path, reading, "an exported program")
         if not reading.trust:
@@ -163,18 +183,30 @@ def _load_archive(stream: BinaryIO, path: str, reading: Reading) -> Loaded:
     if "data.pkl" not in names:
         raise ModelError(f"{path} is a zip archive, but not one of PyTorch's.", SAVE_WHOLE)
     if reading.trust:
-        return _choose(_whole(stream, path, reading), path, reading)
+        return _choose(_trusted(stream, path), path, reading)
     return _filled(*archived.read(stream, path, reading), path, reading)
 
 
-def _whole(stream: BinaryIO, path: str, reading: Reading) -> Any:
-    """Everything in a file: with `trust`, or in the old format, whose parts cannot be read alone."""
-    if reading.trust:
-        return trusted(lambda: torch.load(stream, map_location="cpu", weights_only=False), stream, path)
-    return unpickle_old(stream, path, reading)
+def _trusted(stream: BinaryIO, path: str) -> Any:
+    """Everything in a file, as it says itself."""
+    return trusted(lambda: torch.load(stream, map_location="cpu", weights_only=False), stream, path)
 
 
-def _safetensors(path: str) -> dict[str, torch.Tensor]:
+def _shard(file: Path, reading: Reading) -> Mapping[str, Any]:
+    """The weights in one of several files."""
+    kind = kind_of(file)
+    if kind is FileKind.SAFETENSORS:
+        return safetensors(os.fspath(file))
+    with file.open("rb") as stream:
+        if kind is FileKind.ZIP and "data.pkl" in archive.entries(stream, os.fspath(file)):
+            content = archived.read(stream, os.fspath(file), replace(reading, key=None))[0].content
+            if isinstance(content, Mapping):
+                return content
+    raise ModelError(f"{file} is {kind} and holds no weights.", "Download it again.")
+
+
+def safetensors(path: str) -> dict[str, torch.Tensor]:
+    """The weights in a safetensors file."""
     try:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -190,7 +222,11 @@ def _safetensors(path: str) -> dict[str, torch.Tensor]:
 
 def _choose(found: Any, path: str, reading: Reading, kind: ModelKind = "state_dict") -> Loaded:
     """Take the module that was found, or fill the network that its weights belong to."""
-    return _filled(checkpoint.find(found, reading.key, path), (), path, reading, kind)
+    try:
+        chosen = checkpoint.find(found, reading.key, path)
+    except checkpoint.SeveralModelsError as error:
+        raise error.completed(asking.line(error.candidates, reading)) from None
+    return _filled(chosen, (), path, reading, kind)
 
 
 def _filled(
@@ -210,11 +246,14 @@ def _filled(
         return Loaded(module, "module", was_training=training, notes=under)
     if not isinstance(chosen.content, Mapping):  # such as a namespace with a module's attributes
         raise ModelError(f"{path} holds a {type(chosen.content).__name__}, not a model.", SAVE_WHOLE)
+    if not checkpoint.is_weights(chosen.content):  # such as one with a name that is no text
+        raise ModelError(f"{path} is damaged: its weights are not tensors by name.", "Save it again.")
     if not reading.arch:
         named = f"{len(chosen.content)} tensors ({checkpoint.some(chosen.content)})"
         raise InputError(
             f"{path} holds weights without their network: {named}.",
-            "Add what makes the network, a class or a function: --arch package.module:factory",
+            "A class or a function of yours makes it. Add: "
+            + asking.line(asking.states_in(chosen), reading, ordered=kind != "safetensors"),
         )
     network = architecture.build(reading.arch, reading.arch_args)
     notes = weights.fill(

@@ -1,7 +1,8 @@
 """TorchScript that cannot be exported as it is, found before an exporter fails on it with its own words.
 
 What was traced in train mode stays in it, which only the graph shows. What `optimize_for_inference` made for
-MKL-DNN is saved without its weights. The inputs of an export are tensors: no numbers, no lists.
+MKL-DNN is saved without its weights. The inputs of an export are tensors; numbers and lists
+stay at their default.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _TRAINING = {
 }
 
 
-_TENSORS = {"Tensor", "Optional[Tensor]"}
+TENSORS = {"Tensor", "Optional[Tensor]"}
+"""The types of what can be an input of an ONNX model."""
+
 _WITHOUT_WEIGHTS = b"prim.ConstantMKLDNNTensor("
 
 
@@ -49,22 +52,32 @@ def check_optimised(stream: BinaryIO, path: str) -> None:
             )
 
 
-def check_inputs(module: torch.jit.ScriptModule, path: str) -> None:
-    """Refuse a script without `forward`, or whose `forward` takes anything but tensors.
+def check_inputs(module: torch.jit.ScriptModule, path: str) -> tuple[str, ...]:
+    """Refuse a script without `forward`, or whose `forward` must be given anything but tensors.
+
+    Returns:
+        A sentence about what stays at its default, if anything does.
 
     Raises:
         ModelError: Names what else it takes, and says how that becomes a constant.
     """
     if not hasattr(module, "forward"):
         raise ModelError(f"{path} is TorchScript without a forward.", "Save a module that has one.")
-    schema = getattr(module.forward, "schema").arguments[1:]  # noqa: B009  (typed as a callable)
-    others = [f"{one.name} ({one.type})" for one in schema if str(one.type) not in _TENSORS]
-    if others:
+    others = [one for one in arguments(module) if str(one.type) not in TENSORS]
+    if needed := [f"{one.name} ({one.type})" for one in others if not one.has_default_value()]:
         raise ModelError(
-            f"{path} is TorchScript whose forward takes what is not a tensor: {', '.join(others)}.",
+            f"{path} is TorchScript whose forward takes what is not a tensor: {', '.join(needed)}.",
             "Fix it in a module around this one, whose forward takes only tensors and calls this one with"
             " the value that you need; script or trace that module, and save it.",
         )
+    kept = [f"{one.name} is {one.default_value!r}" for one in others]
+    return (f"Inputs that are no tensors stay at their defaults: {', '.join(kept)}.",) if kept else ()
+
+
+def arguments(module: torch.jit.ScriptModule) -> list[Any]:
+    """What `forward` takes, as its schema says."""
+    found: list[Any] = getattr(module.forward, "schema").arguments[1:]  # noqa: B009  (typed as a callable)
+    return found
 
 
 def check_mode(module: torch.jit.ScriptModule, path: str) -> None:

@@ -15,6 +15,7 @@ from bnfold.torch.read.checkpoint import Weights, below
 
 _WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and AveragedModel; torch.compile
 _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, next to the weights
+_COUNTS = "num_batches_tracked"  # no output depends on it
 _SHOWN = 10
 
 
@@ -49,6 +50,7 @@ def fill(
     """
     own = network.state_dict()
     named, prefixes = _without_wrappers(weights, own)
+    named, part = _part_that_fits(named, own)
     left = [name for name in named if name not in own] if ignore_unexpected else []
     _compare(named, own, path, arch, key, ignore_unexpected=ignore_unexpected)
     if left:
@@ -62,7 +64,8 @@ def fill(
         ) from error
     removed = [f"Taken off the names of its weights: {', '.join(prefixes)}"] if prefixes else []
     ignored = [f"Left out, since {arch} does not have them: {listed(left, _SHOWN)}."] if left else []
-    return (*removed, *ignored, *_types(named, own))
+    taken = [f"Taken: its weights below {part[:-1]}, which are all that {arch} has."] if part else []
+    return (*removed, *taken, *ignored, *_types(named, own))
 
 
 def _without_wrappers(weights: Weights, own: Mapping[str, Any]) -> tuple[Weights, list[str]]:
@@ -93,6 +96,30 @@ def _wrapped(named: Weights, own: Mapping[str, Any], prefix: str) -> bool:
     )
 
 
+def _part_that_fits(named: Weights, own: Mapping[str, Any]) -> tuple[Weights, str]:
+    """The one part of the weights that is a whole network of this kind, and the prefix of its names.
+
+    A trainer holds the network as `model.` beside its loss. Where two parts fit, or all of the weights do,
+    nothing is chosen.
+    """
+    first = next((name for name in own if not name.endswith(_COUNTS)), None)
+    if first is None or first in named:
+        return named, ""
+    found = []
+    for name in named:
+        prefix = name.removesuffix(first)
+        if name.endswith(f".{first}") and _is_whole(inner := below(named, prefix), own):
+            found.append((inner, prefix))
+    return found[0] if len(found) == 1 else (named, "")
+
+
+def _is_whole(weights: Weights, own: Mapping[str, Any]) -> bool:
+    counts = {name for name in own if name.endswith(_COUNTS)}
+    return weights.keys() | counts == own.keys() and all(
+        _shape(own[name]) in (None, _shape(value)) for name, value in weights.items()
+    )
+
+
 def _with_versions(named: dict[str, Any], weights: Weights) -> Weights:
     """`named` with the versions of their modules, which `load_state_dict` reads."""
     versions = getattr(weights, "_metadata", None)
@@ -110,9 +137,7 @@ def _compare(
     missing = [
         name
         for name in own
-        if name not in weights
-        and not name.endswith("num_batches_tracked")  # counts; no output depends on it
-        and _place(own[name]) not in shared
+        if name not in weights and not name.endswith(_COUNTS) and _place(own[name]) not in shared
     ]
     unexpected = [] if ignore_unexpected else [name for name in weights if name not in own]
     shapes = [

@@ -44,7 +44,7 @@ def test_several_are_listed() -> None:
     with pytest.raises(InputError) as caught:
         find({"model": nn.Linear(1, 1), "ema": {"state_dict": WEIGHTS}, "optim_g": WEIGHTS}, None, "m.pt")
     assert "model (a module, Linear), ema.state_dict (3 tensors)" in caught.value.problem
-    assert caught.value.fix == "Say which: --key model, or --key ema.state_dict"
+    assert caught.value.fix == "Say which, add: --key model; or: --key ema.state_dict"
 
 
 @pytest.mark.parametrize(

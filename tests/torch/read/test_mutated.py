@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
 from torch import nn  # noqa: E402
 
 import bnfold.torch as bt  # noqa: E402
@@ -23,8 +24,10 @@ from bnfold.errors import BnfoldError  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-FILES = 500
+FILES = {"program": 500, "safetensors": 500}
+OTHERS = 200  # files of each other kind
 OPCODES = b"RbsuteaNK0.2]}()hqXcQ\x80\x81\x85\x86\x87\x88\x8a"
+_READ = (".pkl", ".py", ".json", ".pt")  # what is in an archive and not the numbers of a tensor
 NUMBERS = [b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\x10"]
 
 
@@ -47,11 +50,21 @@ def script(change: Callable[[nn.Module], nn.Module]) -> bytes:
     return into.getvalue()
 
 
+def program() -> bytes:
+    into = io.BytesIO()
+    torch.export.save(torch.export.export(network()[:3].eval(), (torch.randn(1, 3, 8, 8),)), into)
+    return into.getvalue()
+
+
 KINDS: dict[str, Callable[[], bytes]] = {
     "module": lambda: saved(network()),
     "protocol 4": lambda: saved(network(), pickle_protocol=4),
     "checkpoint": lambda: saved({"model": network(), "best": np.float32(1)}),
     "before 1.6": lambda: saved(network().state_dict(), _use_new_zipfile_serialization=False),
+    "module before 1.6": lambda: saved(network(), _use_new_zipfile_serialization=False),
+    "safetensors": lambda: safetensors.save(network().state_dict(), metadata={"format": "pt"}),
+    "program": lambda: program(),
+    "traced": lambda: script(lambda module: torch.jit.trace(module, torch.randn(1, 3, 8, 8))),
     "scripted": lambda: script(torch.jit.script),
     "frozen": lambda: script(lambda module: torch.jit.freeze(torch.jit.script(module))),
 }
@@ -79,7 +92,7 @@ def mutated_within(data: bytes, chance: random.Random) -> bytes:
     """Mutate one pickle or code file of an archive, whose checksums are right again."""
     into = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(into, "w") as new:
-        target = chance.choice([name for name in old.namelist() if name.endswith((".pkl", ".py"))])
+        target = chance.choice([name for name in old.namelist() if name.endswith(_READ)])
         for name in old.namelist():
             new.writestr(name, mutated(old.read(name), chance) if name == target else old.read(name))
     return into.getvalue()
@@ -88,15 +101,17 @@ def mutated_within(data: bytes, chance: random.Random) -> bytes:
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutated_files_are_read_or_refused(tmp_path: Path, kind: str) -> None:
     chance, original, refused = random.Random(kind), KINDS[kind](), 0
+    arch = f"{__name__}:network" if kind in ("before 1.6", "safetensors") else None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(FILES // len(KINDS)):
+    count = FILES.get(kind, OTHERS)
+    for _ in range(count):
         within = original.startswith(b"PK") and chance.random() < 0.9
         (tmp_path / "m.pt").write_bytes((mutated_within if within else mutated)(original, chance))
         begun = time.monotonic()
         try:
-            bt.load(tmp_path / "m.pt")
+            bt.load(tmp_path / "m.pt", arch=arch)
         except BnfoldError:
             refused += 1
         assert time.monotonic() - begun < 10
-    assert refused > FILES // len(KINDS) // 2
+    assert refused > count // 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # kB: 1 GiB

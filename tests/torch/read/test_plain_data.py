@@ -32,7 +32,7 @@ PLAIN: list[Any] = [
     *(np.dtype("float32"), np.dtype(">i4"), np.array(["a", "bc"])),
     *(argparse.Namespace(lr=0.1, layers=[1, 2]), pathlib.Path("runs") / "one", pathlib.PurePosixPath("/a")),
     *(datetime.datetime(2024, 5, 1, 12, 30), datetime.date(2024, 5, 1), datetime.timedelta(hours=2)),
-    datetime.datetime(2024, 5, 1, tzinfo=datetime.timezone.utc),
+    datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC),
     *(collections.OrderedDict(a=1), collections.Counter("aab"), collections.deque([1, 2], maxlen=5)),
     *(collections.defaultdict(list, a=[1]), collections.defaultdict(int, a=1)),
     *(

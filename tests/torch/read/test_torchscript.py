@@ -147,8 +147,6 @@ class Around(nn.Module):
     ("cls", "named", "value"),
     [
         (TakesInt, r"times \(int\)", 3),
-        (TakesDefault, r"scale \(float\)", 0.5),
-        (TakesOptional, r"flag \(Optional\[bool\]\)", True),
     ],
 )
 def test_plain_inputs_are_named_and_the_advice_works(tmp_path, cls, named, value) -> None:
@@ -161,3 +159,11 @@ def test_plain_inputs_are_named_and_the_advice_works(tmp_path, cls, named, value
     loaded = bt.load(tmp_path / "m.pt")
     assert torch.equal(loaded.source(EXAMPLE + 1), cls()(EXAMPLE + 1, value))
     assert bt.to_onnx(loaded, (EXAMPLE + 1,)).graph.outputs
+
+
+@pytest.mark.parametrize(("cls", "note"), [(TakesDefault, "scale is 2.0"), (TakesOptional, "flag is None")])
+def test_plain_inputs_with_a_default_stay_there(tmp_path, cls, note) -> None:
+    torch.jit.script(cls()).save(tmp_path / "m.pt")
+    loaded = bt.load(tmp_path / "m.pt")
+    assert note in loaded.notes[0]
+    assert len(bt.to_onnx(loaded, (EXAMPLE + 1,)).graph.inputs) == 1

@@ -92,11 +92,29 @@ def test_long_lists_are_cut() -> None:
     assert fix[0].count(",") == 9
 
 
-def test_a_part_that_fits_is_pointed_at() -> None:
-    weights = {f"backbone.{name}": value for name, value in trained("repvgg").state_dict().items()}
+@pytest.mark.parametrize("prefix", ["backbone.", "net.module."])
+def test_the_one_part_that_fits_is_taken(prefix) -> None:
+    network, fresh = trained("repvgg"), NETWORKS["repvgg"][0]()
+    weights = {prefix + name: value for name, value in network.state_dict().items()}
     weights["head.bias"] = torch.zeros(1)
-    for key, line in (("", "--key backbone"), ("state_dict", "--key state_dict.backbone")):
-        assert any(hint.endswith(line) for hint in refused(NETWORKS["repvgg"][0](), weights, key)[1])
+    (note,) = fill(fresh, weights, "m.pt", "nets:Net")
+    assert prefix[:-1] in note
+    assert same(fresh, network, "repvgg")
+
+
+def test_of_two_parts_that_fit_both_are_pointed_at() -> None:
+    own = trained("repvgg").state_dict()
+    weights = {part + name: value for part in ("student.", "teacher.") for name, value in own.items()}
+    for key, before in (("", "--key "), ("state_dict", "--key state_dict.")):
+        hints = refused(NETWORKS["repvgg"][0](), weights, key)[1]
+        for part in ("student", "teacher"):
+            assert any(hint.endswith(before + part) for hint in hints)
+
+
+def test_a_part_of_which_something_is_missing_is_not_taken() -> None:
+    weights = {f"model.{name}": value for name, value in trained("repvgg").state_dict().items()}
+    del weights["model.linear.bias"]
+    assert "missing" in refused(NETWORKS["repvgg"][0](), weights)[0]
 
 
 def test_old_weights_lack_the_count_of_batches() -> None:

@@ -55,10 +55,11 @@ _ENCODINGS = {"latin1", "latin-1", "utf-8", "utf8", "ascii"}
 _FACTORIES = {f"builtins.{name}" for name in ("bool", "int", "float", "str", "list", "tuple", "dict", "set")}
 _ATTRIBUTES = {"argparse.Namespace", "types.SimpleNamespace"}
 _WITH_ATTRIBUTES = {"collections.OrderedDict", "collections.defaultdict"}
+_PARTIAL = "functools.partial"
 _NOTED = {"builtins.range", "builtins.slice"}  # they only note two or three numbers
 _LARGEST = 16  # bytes of a number, the most
 _STATES = {"collections.OrderedDict", "numpy.dtype", "numpy._core.multiarray._reconstruct"} | {
-    *("numpy.core.multiarray._reconstruct", "collections.defaultdict"),
+    *("numpy.core.multiarray._reconstruct", "collections.defaultdict", _PARTIAL),
     *_ATTRIBUTES,
 }
 
@@ -116,6 +117,35 @@ def check_tensors(root: Node, size: int, records: Mapping[str, int]) -> None:
             budget.spend(_strided(str(node.function), node.arguments.members), "its tensors")
 
 
+def sizes_of(node: Node) -> tuple[int, ...]:
+    """The shape of a tensor or a parameter in a sketch; `()` where it cannot be seen."""
+    members = _rebuilt(node)
+    try:
+        return tuple(_integers(members[2])) if len(members) > 2 else ()
+    except ExcessiveError:
+        return ()
+
+
+def type_of(node: Node) -> str:
+    """The type of its numbers as in the name of a storage, such as `Float`; `""` where it cannot be seen."""
+    storage = next(iter(_rebuilt(node)), None)
+    kind = storage.identity.members[1:2] if isinstance(storage, Storage) else []
+    return kind[0].name.removesuffix("Storage") if kind and isinstance(kind[0], Name) else ""
+
+
+def _rebuilt(node: Node) -> list[Node]:
+    """What a tensor is made from: its storage, offset, sizes and strides; nothing of other kinds."""
+    for _ in range(_KEY):  # a parameter holds its tensor, and a subclass its class and what it is made from
+        if not isinstance(node, Call) or not node.arguments.members:
+            return []
+        name, members = str(node.function), node.arguments.members
+        if name in _STRIDED:
+            return members
+        inner = members[2] if name == _FROM_TYPE and len(members) > 2 else None
+        node = Call(members[0], inner) if isinstance(inner, Sequence) else members[0]
+    return []
+
+
 def check_depth(root: Node, onward: Callable[[Node], Iterable[Node]]) -> None:
     """Refuse objects that hold others through more levels than Python can follow.
 
@@ -161,7 +191,7 @@ class _Budget:
 
 
 def _storage(node: Storage, size: int, records: Mapping[str, int] | None) -> int:
-    count, itemsize = _counted(node)
+    count, itemsize = stored(node)
     key = node.identity.members[2]
     there = size if records is None else records.get(str(key), 0)
     if count * itemsize > there:
@@ -169,8 +199,12 @@ def _storage(node: Storage, size: int, records: Mapping[str, int] | None) -> int
     return count * itemsize
 
 
-def _counted(node: Storage) -> tuple[int, int]:
-    """A storage's number of elements, and their size in bytes."""
+def stored(node: Storage) -> tuple[int, int]:
+    """A storage's number of elements, and their size in bytes.
+
+    Raises:
+        ExcessiveError: It is of an unknown type, or the number is none.
+    """
     members = node.identity.members
     kind = members[1].name if len(members) > 4 and isinstance(members[1], Name) else ""
     itemsize = _ITEM_SIZES.get(kind.removesuffix("Storage"), 0)
@@ -201,6 +235,9 @@ def _call(call: Call, budget: _Budget) -> None:
     elif name in _ATTRIBUTES:
         if arguments:
             raise ExcessiveError(f"a {name} with arguments")
+    elif name == _PARTIAL:
+        if len(arguments) != 1 or not isinstance(arguments[0], Name):
+            raise ExcessiveError(f"a {name} of what is not named")
     elif name in plain.CALLED:
         if name.startswith("pathlib.") and not all(isinstance(one, str) for one in arguments):
             raise ExcessiveError("a path that is not made of text")  # paths of paths could double each time
@@ -238,14 +275,14 @@ def _strided(name: str, arguments: list[Node]) -> int:
     shape, steps = _integers(sizes), _integers(strides)
     if not isinstance(storage, Storage) or not isinstance(offset, int) or offset < 0:
         raise ExcessiveError("a tensor without numbers")
-    count, itemsize = _counted(storage)
+    count, itemsize = stored(storage)
     if name.endswith("_v3"):
-        stored = count * itemsize
+        held = count * itemsize
         dtype = vars(torch).get(_name(arguments, 6))  # getattr would import what has such a name
         if not isinstance(dtype, torch.dtype):
             raise ExcessiveError("numbers of an unknown kind")
         itemsize = dtype.itemsize
-        count = stored // itemsize
+        count = held // itemsize
     if len(shape) != len(steps):
         raise ExcessiveError("a tensor whose strides do not fit its shape")
     elements = math.prod(shape)

@@ -16,6 +16,7 @@ The scan for names serves the message only; safety does not depend on what it fi
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import io
 import pickletools
@@ -46,6 +47,29 @@ _MACHINERY = (
 )
 # the only part of the standard library that is not plain data for `plain` and could be allowed
 _DATA_ONLY = {"fractions.Fraction", "uuid.UUID"}
+# what trainers keep beside a model, in modules of which no part runs a program or reaches a file
+_KEPT_BESIDE = {
+    *("__main__", "abc", "calendar", "collections", "copy", "copyreg", "dataclasses", "decimal", "enum"),
+    *("fractions", "functools", "inspect", "itertools", "logging", "math", "numbers", "operator", "queue"),
+    *(
+        "random",
+        "re",
+        "string",
+        "textwrap",
+        "threading",
+        "_thread",
+        "typing",
+        "warnings",
+        "weakref",
+        "zoneinfo",
+    ),
+    *("torch._C", "torch._tensor", "torch._utils", "torch._prims_common"),
+}
+_KEPT_BESIDE_BUILTINS = {
+    *("getattr", "object", "property", "staticmethod", "classmethod", "super", "type", "print", "len", "sum"),
+    *("min", "max", "abs", "round", "sorted", "reversed", "zip", "map", "filter", "enumerate", "iter", "any"),
+    *("all", "Ellipsis", "NotImplemented", "frozenset", "memoryview", "<computed>"),
+}
 _STANDARD = sys.stdlib_module_names | {"__builtin__", "posix", "nt"}
 
 
@@ -160,6 +184,18 @@ def unknown(names: Iterable[str], allowed: Iterable[str]) -> list[str]:
 def dangerous(names: Iterable[str]) -> list[str]:
     """The unknown `names` that could not be allowed either."""
     return [name for name in names if name not in WRAPPERS and _never(name)]
+
+
+def harmful(names: Iterable[str]) -> list[str]:
+    """The unknown `names` that nothing beside a model needs either: what runs a program or reaches a file."""
+    return [name for name in dangerous(names) if not _is_kept_beside(name)]
+
+
+def _is_kept_beside(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    if module == "builtins":
+        return attribute in _KEPT_BESIDE_BUILTINS or isinstance(vars(builtins).get(attribute), type)
+    return any(module == one or module.startswith(f"{one}.") for one in _KEPT_BESIDE)
 
 
 def _present_name(module: str, name: str) -> str:

@@ -39,6 +39,10 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
+COMPUTED = Name("builtins", "<computed>")
+"""What stands for a function that a call has given, and no name; a model never has one."""
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """A tuple, list, set or frozenset."""
@@ -267,6 +271,8 @@ class _Reader:
         self._call(*self._take(2), new=True)
 
     def _call(self, function: Node, arguments: Node, *, new: bool = False) -> None:
+        if isinstance(function, Call):  # as of a method, in what a trainer keeps beside the model
+            function, arguments = COMPUTED, Sequence("tuple", [function, arguments])
         if not isinstance(function, Name) or not isinstance(arguments, Sequence):
             raise pickle.UnpicklingError("a call of what is not named")
         self.stack.append(Call(function, arguments, new))
@@ -280,9 +286,13 @@ class _Reader:
 
     def _binpersid(self, _: object) -> None:
         identity = self.stack.pop()
-        if not isinstance(identity, Sequence) or identity.members[0] != "storage":
+        kind = identity.members[0] if isinstance(identity, Sequence) and identity.members else None
+        if kind == "module":  # a class with its source code, as written before PyTorch 1.6
+            self.stack.append(identity.members[1])
+        elif kind == "storage":
+            self.stack.append(Storage(identity))
+        else:
             raise pickle.UnpicklingError("a persistent object that is not a storage")
-        self.stack.append(Storage(identity))
 
 
 def _pairs(members: list[Node]) -> list[tuple[Node, Node]]:

@@ -31,6 +31,19 @@ _DAMAGE = (
     *(zipfile.BadZipFile, pickle.UnpicklingError, SyntaxError, RecursionError, MemoryError),
     *(ValueError, EOFError, TypeError, AttributeError, IndexError),  # also of a pickle cut short
 )
+_TRACED = "/traced_inputs.pkl"
+_TYPES = {
+    "Float": "float32",
+    "Double": "float64",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "Bool": "bool",
+    "Long": "int64",
+    "Int": "int32",
+    "Short": "int16",
+    "Char": "int8",
+    "Byte": "uint8",
+}
 _NAMESPACES = {"aten", "prim", "quantized", "torchvision"}
 _NEVER = {"save", "from_file", "rpc_sync", "rpc_async", "rpc_remote"}
 _EXTENSION = "__torch__.torch.classes"
@@ -73,11 +86,33 @@ def check(stream: BinaryIO, path: str) -> None:
 def _check_pickle(archive: zipfile.ZipFile, name: str, size: int) -> None:
     """Compare the tensors of a pickle with their numbers, which are in the folder that has its name."""
     drawn = sketch.read(io.BytesIO(archive.read(name)))
-    if name.endswith("/traced_inputs.pkl"):  # shapes without numbers, which torch.jit.load does not read
+    if name.endswith(_TRACED):  # shapes without numbers, which torch.jit.load does not read
         return
     folder = name.removesuffix(".pkl") + "/"
     records = {entry.filename.removeprefix(folder): entry.file_size for entry in archive.infolist()}
     bounds.check_tensors(drawn.root, size, records)
+
+
+def traced_with(stream: BinaryIO) -> tuple[tuple[tuple[int, ...], str], ...]:
+    """Shape and type of every input of `forward` that a trace was made with; none where the file lacks them.
+
+    Args:
+        stream: An archive that [`check`][bnfold.torch.read.safety.torchscript.check] has passed.
+    """
+    with zipfile.ZipFile(stream) as archive:
+        entry = next((one for one in archive.namelist() if one.endswith(_TRACED)), None)
+        root = sketch.read(io.BytesIO(archive.read(entry))).root if entry else None
+    given = _first(root).get("forward") if isinstance(_first(root), sketch.Table) else None
+    inputs = _first(given).members if isinstance(_first(given), sketch.Sequence) else []
+    found = [(bounds.sizes_of(one), _TYPES.get(bounds.type_of(one), "")) for one in inputs]
+    return tuple(found) if all(kind and all(shape) for shape, kind in found) else ()
+
+
+def _first(node: sketch.Node) -> sketch.Node:
+    """What a note of its type was put on, or the node itself."""
+    if isinstance(node, sketch.Call) and node.function.name == "restore_type_tag":
+        return next(iter(node.arguments.members), None)
+    return node
 
 
 def _problems(archive: zipfile.ZipFile, name: str) -> Iterator[str]:

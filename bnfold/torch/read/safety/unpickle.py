@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import mmap
 import pickle
 import warnings
 import zipfile
@@ -16,14 +15,10 @@ import torch
 
 from bnfold.errors import ModelError, UnsafePickleError, listed, reason
 from bnfold.options import Reading
-from bnfold.torch.read.safety import bounds, outline, pickles, plain, sketch
+from bnfold.torch.read.safety import before_1_6, bounds, outline, pickles, plain, sketch
 from bnfold.torch.read.safety.emit import emit
 from bnfold.torch.read.safety.importing import from_here
 from bnfold.torch.read.safety.overlay import with_pickle
-
-# A file from before PyTorch 1.6 is a sequence of pickles: a magic number, a version, the system, the object,
-# the keys of its storages; then the storages themselves.
-_OLD_FORMAT_PICKLES = 5
 
 SAVE_WHOLE = (
     "Save the whole model: torch.save(model, path), or torch.export.save(torch.export.export(...), path)."
@@ -76,12 +71,34 @@ def draw(stream: BinaryIO, path: str, reading: Reading) -> Drawn:
     except (zipfile.BadZipFile, KeyError) as error:
         raise damaged(path, error) from None
     with _judging(path, reading, lambda: pickles.names_in(io.BytesIO(data))):
-        drawn = sketch.read(io.BytesIO(data))
-        wrapped = _names(sketch.reachable([drawn.root])) - _names(outline.inside(drawn.root))
-        left = [name for name in drawn.names if name not in wrapped]  # what a wrapper has is never made
-        if pickles.dangerous(pickles.unknown(left, reading.allow)):
-            raise pickle.UnpicklingError  # even where the model does not need it
-        return Drawn(path, entry, size, records, drawn.names, outline.outline(drawn.root))
+        return _drawn(path, entry, size, records, sketch.read(io.BytesIO(data)), reading)
+
+
+def draw_old(stream: BinaryIO, path: str, reading: Reading) -> tuple[Drawn, BinaryIO]:
+    """The same of a file from before PyTorch 1.6, with the archive that takes its place.
+
+    Raises:
+        UnsafePickleError: It asks for what no model needs.
+        ModelError: It is damaged.
+    """
+    present, drawn = before_1_6.as_archive(stream, path)
+    with zipfile.ZipFile(present) as archive:
+        folder = before_1_6.ENTRY.removesuffix("data.pkl") + "data/"
+        records = {info.filename.removeprefix(folder): info.file_size for info in archive.infolist()}
+    with _judging(path, reading, lambda: drawn.names):
+        size = stream.seek(0, 2)
+        return _drawn(path, before_1_6.ENTRY, size, records, drawn, reading), present
+
+
+def _drawn(
+    path: str, entry: str, size: int, records: Mapping[str, int], drawn: sketch.Sketch, reading: Reading
+) -> Drawn:
+    """The outline of a pickle, unless it names what nobody needs, be it beside the model."""
+    wrapped = _names(sketch.reachable([drawn.root])) - _names(outline.inside(drawn.root))
+    left = [name for name in drawn.names if name not in wrapped]  # what a wrapper has is never made
+    if pickles.harmful(pickles.unknown(left, reading.allow)):
+        raise pickle.UnpicklingError
+    return Drawn(path, entry, size, records, drawn.names, outline.outline(drawn.root))
 
 
 def _names(nodes: Iterator[sketch.Node]) -> set[str]:
@@ -102,37 +119,6 @@ def make(stream: BinaryIO, drawn: Drawn, content: Any, reading: Reading) -> Any:
         bounds.check(outline.inside(node), drawn.size, drawn.records, _trusted(reading))
         data = emit(node, outline.unwrapped)
         return _load(with_pickle(stream, drawn.entry, data), [*ours, plain.FILLER])
-
-
-def unpickle_old(stream: BinaryIO, path: str, reading: Reading) -> Any:
-    """Load a file in the format before PyTorch 1.6 as a whole.
-
-    Raises:
-        UnsafePickleError: It asks for what no model needs, or for more than it holds.
-        ModelError: It is damaged, or holds a module, which cannot be loaded safely.
-    """
-    ours = _ours(reading)
-    with bounded(stream) as whole:
-        names = pickles.names_in(whole, _OLD_FORMAT_PICKLES)
-        missing = pickles.unknown(names, reading.allow)
-        if pickles.dangerous(missing):
-            raise pickles.refusal(path, names, reading.allow, "")
-        with _judging(path, reading, lambda: names):
-            try:
-                whole.seek(0)
-                roots = [sketch.read(whole).root for _ in range(_OLD_FORMAT_PICKLES)]
-                for root in roots:
-                    bounds.check_depth(root, sketch.children)
-                bounds.check(sketch.reachable(roots), len(whole), None, _trusted(reading))
-                stream.seek(0)
-                return _load(stream, ours)
-            except pickle.UnpicklingError:
-                raise ModelError(
-                    f"{path} is in PyTorch's format before 1.6, of which only weights, with numbers and text,"
-                    " can be loaded safely.",
-                    "If you trust it: torch.save(torch.load(path, weights_only=False), other), and give"
-                    " other. --trust opens it as it is.",
-                ) from None
 
 
 def _ours(reading: Reading) -> list[pickles.Global]:
@@ -175,13 +161,6 @@ def damaged(path: str, error: BaseException) -> ModelError:
     return ModelError(f"{path} is truncated or damaged: {reason(error)}.", "Save or download it again.")
 
 
-@contextlib.contextmanager
-def bounded(stream: BinaryIO) -> Iterator[Any]:
-    """Map a file into memory, so that no length in it leads to more memory than the file has bytes."""
-    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-        yield whole
-
-
 def trusted(read: Callable[[], Any], stream: BinaryIO, path: str) -> Any:
     """Read a file that may run any code, as the user has allowed."""
     stream.seek(0)
@@ -209,7 +188,7 @@ def refuse_plain(stream: BinaryIO, path: str, reading: Reading) -> NoReturn:
         UnsafePickleError: It names classes or functions.
         ModelError: It names none, or is damaged.
     """
-    with bounded(stream) as whole:
+    with before_1_6.bounded(stream) as whole:
         names = pickles.names_in(whole)
         if pickles.unknown(names, reading.allow):
             raise pickles.refusal(path, names, reading.allow, "")

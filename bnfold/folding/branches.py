@@ -112,20 +112,27 @@ def sum_of(node: ir.Node, facts: Facts, barred: Collection[ir.Node]) -> Sum:
     """
     found = Sum(node)
     terms: list[Term] = []
-    pending = [(1.0, node)]
+    pending: list[tuple[float, ir.Node, int]] = []
+
+    def enter(inner: ir.Node, sign: float) -> None:
+        found.nodes.append(inner)
+        signs = {1: -sign} if inner.op_type == "Sub" else {}
+        pending.extend((signs.get(index, sign), inner, index) for index in reversed(range(len(inner.inputs))))
+
+    # in the order in which they are added up: runtimes let a convolution add what another has given, as long
+    # as nothing else comes in between
+    enter(node, 1.0)
     while pending:
-        sign, current = pending.pop()
-        found.nodes.append(current)
-        for index, value in enumerate(current.inputs):
-            if value is None:
-                continue
-            own = -sign if current.op_type == "Sub" and index == 1 else sign
-            producer = value.producer()
-            if producer is not None and is_sum(producer) and _only_reader(value) is current:
-                pending.append((own, producer))
-            else:
-                # earlier folds may have changed a constant that is not written yet
-                terms.append((own, value, facts.edited.get((current, index))))
+        sign, current, index = pending.pop()
+        value = current.inputs[index]
+        if value is None:
+            continue
+        producer = value.producer()
+        if producer is not None and is_sum(producer) and _only_reader(value) is current:
+            enter(producer, sign)
+        else:
+            # earlier folds may have changed a constant that is not written yet
+            terms.append((sign, value, facts.edited.get((current, index))))
     linear = _may_meet([value for _, value, _ in terms], facts)
     for sign, value, edited in terms:
         branch = _branch(sign, value, facts, barred) if linear else Branch(sign, value, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,9 +13,11 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
 from bnfold.folding.memory import Mode, Question, Refusals, holds_for_all, kind
+from bnfold.folding.recognise import Link, link_of
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import caller_problem, label, name_of
 from bnfold.ops import operator
+from bnfold.ops.constraints import invalid
 from bnfold.ops.base import Absorb, Answer, Operand, Step, ToInput, ToOutput, unknown_shape
 from bnfold.patterns import NO_PATTERNS, Patterns
 from bnfold.reasons import Reason
@@ -103,7 +105,7 @@ def search(
     memory: Refusals | None = None,
     patterns: Patterns = NO_PATTERNS,
     ample: bool = False,
-    leaving: Collection[ir.Node] = (),
+    leaving: Sequence[ir.Node] = (),
     mode: Mode = "push",
 ) -> Plan | Reason:
     """Find a way for affines that leave nodes through an input or an output, all of them together.
@@ -117,15 +119,36 @@ def search(
         memory: What earlier searches of the same model have found impossible.
         patterns: What must stay whole.
         ample: Whether the range of float16 is known to be ample for what the affine makes of a term of a sum.
-        leaving: The nodes that will be removed when there is a way, and so can take nothing themselves.
+        leaving: The nodes that will be removed when there is a way, and so can take nothing themselves, in
+            graph order. Where not all that they do leaves, something else will do the rest in their place.
         mode: How far it may go.
 
     Returns:
         A plan, or the reason that stood in the way of the first way tried.
     """
-    return _Search(facts, memory or Refusals(), patterns, frozenset(leaving), ample=ample, mode=mode).run(
-        starts
-    )
+    return _Search(
+        facts,
+        memory or Refusals(),
+        patterns,
+        frozenset(leaving),
+        ample=ample,
+        leaves_rest=facts.has_halves and mode == "push" and _leaves_rest(starts, leaving, facts),
+        mode=mode,
+    ).run(starts)
+
+
+def _leaves_rest(starts: Sequence[Start], leaving: Sequence[ir.Node], facts: Facts) -> bool:
+    """Whether a part of what nodes do stays: a shift, where only the scale leaves through their output."""
+    if any(isinstance(step, ToInput) or step.affine.has_shift for _, step in starts):
+        return False
+    links = [(node, link_of(node, facts)) for node in leaving]
+    maps = [facts.composed(node, link.affine) if isinstance(link, Link) else None for node, link in links]
+    whole = Affine()
+    for each in maps:
+        if each is None:
+            return True
+        whole = whole.then(each)
+    return whole.has_shift
 
 
 class _Search:
@@ -139,12 +162,15 @@ class _Search:
         leaving: frozenset[ir.Node],
         *,
         ample: bool,
+        leaves_rest: bool,
         mode: Mode,
     ) -> None:
         self._facts = facts
         self._patterns = patterns
         self._leaving = leaving
         self._ample = ample and mode == "push"
+        # what goes away as a whole leaves a value that the original holds too
+        self._unranged = frozenset() if leaves_rest else leaving
         self._mode = mode
         self._edits: list[tuple[ir.Node, Absorb | Operand]] = []
         self._touched: dict[ir.Value, None] = {}  # in the order of the search
@@ -220,7 +246,7 @@ class _Search:
         """What would fulfil a task: at least one way, each a sequence of further tasks."""
         if step.affine.is_identity:
             return [()]
-        if not isinstance(step, Enter) and node not in self._leaving:
+        if not isinstance(step, Enter) and node not in self._unranged:
             beyond = self._leaves_range(node, step)
             if beyond is not None:
                 return beyond
@@ -293,7 +319,7 @@ class _Search:
         """
         if node in self._patterns.fixed:
             return reasons.PATTERN(node=label(node), pattern=self._patterns.fixed[node].name)
-        answer = caller_problem(node) or ask()
+        answer = caller_problem(node) or invalid(node, self._facts) or ask()
         if node not in self._patterns.free or isinstance(answer, Reason):
             return answer
         ways = [way for way in answer if all(self._keeps_shape(node, step) for step in way)]

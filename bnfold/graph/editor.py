@@ -83,7 +83,12 @@ class Editor:
 
     def misfits(self) -> list[OutOfRangeError]:
         """What goes wrong when every product is computed, in the order in which they were made."""
-        return [error for product in self._products.values() if (error := product.misfit()) is not None]
+        return [
+            OutOfRangeError(use.node, error.dtype, error.rule)
+            for value, product in self._products.items()
+            if (error := product.misfit()) is not None
+            for use in value.uses()  # a weight that several layers share is found once, and all are to blame
+        ]
 
     def add_after(self, node: ir.Node, shift: Array, dtype: ir.DataType) -> None:
         """Insert an Add of a constant after a node's first output.

@@ -108,9 +108,9 @@ class MatMul(Weighted):
 
 
 def bias_add(node: ir.Node, facts: Facts) -> tuple[ir.Node, int] | None:
-    """The Add or Sub of a constant that alone reads a node, and which of its inputs the constant is."""
+    """The Add or Sub of a constant that alone reads a node's numbers, and which input the constant is."""
     value = node.outputs[0]
-    uses = tuple(value.uses())
+    uses = facts.readers(value)
     if value.is_graph_output() or len(uses) != 1:
         return None
     reader, position = uses[0]

@@ -320,3 +320,27 @@ def test_what_stands_for_one_batchnorm_takes_what_stands_for_another():
     result = without(model)
     assert operators(result.model) == ["Sigmoid", "Mul", "Add", "Add", "Relu", "Conv"]
     assert operators(bnfold.fold(result.model).model) == operators(result.model)
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"), [(0.01, ["Mul", "Add"]), (-0.5, ["Mul", "Add"]), (2.0, ["Add"])]
+)
+def test_a_shift_is_added_alone_in_float16_only_where_that_is_no_larger(
+    scale: float, expected: list[str]
+) -> None:
+    """`0.01·x + 400` as `x + 40000` before a padded Conv, of an x of 40000."""
+    numbers = {"scale": scale * np.array([1, 1.01]), "bias": 40000 * scale * np.array([0.99, 0.98])}
+    numbers |= {"mean": np.zeros(2), "var": np.ones(2), "w": 0.01 * weight(3, 2, 3, 3)}
+    numbers["bias"] = np.clip(numbers["bias"], -30000, 30000)
+    model = build(
+        f"""g (float16[1,2,4,4] x) => (float16[1,3,4,4] y) {{
+            n = {NORM.format("x")} y = Conv<pads=[1,1,1,1]>(n, w)
+        }}""",
+        {name: array.astype(np.float16) for name, array in numbers.items()},
+    )
+    folded = bnfold.fold(model, no_batchnorm=True).model
+    assert operators(folded) == [*expected, "Conv"]
+    given = {"x": np.full((1, 2, 4, 4), 15000 if scale > 1 else 40000, np.float16)}
+    [before], [after] = (ReferenceEvaluator(one).run(None, given) for one in (model, folded))
+    assert np.isfinite(before).all()
+    np.testing.assert_allclose(after.astype(float), before.astype(float), rtol=0.01, atol=1)

@@ -252,3 +252,29 @@ def test_batchnorms_of_any_scale_that_take_another_stay_finite_and_as_accurate()
         errors = [(np.abs(one.astype(float) - truth) / scale).max(axis=0) for one in (before, after)]
         assert np.all(errors[1] <= 2 * np.maximum(errors[0], 2 * UNIT))
     assert compared > 30
+
+
+@pytest.mark.parametrize(
+    ("operator", "scale", "folds"), [("Mul", 0.01, False), ("Div", 100.0, False), ("Mul", 2.0, True)]
+)
+def test_a_shift_alone_is_no_larger_than_with_its_scale(operator: str, scale: float, folds: bool) -> None:
+    """`0.01·x + 400` as `0.01·(x + 40000)` in front of a padded Conv: x is 40000 here."""
+    numbers = {"s": scale * np.array([1.0, 1.1]), "t": np.array([400.0, 410.0])}
+    model = build(
+        f"""g (float16[1,2,4,4] x) => (float16[1,3,4,4] y) {{
+            m = {operator} (x, s)
+            a = Add (m, t)
+            y = Conv <pads = [1,1,1,1]> (a, w)
+        }}""",
+        {name: array.reshape(2, 1, 1).astype(np.float16) for name, array in numbers.items()}
+        | {"w": 0.01 * weight(3, 2, 3, 3, dtype=np.float16)},
+        opset=17,
+    )
+    folded = bnfold.fold(model).model
+    assert (
+        [node.op_type for node in folded.graph.node] == ["Add", "Conv"]
+        if folds
+        else [operator, "Add", "Conv"]
+    )
+    for size in (4.0, 20000.0 if folds else 40000.0):
+        assert difference(model, folded, {"x": np.full((1, 2, 4, 4), size, np.float16)}) is None

@@ -384,6 +384,15 @@ def test_terms_that_are_repeated_are_repeated_behind_a_merge():
         assert operators(fold_and_compare(model).model) == ["Conv", "Add"]
 
 
+def test_what_is_left_is_added_up_in_its_order():
+    """A runtime lets one convolution add what another has given, as long as nothing else comes in between."""
+    body = f"q = Sigmoid(z) a = Conv(q, k1) c = Conv<{P1}>(x, k3) d = Conv(x, k1) s = Add(a, c) t = Add(s, d)"
+    model = region(f"{body} y = Add(t, z)", f"{X}, float[2,4,8,8] z")
+    result = fold_and_compare(model)
+    assert operators(result.model).count("Conv") == 2
+    assert "z" in result.model.graph.node[-1].input
+
+
 @pytest.mark.parametrize(
     ("behind", "left"),
     [

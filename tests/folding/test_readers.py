@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import bnfold
 from bnfold.result import FoldResult
 from tests.graphs import build, fold_and_compare, kept_codes, operators, statistics, weight
 from tests.graphs import run as in_runtime
@@ -170,3 +171,22 @@ def test_a_sum_whose_shape_is_read_stays_a_sum() -> None:
         "e = Expand(one, s)\n q = Add(p, d)\n y = Mul(q, e)"
     )
     assert not result.merges
+
+
+@pytest.mark.parametrize("reader", ["q = Shape(m)", "q = CastLike(one, m)"])
+def test_what_looks_at_no_number_leaves_the_bias_of_a_matmul_its_place(reader: str) -> None:
+    """So the Add that is there takes the shift, and a second fold finds nothing more to do."""
+    model = build(
+        f"""g (float[2,4] x) => (float[2,3] y, {"int64" if "Shape" in reader else "float"}[?] q) {{
+            s = Mul(x, scale) t = Add(s, shift) m = MatMul(t, w) {reader} y = Add(bias, m)
+        }}""",
+        {
+            "scale": weight(4, seed=3), "shift": weight(4, seed=4), "w": weight(4, 3), "bias": weight(1),
+            "one": np.ones(1, np.float32),
+        },
+    )  # fmt: skip
+    result = fold_and_compare(model)
+    assert operators(result.model)[:1] == ["MatMul"]
+    assert operators(result.model).count("Add") == 1
+    again = bnfold.fold(result.model).model
+    assert again.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)

@@ -8,6 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 import bnfold
+from bnfold.folding import fold as fold_module
 from tests.graphs import assert_same, build, kept_codes, operators, statistics, weight
 
 NORM = "BatchNormalization({0}, scale, bias, mean, var)"
@@ -163,3 +164,22 @@ def test_a_weight_in_a_function_is_computed_when_it_is_written() -> None:
     result = bnfold.fold(model)
     assert [node.op_type for node in result.model.functions[0].node] == ["Constant", "Constant", "Conv"]
     assert_same(model, result.model)
+
+
+def test_layers_that_share_a_weight_are_all_to_blame_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, rounds = 6, []
+    lines = []
+    for n in range(count):
+        lines += [f"c{n} = Conv(r{n}, w)", f"b{n} = {NORM.format(f'c{n}')}", f"r{n + 1} = Relu(b{n})"]
+    text = f"g (float[1,4,3,3] r0) => (float[1,4,3,3] r{count}) {{ {chr(10).join(lines)} }}"
+    huge = {**statistics(4, 2), "scale": np.full(4, 3e38, np.float32), "var": np.full(4, 1e-3, np.float32)}
+    blame = fold_module._Pass.blame
+
+    def counted(self, errors):
+        rounds.append(len(errors))
+        return blame(self, errors)
+
+    monkeypatch.setattr(fold_module._Pass, "blame", counted)
+    result = bnfold.fold(build(text, {"w": weight(4, 4, 1, 1), **huge}))
+    assert [site.status for site in result.sites] == ["kept"] * count
+    assert rounds == [count]

@@ -67,12 +67,18 @@ def before(node: ir.Node, kinds: Collection[str], whole: Collection[ir.Node]) ->
     maker = value.producer() if value is not None else None
     if value is None or maker is None or maker.op_type not in kinds or maker.domain not in ONNX_DOMAINS:
         return None
-    others = (use for use in value.uses() if use != (node, 0))
-    if value.is_graph_output() or maker.graph is not node.graph or not all(map(_takes_type, others)):
+    if not is_read_alone(value, node) or maker.graph is not node.graph:
         return None
     if len(maker.outputs) != 1 or maker in whole or caller_problem(maker) is not None:
         return None
     return maker
+
+
+def is_read_alone(value: ir.Value, node: ir.Node) -> bool:
+    """Whether a node reads a value once, and all others take only its type, so that the value may vanish."""
+    own = [index for reader, index in value.uses() if reader is node]
+    others = (use for use in value.uses() if use[0] is not node)
+    return len(own) == 1 and not value.is_graph_output() and all(map(_takes_type, others))
 
 
 def _takes_type(use: tuple[ir.Node, int]) -> bool:

@@ -22,6 +22,7 @@ from bnfold.folding.neighbours.base import (
     before,
     can_be_multiplied,
     fit,
+    is_read_alone,
 )
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import NO_FOLDS, Facts, Folds
@@ -85,6 +86,8 @@ def _layer_before(node: ir.Node, facts: Facts, whole: Collection[ir.Node]) -> _L
     found = bias_add(layer, facts)
     # a constant minus the product is another map
     if found is None or found[0] is not maker or (maker.op_type == "Sub" and found[1] == 0):
+        return None
+    if not is_read_alone(layer.outputs[0], maker):
         return None
     return _Layer(layer, *found)
 

@@ -230,3 +230,14 @@ def test_in_a_branch() -> None:
 def test_a_bias_that_counts_nothing_may_have_any_shape():
     nodes = "h = Gemm <beta = 0.0> (x, a, rows) g = Gemm <beta = 0.0> (h, b, wrows) y = Sigmoid(g)"
     assert operators(fold_and_compare(graph(nodes)).model) == ["Gemm", "Sigmoid"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["m = MatMul (x, a) q = Shape (m) h = Add (m, v)", "m = MatMul (x, a) h = Add (m, v) q = Shape (h)"],
+)
+def test_a_layer_whose_shape_is_read_stays(first: str) -> None:
+    """What it reads has another shape."""
+    model = graph(f"{first} y = MatMul (h, b)", ", int64[2] q")
+    result = fold_and_compare(model)
+    assert operators(result.model).count("MatMul") == 2

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from bnfold._version import __version__
 
 if TYPE_CHECKING:
+    from bnfold.edge.equalize import Equalized, equalize
     from bnfold.errors import BnfoldError
     from bnfold.folding.fold import fold
+    from bnfold.gate.run import Checked, check
     from bnfold.latency.benchmark import benchmark
     from bnfold.latency.results import Benchmark
     from bnfold.pipeline.export import Export, export
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Benchmark",
     "BnfoldError",
+    "Checked",
+    "Equalized",
     "Export",
     "FoldResult",
     "Reason",
@@ -27,6 +31,8 @@ __all__ = [
     "Validation",
     "__version__",
     "benchmark",
+    "check",
+    "equalize",
     "export",
     "fold",
     "validate",
@@ -36,12 +42,16 @@ if not TYPE_CHECKING:  # a type checker would accept any name
     _MODULES = {
         "Benchmark": "latency.results",
         "BnfoldError": "errors",
+        "Checked": "gate.run",
+        "Equalized": "edge.equalize",
         "Export": "pipeline.export",
         "FoldResult": "result",
         "Reason": "reasons",
         "Site": "result",
         "Validation": "validation.validate",
         "benchmark": "latency.benchmark",
+        "check": "gate.run",
+        "equalize": "edge.equalize",
         "export": "pipeline.export",
         "fold": "folding.fold",
         "validate": "validation.validate",

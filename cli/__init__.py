@@ -222,7 +222,7 @@ def main(show_traceback: bool, bug_report: bool) -> None:
         bnfold explain BN301
 
     Exit codes: 0, success; 1, the answer is negative (the outputs disagree, a report no longer holds, the
-    model is not faster with --only-if-faster, or doctor found a problem); 2, an error, such as a wrong option
-    or a file that cannot be read.
+    model is not faster with --only-if-faster, or check or doctor found something); 2, an error, such as a
+    wrong option or a file that cannot be read.
     """
     del show_traceback, bug_report  # LazyGroup.invoke reads them from the context

@@ -46,7 +46,7 @@ def show(renderable: RenderableType, *, quiet: bool, json_path: Path | None) -> 
             click.echo(line.rstrip(), color=console.is_terminal)  # rich fills the last column with spaces
 
 
-def write_json(report: Mapping[str, Any], json_path: Path | None) -> None:
+def write_json(report: Mapping[str, Any] | Sequence[Mapping[str, Any]], json_path: Path | None) -> None:
     """Write the report for programs, if there is to be one."""
     if json_path is None:
         return
@@ -54,9 +54,9 @@ def write_json(report: Mapping[str, Any], json_path: Path | None) -> None:
 
     if is_stdout(json_path):
         with _stdout_errors():
-            click.echo(json.dumps(dict(report)), nl=False)
+            click.echo(json.dumps(report), nl=False)
     else:
-        json.write(dict(report), json_path)
+        json.write(report, json_path)
 
 
 @contextmanager
@@ -161,6 +161,21 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda stage, done, total: bar.update(
             task, description=_STAGES[stage], completed=done, total=total or None
         )
+
+
+@contextmanager
+def counting(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show how many of several things are done on a terminal; show nothing in a pipe."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def is_stdout(path: Path | None) -> bool:

@@ -11,30 +11,39 @@ from . import _lazy, _options, _terminal
 
 @click.command("explain")
 @click.argument("code", required=False)
-@click.option("--markdown", is_flag=True, help="Print a page of Markdown; docs/reasons.md is made with this.")
+@click.option("--rules", "for_check", is_flag=True, help="List the rules of `bnfold check`.")
+@click.option(
+    "--markdown", is_flag=True, help="Print a page of Markdown: docs/reasons.md and docs/rules.md are such."
+)
 @_options.output_options
-def command(code: str | None, markdown: bool, json_path: Path | None, quiet: bool) -> None:
-    """Explain why a BatchNorm stays.
+def command(code: str | None, for_check: bool, markdown: bool, json_path: Path | None, quiet: bool) -> None:
+    """Explain why a BatchNorm stays, or a finding of `bnfold check`.
 
-    CODE is a reason code that `bnfold inspect` shows, such as BN301. Without CODE, all reasons are listed.
+    CODE is a reason that `bnfold inspect` shows, such as BN301, or a rule of `bnfold check`, such as M101.
+    Without CODE, all reasons are listed, and with --rules all rules.
 
     \b
     Examples:
         bnfold explain
         bnfold explain BN301
+        bnfold explain M101
         bnfold explain --markdown > docs/reasons.md
     """
     _lazy.load_onnx_ir()
     from bnfold.report import json
-    from bnfold.report.rules import all_rules, find_rule, page
+    from bnfold.report.rules import all_rules, check_page, check_rules, find_rule, page
     from bnfold.report.terminal import text
 
     if markdown and _terminal.is_stdout(json_path):
         raise click.UsageError("--markdown and --json - both use standard output: give --json a file.")
     _terminal.check_report(json_path)
-    rules = [find_rule(code)] if code else all_rules()
+    rules = [find_rule(code)] if code else check_rules() if for_check else all_rules()
     _terminal.write_json(json.rules_document(rules), json_path)
     if not markdown:
-        _terminal.show(text.rule(rules[0]) if code else text.rules(rules), quiet=quiet, json_path=json_path)
+        _terminal.show(
+            text.rule(rules[0]) if code else text.rules(rules, for_check=for_check),
+            quiet=quiet,
+            json_path=json_path,
+        )
     elif not quiet:
-        click.echo(page(rules), nl=False)
+        click.echo(check_page(rules) if for_check else page(rules), nl=False)

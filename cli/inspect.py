@@ -11,12 +11,20 @@ from . import _lazy, _options, _terminal
 
 
 @click.command("inspect")
-@click.argument("model", type=_options.FILE)
+@click.argument("models", nargs=-1, required=True, type=_options.FILE, metavar="MODEL...")
+@click.option(
+    "--fail-on",
+    "fatal",
+    type=click.Choice(["foldable", "kept"]),
+    multiple=True,
+    help="Exit with 1 if a BatchNorm of a model can be folded, or has to stay. Repeatable.",
+)
 @_options.torch_options
 @_options.fold_options
 @_options.output_options
 def command(
-    model: Path,
+    models: tuple[Path, ...],
+    fatal: tuple[str, ...],
     keep: tuple[str, ...],
     merge: bool,
     inline_functions: bool,
@@ -25,16 +33,17 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Show where each BatchNorm would be folded, or why it stays.
+    """Show what a model is, and what becomes of each of its BatchNorms.
 
     Nothing is written. The fold is done in memory, so this shows exactly what `bnfold fold` and `bnfold
     export` do. For a BatchNorm that stays it shows a reason code, the node that stops the fold, and what can
-    be done about it.
+    be done about it. With several models the document of --json is a list.
 
     \b
     Examples:
         bnfold inspect model.onnx
         bnfold inspect model.pt --input-shape 1x3x224x224
+        bnfold inspect models/*.onnx --fail-on foldable
         bnfold inspect model.onnx --json - | jq '.fold.sites[] | select(.status == "kept")'
     """
     _lazy.load_onnx_ir()
@@ -44,20 +53,34 @@ def command(
     from bnfold.pipeline.progress import Stage, within
     from bnfold.pipeline.read import read_model
     from bnfold.report import json
+    from bnfold.report.summary import summarise
     from bnfold.report.terminal import text
 
-    _terminal.check_report(json_path, model)
-    with _terminal.progress(quiet=quiet) as progress:
-        source = read_model(model, Reading(**options), progress=progress)
-        progress(Stage.FOLD, 0, 0)
-        with blaming(model):
-            result = fold(
-                source.model,
-                keep=keep,
-                merge=merge,
-                inline_functions=inline_functions,
-                no_batchnorm=no_batchnorm,
-                on_progress=within(Stage.FOLD, progress),
-            )
-    _terminal.write_json(json.inspect_document(source, result), json_path)
-    _terminal.show(text.inspect_report(source, result), quiet=quiet, json_path=json_path)
+    _terminal.check_report(json_path, *models)
+    documents, failed = [], False
+    for place, model in enumerate(models):
+        with _terminal.progress(quiet=quiet) as progress:
+            source = read_model(model, Reading(**options), progress=progress)
+            progress(Stage.FOLD, 0, 0)
+            with blaming(model):
+                result = fold(
+                    source.model,
+                    keep=keep,
+                    merge=merge,
+                    inline_functions=inline_functions,
+                    no_batchnorm=no_batchnorm,
+                    on_progress=within(Stage.FOLD, progress),
+                )
+        documents += [json.inspect_document(source, result)] if json_path else []
+        if place:
+            _terminal.show("", quiet=quiet, json_path=json_path)
+        report = text.inspect_report(source, result, about=summarise(source))
+        _terminal.show(report, quiet=quiet, json_path=json_path)
+        gone, stay = (
+            any(site.op_type == "BatchNormalization" for site in sites)
+            for sites in (result.folded, result.kept)
+        )
+        failed |= ("foldable" in fatal and gone) or ("kept" in fatal and stay)
+    _terminal.write_json(documents[0] if len(models) == 1 and documents else documents, json_path)
+    if failed:
+        click.get_current_context().exit(1)

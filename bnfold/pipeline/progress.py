@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable
 
 
-class Stage(str, enum.Enum):  # enum.StrEnum needs Python 3.11
+class Stage(enum.StrEnum):
     """A stage of the whole job, in their order; each is also its string, as `"load"`."""
 
     LOAD = "load"

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
+from bnfold.edge.ranges import losses
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.external_data import data_files
 from bnfold.files.file_kind import sha256
+from bnfold.graph.facts import Facts
 from bnfold.report.record import Json, plain, record
+from bnfold.report.summary import summarise
 from bnfold.result import Status
 from bnfold.runtime.providers import options
 from bnfold.system.environment import environment, versions
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from bnfold.validation.results import Blame, Validation
 
 SCHEMA = "bnfold.report/1"
+
+Document: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""One document, or one of each of several models."""
 
 
 def document(command: str, **parts: object) -> Json:
@@ -63,13 +69,30 @@ def export_document(command: str, export: Export, source: Json | None = None) ->
         rolled_back=list(export.rolled_back),
         graphs=plain(export.graphs),
         not_timed=export.not_timed,
+        steps=plain(export.steps),
         environment=record(environment()),
+    )
+
+
+def statistics_document(export: Export, source: Json | None = None) -> Json:
+    """Report the numbers of every BatchNorm that was folded; `source` as in `export_document`."""
+    return document(
+        "record",
+        source=source or source_record(export.source),
+        output=file_record(export.destination) if export.destination else None,
+        batchnorms=plain(export.statistics),
     )
 
 
 def inspect_document(source: Source, result: FoldResult[Any]) -> Json:
     """Report what a fold of this model would do."""
-    return document("inspect", source=source_record(source), fold=fold_record(result))
+    return document(
+        "inspect",
+        source=source_record(source),
+        summary=record(summarise(source), "nodes"),
+        fold=fold_record(result),
+        int8=plain(losses(Facts(result.model))),
+    )
 
 
 def validate_document(original: Source, folded: Source, result: Validation) -> Json:
@@ -195,12 +218,12 @@ def benchmark_record(benchmark: Benchmark) -> Json:
     return record(benchmark, "sentence", "slower", "notes", without=("rows",)) | {"rows": rows}
 
 
-def dumps(report: Json) -> str:
+def dumps(report: Document) -> str:
     """Write a document as text; a NaN in it is an error, since JSON has none."""
     return json.dumps(report, indent=2, allow_nan=False) + "\n"
 
 
-def write(report: Json, path: str | os.PathLike[str]) -> None:
+def write(report: Document, path: str | os.PathLike[str]) -> None:
     """Write a document to a file, whole or not at all.
 
     Raises:

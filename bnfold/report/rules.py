@@ -1,4 +1,4 @@
-"""The rules of [`bnfold.reasons`][bnfold.reasons] by code, for `bnfold explain` and `docs/reasons.md`."""
+"""Reasons and the rules of `bnfold check` by code, for `bnfold explain` and the pages that it makes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from bnfold.errors import InputError
+from bnfold.gate import rules as gate
 from bnfold.reasons import QUANTISED_FIRST, RULES, Rule
 
 _INTRODUCTION = """A fold is made only where it is an identity over the reals, proved from shapes and
@@ -20,6 +21,12 @@ is in the way (QuantizeLinear, DequantizeLinear, QLinearConv, …), the remedy i
 "{quantised}"
 
 This page is made by `bnfold explain --markdown`."""
+_RULES = """`bnfold check` asks these questions about every model ([in continuous integration](ci.md)). 1xx is
+about the structure, 2xx about the numbers, 3xx about the file, 4xx about its agreement with other files.
+Codes are never reused. {left_out} are asked only if they are selected; those on
+limits and sources only if the settings have them. [*] marks what `--fix` mends.
+
+This page is made by `bnfold explain --rules --markdown`."""
 
 
 def all_rules() -> list[Rule]:
@@ -27,17 +34,29 @@ def all_rules() -> list[Rule]:
     return [RULES[code] for code in sorted(RULES)]
 
 
+def check_rules() -> list[Rule]:
+    """List the rules of `bnfold check`, in the order of the codes."""
+    return [
+        Rule(one.code, f"{one.title}{' [*]' if one.fixable else ''}", one.why, one.advice)
+        for one in gate.RULES.values()
+    ]
+
+
 def find_rule(code: str) -> Rule:
-    """Find a rule by its code, in upper or lower case.
+    """Find a reason, or a rule of `bnfold check`, by its code in upper or lower case.
 
     Raises:
         InputError: The code does not exist; the fix names the nearest ones.
     """
-    if rule := RULES.get(code.upper()):
+    known = RULES | {rule.code: rule for rule in check_rules()}
+    if rule := known.get(code.upper()):
         return rule
-    near = _nearest(code.upper(), RULES)
+    near = _nearest(code.upper(), known)
     fix = f"Did you mean {' or '.join(near)}? " if near else ""
-    raise InputError(f"{code} is not the code of a reason.", f"{fix}bnfold explain lists them all.")
+    raise InputError(
+        f"{code} is not the code of a reason or a rule.",
+        f"{fix}bnfold explain lists the reasons, bnfold explain --rules the rules.",
+    )
 
 
 def _nearest(code: str, codes: Mapping[str, Rule]) -> list[str]:
@@ -48,8 +67,18 @@ def _nearest(code: str, codes: Mapping[str, Rule]) -> list[str]:
 
 
 def page(rules: Iterable[Rule]) -> str:
-    """Write rules as a page of Markdown; `docs/reasons.md` is this for all of them."""
-    parts = ["# Why a BatchNorm stays", _INTRODUCTION.replace("{quantised}", QUANTISED_FIRST)]
+    """Write reasons as a page of Markdown; `docs/reasons.md` is this for all of them."""
+    return _page("Why a BatchNorm stays", _INTRODUCTION.replace("{quantised}", QUANTISED_FIRST), rules)
+
+
+def check_page(rules: Iterable[Rule]) -> str:
+    """Write rules of `bnfold check` as a page of Markdown; `docs/rules.md` is this for all of them."""
+    left_out = ", ".join(one.code for one in gate.RULES.values() if not one.default)
+    return _page("What bnfold check asks", _RULES.replace("{left_out}", left_out), rules)
+
+
+def _page(heading: str, introduction: str, rules: Iterable[Rule]) -> str:
+    parts = [f"# {heading}", introduction]
     for rule in rules:
         # placeholders in italics
         sentence = re.sub(r"\{(\w+)\}", r"*\1*", rule.sentence)

@@ -67,3 +67,24 @@ def test_an_option_for_pytorch_is_refused_on_an_onnx_model(run, model) -> None:
     result = run("inspect", model, "--input-shape", "1x3x8x8")
     assert result.exit_code == 2
     assert "--input-shape is for PyTorch files" in result.stderr
+
+
+def test_it_begins_with_what_the_model_is(run, model) -> None:
+    lines = run("inspect", model).stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == ["inputs", "outputs", "format", "size", "operators"]
+    assert "BatchNormalization 1" in lines[5]
+
+
+def test_several_models_are_shown_one_after_the_other(run, model, stubborn) -> None:
+    result = run("inspect", model, stubborn)
+    assert result.exit_code == 0
+    assert result.stdout.index(f"{model} holds") < result.stdout.index(f"{stubborn} holds")
+    documents = json.loads(run("inspect", model, stubborn, "--json", "-").stdout)
+    assert [document["source"]["path"] for document in documents] == [str(model), str(stubborn)]
+
+
+@pytest.mark.parametrize(("fatal", "codes"), [("foldable", (1, 0)), ("kept", (0, 1))])
+def test_it_fails_where_that_is_asked_for(run, model, stubborn, fatal: str, codes: tuple[int, int]) -> None:
+    found = [run("inspect", path, "--fail-on", fatal).exit_code for path in (model, stubborn)]
+    assert tuple(found) == codes
+    assert run("inspect", model, stubborn, "--fail-on", fatal).exit_code == 1

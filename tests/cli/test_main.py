@@ -74,8 +74,8 @@ def test_help_says_what_the_exit_codes_mean(run, model: Path, monkeypatch) -> No
     assert "  doctor  " in run("--help").stdout
     assert (
         "Exit codes: 0, success; 1, the answer is negative (the outputs disagree, a report no longer holds, "
-        "the model is not faster with --only-if-faster, or doctor found a problem); 2, an error, such as a "
-        "wrong option or a file that cannot be read."
+        "the model is not faster with --only-if-faster, or check or doctor found something); 2, an error, "
+        "such as a wrong option or a file that cannot be read."
     ) in page
     problem = doctor.Finding("problem", "cpu", "It does not run.")
     monkeypatch.setattr(doctor, "doctor", lambda: doctor.Diagnosis(environment(), (problem,)))
@@ -97,7 +97,7 @@ def test_the_help_of_a_command_teaches_with_examples(run, name: str) -> None:
 def test_a_default_is_shown_as_it_is_typed(run, name: str) -> None:
     page = " ".join(run(name, "--help").stdout.split())
     shown = re.findall(r"\[default: ([^\];]+)", page)
-    assert all(re.fullmatch(r"[a-z0-9]+", default) for default in shown), shown
+    assert all(re.fullmatch(r"[a-z0-9_.]+", default) for default in shown), shown
     assert len(shown) == page.count("default: ")
 
 

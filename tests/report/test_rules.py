@@ -28,4 +28,4 @@ def test_an_unknown_code_names_the_nearest() -> None:
 def test_what_is_like_no_code_is_sent_to_the_list() -> None:
     with pytest.raises(InputError) as caught:
         find_rule("xyz")
-    assert caught.value.fix == "bnfold explain lists them all."
+    assert caught.value.fix == "bnfold explain lists the reasons, bnfold explain --rules the rules."

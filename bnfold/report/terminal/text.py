@@ -12,10 +12,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bnfold.edge.ranges import losses as measured_losses
 from bnfold.errors import listed
+from bnfold.graph.facts import Facts
 from bnfold.report.terminal.fates import sites
 from bnfold.report.terminal.graphs import graphs
-from bnfold.report.terminal.tables import count, headed, size, small
+from bnfold.report.terminal.steps import steps
+from bnfold.report.terminal.tables import count, headed, large, size, small
 
 if TYPE_CHECKING:
     from bnfold.latency.results import Benchmark, Row
@@ -23,11 +26,13 @@ if TYPE_CHECKING:
     from bnfold.pipeline.read import Source
     from bnfold.pipeline.replay import Replay
     from bnfold.reasons import Rule
+    from bnfold.report.summary import Summary
     from bnfold.result import FoldResult
     from bnfold.system.doctor import Diagnosis
     from bnfold.validation.results import Check, Validation
 
 _LAYERS_SHOWN = 12
+_LOSSES_SHOWN = 4
 _UNSEEN_SHOWN = 3  # of each kind
 _VERDICTS = {"faster": "green", "slower": "red", "too noisy to say": "yellow"}
 _STATES = {"good": "green", "warning": "yellow", "problem": "bold red"}
@@ -42,6 +47,7 @@ def export_report(export: Export) -> RenderableType:
     if export.rolled_back:
         names = ", ".join(export.rolled_back)
         parts += ["", Text(f"Rolled back, because the fold was wrong: {names}.", style="yellow")]
+    parts += steps(export.steps)
     if export.validation:
         parts += ["", validation(export.validation)]
     if export.benchmarks:
@@ -58,9 +64,44 @@ def export_report(export: Export) -> RenderableType:
     return Group(*parts)
 
 
-def inspect_report(source: Source, result: FoldResult[Any], *, foreseen: bool = True) -> RenderableType:
+def inspect_report(
+    source: Source, result: FoldResult[Any], *, about: Summary | None = None, foreseen: bool = True
+) -> RenderableType:
     """Show what was read and what [`sites`][bnfold.report.terminal.fates.sites] shows of its fold."""
-    return Group(source_note(source), "", sites(result, foreseen=foreseen))
+    described = [summary(about)] if about else []
+    shown = [source_note(source), *described, "", sites(result, foreseen=foreseen)]
+    return Group(*shown, *(losses(result) if about else ()))
+
+
+def losses(result: FoldResult[Any]) -> list[RenderableType]:
+    """Show the layers that one step of eight bits a weight hurts most, in the folded model."""
+    found = measured_losses(Facts(result.model))
+    if not found:
+        return []
+    said = f"With one step of 8 bits a weight, {count(len(found), 'layer')} would lose a bit or more:"
+    lines = [f"  {one.layer} ({one.operator}): {one.bits:.1f} bits" for one in found[:_LOSSES_SHOWN]]
+    rest = len(found) - len(lines)
+    if rest:
+        lines[-1] += f", and {rest} more"
+    return ["", Text(f"{said} --equalize makes it less.", style="yellow"), *map(Text, lines)]
+
+
+def summary(model: Summary) -> RenderableType:
+    """Show what a model takes and gives, what it is made of, and how large it is."""
+    opsets = ", ".join(f"{domain or 'opset'} {version}" for domain, version in model.opsets.items())
+    producer = f"by {model.producer}" if model.producer else ""
+    made_of = [f"{name} {number}" for name, number in model.operators.items()]
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    rows = {
+        "inputs": "\n".join(model.inputs),
+        "outputs": "\n".join(model.outputs),
+        "format": ", ".join(filter(None, (opsets, f"IR version {model.ir_version}", producer))),
+        "size": f"{large(model.parameters)} parameters, {size(model.bytes)}, {count(model.nodes, 'node')}",
+        "operators": listed(made_of, most=8),
+    }
+    for name, value in rows.items():
+        table.add_row(Text(name, style="bold"), Text(value))
+    return table
 
 
 def source_note(source: Source) -> RenderableType:
@@ -303,12 +344,12 @@ def rule(one: Rule) -> RenderableType:
     return Group(Text.assemble((one.code, "bold"), f"  {one.title}"), Padding(said, (0, 0, 0, 7)))
 
 
-def rules(known: Iterable[Rule]) -> RenderableType:
-    """List rules by code and title."""
-    table = headed("code", "why a BatchNorm stays")
+def rules(known: Iterable[Rule], *, for_check: bool = False) -> RenderableType:
+    """List reasons, or rules of `bnfold check`, by code and title."""
+    table = headed("code", "what bnfold check finds" if for_check else "why a BatchNorm stays")
     for one in known:
         table.add_row(Text(one.code, style="bold"), Text(one.title))
-    return Group(table, "", Text("More on a reason: bnfold explain CODE"))
+    return Group(table, "", Text("More on one: bnfold explain CODE"))
 
 
 def doctor(diagnosis: Diagnosis) -> RenderableType:

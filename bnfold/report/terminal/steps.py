@@ -1,0 +1,52 @@
+"""What was done after the fold, as sentences and tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from bnfold.report.terminal.tables import headed
+
+if TYPE_CHECKING:
+    from bnfold.pipeline.steps import Done
+
+_SHOWN = 8  # layers
+
+
+def steps(done: Sequence[Done]) -> list[RenderableType]:
+    """Show each step: its sentence, and what there is to show of its details."""
+    parts: list[RenderableType] = []
+    for one in done:
+        parts += ["", Text(one.sentence, style="" if one.passed else "bold yellow")]
+        show = _TABLES.get(one.name)
+        if show is not None and one.passed:
+            parts += show(one.details)
+    return parts
+
+
+def _equalized(details: Mapping[str, Any]) -> list[RenderableType]:
+    """The layers that changed most, or would lose most with one step, and what stopped their scales."""
+    layers = details["layers"]
+    changed = [one for one in layers if one["moved"] or abs(one["bits_before"] - one["bits_after"]) >= 0.005]
+    if not changed:
+        return []
+    worst = sorted(changed, key=lambda one: -max(one["bits_before"], one["bits_after"]))[:_SHOWN]
+    table = headed("layer", "channels moved", "bits lost with one step", "stopped by")
+    table.columns[0].overflow = "fold"
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    for one in (one for one in layers if one in worst):
+        table.add_row(
+            Text(one["layer"]),
+            f"{one['moved']:,} of {one['channels']:,}",
+            f"{one['bits_before']:.2f} → {one['bits_after']:.2f}",
+            Text(f"its output {one['stopped']}" if one["stopped"] else "–"),
+        )
+    rest = len(changed) - len(worst)
+    return [table, *([Text(f"and {rest} more", style="dim")] if rest else [])]
+
+
+_TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[RenderableType]]] = {"equalize": _equalized}

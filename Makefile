@@ -21,7 +21,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[cpu,torch,report,images,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[ci,cpu,torch,report,images,dev]"
 	@touch $@
 
 demo: $(STAMP)

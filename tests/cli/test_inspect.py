@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import onnx
 import pytest
+
+from tests.graphs import build, weight
 
 
 def test_it_says_where_a_batchnorm_would_go(run, model) -> None:
@@ -88,3 +92,24 @@ def test_it_fails_where_that_is_asked_for(run, model, stubborn, fatal: str, code
     found = [run("inspect", path, "--fail-on", fatal).exit_code for path in (model, stubborn)]
     assert tuple(found) == codes
     assert run("inspect", model, stubborn, "--fail-on", fatal).exit_code == 1
+
+
+def test_it_names_the_layers_that_eight_bits_hurt(run, tmp_path) -> None:
+    weights = {f"w{at}": weight(8, 8, 1, 1, seed=at) for at in range(6)}
+    for array in weights.values():
+        array[0] *= 100
+    nodes = " ".join(f"[l{at}] c{at} = Conv (v{at}, w{at}) v{at + 1} = Relu (c{at})" for at in range(6))
+    path = tmp_path / "uneven.onnx"
+    onnx.save(build(f"g (float[1,8,4,4] v0) => (float[1,8,4,4] v6) {{ {nodes} }}", weights), path)
+    lines = run("inspect", path).stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("With one step of 8 bits"))
+    assert "6 layers would lose a bit or more" in lines[at]
+    assert len(lines) - at <= 5
+    assert lines[-1].endswith("and 2 more")
+    document = json.loads(run("inspect", path, "--json", "-").stdout)
+    assert len(document["int8"]) == 6
+    assert document["int8"][0]["bits"] > 4
+    path, level = tmp_path / "even.onnx", weight(8, 8, 1, 1)
+    level /= np.abs(level).max(axis=1, keepdims=True)
+    onnx.save(build("g (float[1,8,4,4] x) => (float[1,8,4,4] y) { y = Conv (x, w) }", {"w": level}), path)
+    assert "8 bits" not in run("inspect", path).stdout

@@ -68,6 +68,26 @@ fold_options = _together(
     ),
 )
 
+step_options = _together(
+    click.option(
+        "--equalize",
+        is_flag=True,
+        help="For quantisation with one step a tensor: balance the channels of weights by powers of two. The"
+        " outputs stay equal bit for bit.",
+    ),
+    click.option(
+        "--record",
+        "record_path",
+        type=FILE,
+        metavar="FILE",
+        help="Write what every folded BatchNorm knew, as JSON: its numbers per channel, and the range of the"
+        " values after it, for quantisation without data.",
+    ),
+    click.option(
+        "--record-in-model", is_flag=True, help="Put the same into the metadata of the file that is written."
+    ),
+)
+
 
 def _announce_trust(ctx: click.Context, option: click.Parameter, trust: bool) -> bool:
     del option

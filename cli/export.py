@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import _lazy, _module, _options, _terminal
+from . import _edge, _lazy, _module, _options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Given
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @_module.option
 @_options.torch_options
 @_options.fold_options
+@_options.step_options
+@_edge.narrow_options
 @_options.provider_option
 @_options.data_options
 @_options.label_options
@@ -63,6 +65,7 @@ def command(
     no_validate: bool,
     no_bench: bool,
     html_path: Path | None,
+    record_path: Path | None,
     json_path: Path | None,
     quiet: bool,
     **options: Any,
@@ -87,6 +90,8 @@ def command(
         bnfold export model.pt2 -o model.onnx --html report.html
         bnfold export model.onnx -o folded.onnx --only-if-faster
         bnfold export custom.pt --input-shape 1x8 --allow mypackage.layers.Gate
+        bnfold export model.onnx -o half.onnx --precision float16 --inputs real.npz
+        bnfold export model.onnx -o int8.onnx --equalize --int8 --calibration train.npz
         bnfold export weights.safetensors --arch mypackage.nets:resnet18 --input-shape 1x3x224x224
         bnfold export model.pt --input-shape 1x3x224x224 --to pt2 -o model.folded.pt2
     """
@@ -98,11 +103,17 @@ def command(
             "--rollback needs the comparison of the outputs, which --no-validate leaves out."
         )
     _lazy.load_onnx_ir()
-    from bnfold.pipeline.export import ExportDisagreementError, NotFasterError, export
+    from bnfold.pipeline.export import (
+        ExportDisagreementError,
+        NarrowedTooFarError,
+        NotFasterError,
+        export,
+    )
     from bnfold.report.terminal import text
 
     destination = output or _next_to(model)
     _terminal.check_report(json_path, model, destination)
+    _terminal.check_report(record_path, model, destination, *filter(None, [json_path]))
     if html_path is not None:
         _terminal.check_page(html_path, model, destination, *filter(None, [json_path]))
         options["per_layer"] = True
@@ -114,14 +125,19 @@ def command(
                 inputs=inputs,
                 validate=not no_validate,
                 bench=not no_bench,
+                record=record_path is not None,
                 progress=progress,
                 **options,
             )
-    except (ExportDisagreementError, NotFasterError) as error:
+    except (ExportDisagreementError, NotFasterError, NarrowedTooFarError) as error:
         _write(error.export, json_path, html_path)
         _terminal.show(text.export_report(error.export), quiet=quiet, json_path=json_path)
         raise
     _write(done, json_path, html_path)
+    if record_path is not None:
+        from bnfold.report import json
+
+        _terminal.write_json(json.statistics_document(done), record_path)
     _terminal.show(text.export_report(done), quiet=quiet, json_path=json_path)
     if html_path is not None:
         _terminal.show(text.written(html_path), quiet=quiet, json_path=json_path)

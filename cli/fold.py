@@ -21,6 +21,7 @@ from . import _collector, _lazy, _options, _terminal
 )
 @click.option("--in-place", is_flag=True, help="Replace IN.onnx itself.")
 @_options.fold_options
+@_options.step_options
 @_options.output_options
 @_collector.resting()
 def command(
@@ -31,6 +32,9 @@ def command(
     merge: bool,
     inline_functions: bool,
     no_batchnorm: bool,
+    equalize: bool,
+    record_path: Path | None,
+    record_in_model: bool,
     json_path: Path | None,
     quiet: bool,
 ) -> None:
@@ -59,9 +63,10 @@ def command(
     target = output or model
     record = None  # of a source that is about to be replaced
     _terminal.check_report(json_path, model, target)
+    _terminal.check_report(record_path, model, target, *filter(None, [json_path]))
     with _terminal.progress(quiet=quiet) as progress:
         source = read_onnx(model) if in_place else model
-        if isinstance(source, Source) and json_path is not None:
+        if isinstance(source, Source) and (json_path is not None or record_path is not None):
             from bnfold.report import json
 
             record = json.source_record(source)
@@ -73,12 +78,18 @@ def command(
             merge=merge,
             inline_functions=inline_functions,
             no_batchnorm=no_batchnorm,
+            equalize=equalize,
+            record=record_path is not None,
+            record_in_model=record_in_model,
             progress=progress,
         )
-    if json_path is not None:
+    if json_path is not None or record_path is not None:
         from bnfold.report import json
 
-        _terminal.write_json(json.export_document("fold", done, record), json_path)
+        if record_path is not None:
+            _terminal.write_json(json.statistics_document(done, record), record_path)
+        if json_path is not None:
+            _terminal.write_json(json.export_document("fold", done, record), json_path)
     if not quiet:
         from bnfold.report.terminal import text
 

@@ -28,7 +28,6 @@ from bnfold.graph.nodes import integer, label, module_name
 from bnfold.graph.scopes import ONNX_DOMAINS, scopes
 from bnfold.ops import quantized
 from bnfold.result import FoldResult
-from bnfold.runtime.interface import dtype_name
 from bnfold.tensors.precision import FLOATS, SMALLEST_NORMAL
 
 WORSE = 1.0
@@ -103,6 +102,36 @@ class NodeRange:
         return self.extra_bits is not None and self.extra_bits >= WORSE
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What one step for a whole weight costs a layer.
+
+    Attributes:
+        layer: The PyTorch module path where the exporter kept it, otherwise the node's name.
+        operator: Its operator.
+        bits: Bits that it costs an output channel on average, at most 8.
+        channels: How many output channels there are.
+    """
+
+    layer: str
+    operator: str
+    bits: float
+    channels: int
+
+
+def losses(facts: Facts, least: float = WORSE) -> tuple[Loss, ...]:
+    """List the layers that lose at least so many bits with one step a weight, the worst first.
+
+    One weight is read at a time. Weights that are quantised already are left out.
+    """
+    found = []
+    for _, node in _linear(facts.model):
+        weight = _measure(node, facts)
+        if weight is not None and weight.bits_lost >= least:
+            found.append(Loss(module_name(node), node.op_type, weight.bits_lost, len(weight.maxima)))
+    return tuple(sorted(found, key=lambda one: -one.bits))
+
+
 def ranges(original: ir.Model, folded: ir.Model, result: FoldResult[ir.Model]) -> tuple[NodeRange, ...]:
     """Measure every weight that took a BatchNorm, in the order of the folded graph.
 
@@ -114,6 +143,8 @@ def ranges(original: ir.Model, folded: ir.Model, result: FoldResult[ir.Model]) -
         folded: The model after it.
         result: The result of the fold, which names the nodes.
     """
+    from bnfold.runtime.interface import dtype_name  # a fold alone does without the runtime's modules
+
     facts, facts_after = Facts(original), Facts(folded)
     before = {(graph, label(node)): node for graph, node in _linear(original)}
     places, merged = _places(result), {merge.into for merge in result.merges}

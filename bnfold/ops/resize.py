@@ -35,12 +35,12 @@ def _problem(node: ir.Node, affine: Affine, facts: Facts) -> Reason | None:
     # crops, and writes a fixed number where it reads beyond the border
     if text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         return reasons.SETTING(node=label(node), operator=node.op_type, setting="tf_crop_and_resize")
-    if affine.axes and not affine.axes <= _kept_axes(node, facts):
+    if affine.axes and not affine.axes <= kept_axes(node, facts):
         return wrong_axis(node, affine, "that is not resized")
     return None
 
 
-def _kept_axes(node: ir.Node, facts: Facts) -> frozenset[int]:
+def kept_axes(node: ir.Node, facts: Facts) -> frozenset[int]:
     """The axes that are provably not resized."""
     source = node.inputs[0]
     rank = facts.rank(source)

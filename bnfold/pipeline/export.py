@@ -13,7 +13,7 @@ import onnx_ir as ir
 from bnfold.errors import BnfoldError, DisagreementError, InputError, ModelError, UndecidedError
 from bnfold.files.atomic import check_destination
 from bnfold.files.external_data import data_files
-from bnfold.files.load import blaming
+from bnfold.files.load import blaming, guarded
 from bnfold.files.save import save_onnx
 from bnfold.folding.fold import fold_into
 from bnfold.options import Checking, OracleMode, Reading, Timing
@@ -21,6 +21,10 @@ from bnfold.pipeline.harm import RuntimeGraphs, counted_again, without_harm
 from bnfold.pipeline.progress import Progress, Stage, silent, within
 from bnfold.pipeline.read import Source, read_model, read_onnx
 from bnfold.pipeline.rollback import Attempt
+from bnfold.pipeline.statistics import Statistics, of_folded
+from bnfold.pipeline.statistics import read as read_statistics
+from bnfold.pipeline.statistics import write as write_statistics
+from bnfold.pipeline.steps import Done, Equalize, Step, Trial, apply
 from bnfold.result import FoldResult
 
 if TYPE_CHECKING:
@@ -43,6 +47,8 @@ class Export:
         graphs: What ONNX Runtime makes of both models; None if it is not installed or cannot load them, or
             they are too large.
         not_timed: Why the latency was not measured although it was asked for, as a sentence.
+        steps: What was done after the fold, in that order; `fold` has the model that came out of it.
+        statistics: The numbers of every BatchNorm that was folded, if they were asked for.
     """
 
     source: Source
@@ -53,6 +59,8 @@ class Export:
     rolled_back: tuple[str, ...] = ()
     graphs: RuntimeGraphs | None = None
     not_timed: str | None = None
+    steps: tuple[Done, ...] = ()
+    statistics: tuple[Statistics, ...] = ()
 
 
 class ExportDisagreementError(DisagreementError):
@@ -96,6 +104,26 @@ class NotFasterError(BnfoldError):
         self.export = export
 
 
+class NarrowedTooFarError(BnfoldError):
+    """The model in fewer bits is not good enough; nothing was written.
+
+    Args:
+        export: The results, with what the last step found.
+        destination: The file that was to be written.
+    """
+
+    exit_code = 1
+
+    def __init__(self, export: Export, destination: Path) -> None:
+        super().__init__(
+            f"{destination} was not written. {export.steps[-1].sentence}",
+            "The report says which layers cost most; --leave keeps one in float32. For --int8 try --equalize "
+            "or --per-channel, or more data for --calibration.",
+        )
+        self.export = export
+
+
+@guarded
 def export(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],
@@ -115,6 +143,10 @@ def export(
     inline_functions: bool = False,
     keep: Collection[str] = (),
     no_batchnorm: bool = False,
+    equalize: bool = False,
+    narrow: Step | None = None,
+    record: bool = False,
+    record_in_model: bool = False,
     rollback: bool = False,
     providers: Sequence[str] = ("cpu",),
     inputs: Inputs | None = None,
@@ -128,6 +160,7 @@ def export(
     validate: bool = True,
     bench: bool = True,
     only_if_faster: bool = False,
+    in_place: bool = False,
     progress: Progress = silent,
 ) -> Export:
     """Turn a trained model into an ONNX file without its BatchNorms, checked before it is written.
@@ -137,7 +170,7 @@ def export(
 
     Args:
         source: The model, in any form that [`read_model`][bnfold.pipeline.read.read_model] reads.
-        destination: The ONNX file to write. An existing one is replaced; `source` itself never is.
+        destination: The ONNX file to write. An existing one is replaced; `source` only with `in_place`.
         input_shape: Shape of a PyTorch model's inputs, like all options up to `ignore_unexpected` a field of
             [`Reading`][bnfold.options.Reading].
         dtype: Type of the inputs of a PyTorch model.
@@ -155,6 +188,13 @@ def export(
         keep: Names of sites or nodes that must stay as they are.
         no_batchnorm: Whether BatchNorms that cannot be folded become other operators, for targets that do
             not have this one. ONNX Runtime's graph may be larger for it.
+        equalize: Whether the channels of weights are balanced by powers of two, for quantisation with one
+            step a tensor; the outputs stay equal bit for bit.
+        narrow: The last step, after the validation: [`Convert`][bnfold.pipeline.narrow.Convert] to half
+            precision or [`Quantize`][bnfold.pipeline.narrow.Quantize] to eight bits. The latency is that of
+            its result.
+        record: Whether `statistics` of the result has the numbers of every BatchNorm that was folded.
+        record_in_model: Whether the file has them too, in its metadata.
         rollback: Whether only the folds that turn out wrong are undone, and the result validated again.
         providers: Where to validate and to time: `"cpu"`, `"cuda"`, or the short name of another provider of
             the installed ONNX Runtime.
@@ -171,11 +211,14 @@ def export(
         bench: Whether to time the original against the folded model.
         only_if_faster: Whether to write the file only if the verdict at ONNX Runtime's default is "faster" on
             every provider. It needs `bench`.
+        in_place: Whether `destination` may be the file of `source`, if that is an ONNX file.
         progress: Called with each stage and how far it is.
 
     Raises:
         ExportDisagreementError: The outputs disagree; it carries the report. Nothing was written.
         NotFasterError: The model is not faster, with `only_if_faster`; it carries the report. Nothing was
+            written.
+        NarrowedTooFarError: The model in fewer bits is not good enough; it carries the report. Nothing was
             written.
         BnfoldError: Something else went wrong; it says what to do. Nothing was written.
     """
@@ -192,23 +235,32 @@ def export(
         tuple(providers), samples, seed, tolerance, oracle=oracle, per_layer=per_layer, strict=True
     )
     target = Path(destination)
-    check_destination(target, Path(source))
+    check_destination(target, *(() if in_place else (Path(source),)))
     original = read_model(source, reading, progress=progress)
-    check_destination(target, *data_files(original.model))
+    if not in_place:
+        check_destination(target, *data_files(original.model))
+    known = read_statistics(original.model) if record or record_in_model else ()
     attempt = Attempt(original, keep, merge, inline_functions, checking, inputs, progress)
     attempt, folded, graphs = without_harm(attempt, attempt.fold())
     if no_batchnorm:
         attempt = replace(attempt, no_batchnorm=True)
         folded = attempt.fold()
         graphs = graphs and counted_again(graphs, folded.model)
-    done = Export(original, None, folded, graphs=graphs)
+    steps = _Steps(_asked_for(equalize=equalize), Trial(checking, inputs))
+    done = steps.applied(Export(original, None, folded, graphs=graphs))
     if validate:
-        done = _validated(done, attempt, target, rollback=rollback)
+        done = _validated(done, attempt, target, folded, steps if rollback else None)
+    floats = done.fold.model
+    if narrow is not None:
+        done = _narrowed(done, narrow, steps.trial, folded.model if equalize else None, target)
     if bench:
         timing = Timing(threads, seconds, seed=seed)
         done = _timed(done, providers, timing, inputs, progress, demanded=only_if_faster)
     if only_if_faster and any(row.verdict != "faster" for one in done.benchmarks for row in one.defaults):
         raise NotFasterError(done, target)
+    done = replace(done, statistics=of_folded(known, floats))
+    if record_in_model:
+        write_statistics(done.fold.model, known)
     progress(Stage.SAVE, 0, 0)
     save_onnx(done.fold.model, target, exclusive=True)
     return replace(done, destination=target)
@@ -230,27 +282,69 @@ def _timed(
     try:
         latencies = compare_latency(original, done.fold.model, providers, timing, inputs, progress)
     except ModelError as error:
-        if demanded or loads(original):
+        if demanded or (loads(original) and loads(done.fold.model)):  # none has every operator in bfloat16
             raise
         return replace(done, not_timed=f"Latency was not measured. {error.problem}")
     return replace(done, benchmarks=latencies)
 
 
-def _validated(done: Export, attempt: Attempt, target: Path, *, rollback: bool) -> Export:
-    """Add the validation, and undo what it finds wrong if that was asked for."""
-    folded, rolled_back, graphs = done.fold, done.rolled_back, done.graphs
-    validation = attempt.validate(folded)
-    if rollback:
+def _narrowed(done: Export, step: Step, trial: Trial, unequalized: ir.Model | None, target: Path) -> Export:
+    """Add the last step, which compares itself with the model before equalisation where there was one."""
+    from bnfold.pipeline.narrow import Quantize
+
+    if isinstance(step, Quantize):
+        step = replace(step, before=unequalized)
+    model, last = step(done.fold.model, trial)
+    done = replace(done, fold=replace(done.fold, model=model), steps=(*done.steps, last))
+    if not last.passed:
+        raise NarrowedTooFarError(done, target)
+    return done
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The steps after the fold, and how they are proved."""
+
+    steps: Sequence[Step]
+    trial: Trial
+
+    def applied(self, done: Export) -> Export:
+        """The same with the model that the steps make of the folded one."""
+        model, steps = apply(self.steps, done.fold.model, self.trial)
+        return replace(done, fold=replace(done.fold, model=model), steps=steps)
+
+
+def _asked_for(*, equalize: bool, in_memory: bool = True) -> tuple[Step, ...]:
+    """The steps of some options, in their order."""
+    return (Equalize(in_memory),) if equalize else ()
+
+
+def _validated(
+    done: Export, attempt: Attempt, target: Path, folded: FoldResult[ir.Model], steps: _Steps | None
+) -> Export:
+    """Add the validation, and undo what it finds wrong if that was asked for.
+
+    Args:
+        done: What was done so far.
+        attempt: How the model was folded.
+        target: The file to write.
+        folded: The fold before the steps.
+        steps: Applies them again after folds were undone; None undoes none.
+    """
+    validation = attempt.validate(done.fold)
+    if steps is not None:
         folded, validation, rolled_back = attempt.without_bad_folds(folded, validation)
-    if graphs and rolled_back:
-        graphs = counted_again(graphs, folded.model)
-    done = replace(done, fold=folded, validation=validation, rolled_back=rolled_back, graphs=graphs)
+        if rolled_back:
+            graphs = done.graphs and counted_again(done.graphs, folded.model)
+            done = steps.applied(replace(done, fold=folded, rolled_back=rolled_back, graphs=graphs))
+            validation = attempt.validate(done.fold) if steps.steps else validation
+    done = replace(done, validation=validation)
     if validation.undecided and not validation.failures:
         raise UndecidedError(
             validation.undecided, "Give inputs with --inputs, or skip this with --no-validate."
         )
     if not validation.passed:
-        raise ExportDisagreementError(done, target, rollback=rollback)
+        raise ExportDisagreementError(done, target, rollback=steps is not None)
     return done
 
 
@@ -263,6 +357,9 @@ def fold_file(
     inline_functions: bool = False,
     keep: Collection[str] = (),
     no_batchnorm: bool = False,
+    equalize: bool = False,
+    record: bool = False,
+    record_in_model: bool = False,
     progress: Progress = silent,
 ) -> Export:
     """Fold an ONNX file into another without running either model.
@@ -275,6 +372,9 @@ def fold_file(
         inline_functions: Whether to inline model-local functions before the fold.
         keep: Names of sites or nodes that must stay as they are.
         no_batchnorm: Whether BatchNorms that cannot be folded become other operators.
+        equalize: Whether the channels of weights are balanced by powers of two.
+        record: Whether `statistics` of the result has the numbers of every BatchNorm that was folded.
+        record_in_model: Whether the file has them too, in its metadata.
         progress: Called with each stage and how far it is.
 
     Raises:
@@ -286,9 +386,16 @@ def fold_file(
     original = source if isinstance(source, Source) else read_onnx(path)
     check_destination(target, *data_files(original.model))
 
+    known = read_statistics(original.model) if record or record_in_model else ()
+    steps = _asked_for(equalize=equalize, in_memory=False)
+    made: list[tuple[ir.Model, tuple[Done, ...]]] = []
+
     def write(model: ir.Model) -> None:
+        made[:] = [apply(steps, model)]
+        if record_in_model:
+            write_statistics(made[0][0], known)
         progress(Stage.SAVE, 0, 0)
-        save_onnx(model, target, exclusive=True)
+        save_onnx(made[0][0], target, exclusive=True)
 
     progress(Stage.FOLD, 0, 0)
     with blaming(path):
@@ -301,7 +408,9 @@ def fold_file(
             no_batchnorm=no_batchnorm,
             on_progress=within(Stage.FOLD, progress),
         )
-    return Export(original, target, folded)
+    model, done = made[0]
+    folded = replace(folded, model=model)
+    return Export(original, target, folded, steps=done, statistics=of_folded(known, model))
 
 
 def compare_latency(

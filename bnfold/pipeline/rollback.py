@@ -11,6 +11,7 @@ import onnx_ir as ir
 from bnfold.files.external_data import tensors
 from bnfold.files.load import blaming
 from bnfold.folding.fold import fold_into
+from bnfold.ops.constraints import naming_faults
 from bnfold.options import Checking
 from bnfold.pipeline.progress import Progress, Stage, within
 from bnfold.pipeline.read import Source
@@ -61,7 +62,8 @@ class Attempt:
         from bnfold.validation.compare import compare
 
         on_progress = within(Stage.VALIDATE, self.progress)
-        return compare(self.source.model, result.model, self.checking, self.inputs, on_progress)
+        with naming_faults(self.source.model):
+            return compare(self.source.model, result.model, self.checking, self.inputs, on_progress)
 
     def without_bad_folds(
         self, result: FoldResult[ir.Model], validation: Validation

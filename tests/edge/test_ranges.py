@@ -10,7 +10,8 @@ import onnx_ir as ir
 import pytest
 
 import bnfold
-from bnfold.report.page.weight_ranges import NodeRange, WeightRange, ranges
+from bnfold.edge.ranges import NodeRange, WeightRange, losses, ranges
+from bnfold.graph.facts import Facts
 from tests.graphs import build, statistics, weight
 
 _BN = "BatchNormalization(c, scale, bias, mean, var)"
@@ -164,3 +165,20 @@ def test_a_quantised_weight_is_left_out() -> None:
     )
     assert bnfold.fold(model).folded
     assert measured(model) == ()
+
+
+def test_losses_are_named_the_worst_first() -> None:
+    first, second = weight(6, 3, 1, 1), weight(6, 6, 1, 1)
+    for array, largest in ((first, 4), (second, 64), (third := weight(6, 6, 1, 1), 1)):
+        array /= np.abs(array).max(axis=1, keepdims=True)
+        array[0] *= largest
+    model = build(
+        "g (float[1,3,4,4] x) => (float[1,6,4,4] y) { [one] a = Conv (x, w) [two] b = Conv (a, v)"
+        " [three] y = Conv (b, u) }",
+        {"w": first, "v": second, "u": third},
+    )
+    found = losses(Facts(ir.from_proto(model)), least=1.0)
+    assert [one.layer for one in found] == ["two", "one"]
+    assert [one.bits for one in found] == pytest.approx([5.0, 10 / 6], abs=1e-6)
+    assert found[0].channels == 6
+    assert losses(Facts(ir.from_proto(model)), least=5.5) == ()

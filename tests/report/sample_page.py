@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bnfold.edge.ranges import NodeRange, WeightRange
 from bnfold.report.page.view import View, view
-from bnfold.report.page.weight_ranges import NodeRange, WeightRange
 
 NASTY = "<script>alert('x')</script>"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bnfold.edge.ranges import NodeRange, WeightRange
 from bnfold.report.page import plots
-from bnfold.report.page.weight_ranges import NodeRange, WeightRange
 from bnfold.report.page.words import PROVIDERS, SPEED, count, number, place
 from bnfold.report.terminal.tables import size
 
@@ -230,3 +230,23 @@ def _range(at: int, one: NodeRange) -> View:
 def _extent(weight: WeightRange) -> str:
     live = weight.live
     return f"{number(live[0])} to {number(live[-1])}" if live else "all zero"
+
+
+def step(done: Record) -> View:
+    """Show what a step after the fold did; of equalisation, every layer."""
+    layers = done["details"].get("layers", ()) if done["name"] == "equalize" else ()
+    return {
+        "sentence": done["sentence"],
+        "passed": done["passed"],
+        "layers": [
+            {
+                "layer": one["layer"],
+                "operator": one["operator"],
+                "moved": f"{one['moved']:,} of {one['channels']:,}",
+                "before": f"{one['bits_before']:.2f}",
+                "after": f"{one['bits_after']:.2f}",
+                "stopped": f"its output {one['stopped']}" if one["stopped"] else "–",
+            }
+            for one in layers
+        ],
+    }

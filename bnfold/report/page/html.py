@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from bnfold.edge.ranges import ranges
 from bnfold.errors import MissingExtraError
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.external_data import tensors
 from bnfold.report.page.view import View, view
-from bnfold.report.page.weight_ranges import ranges
 from bnfold.report.visible import visible
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, get_args
 
+from bnfold.edge.ranges import NodeRange
 from bnfold.report.page import figures
-from bnfold.report.page.weight_ranges import NodeRange
 from bnfold.report.page.words import SPEED, count, number, place, provider, short
 from bnfold.report.terminal.tables import size
 from bnfold.result import Status
@@ -64,6 +64,7 @@ def view(
         "not_timed": record.get("not_timed"),
         "graphs": figures.graphs(record["graphs"]) if record["graphs"] else None,
         "ranges": figures.ranges(measured) if measured else None,
+        "steps": [figures.step(one) for one in record.get("steps", ())],
         "evidence": _evidence(record, command),
     }
 

@@ -1,0 +1,376 @@
+"""Balancing the channels of weights by powers of two, which changes no bit of any output.
+
+One step of an integer for a whole weight is set by its largest channel, and channels far below it lose their
+digits. A channel that one layer computes and the next reads may be made larger in the one and smaller in the
+other. Where the factor is a power of two, floating point does that without any rounding, and the outputs stay
+equal bit for bit. (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
+2019, section 4.1, balances with real factors, so that the range of a channel in the layer that computes it
+and in the layer that reads it become the same. Here that is one candidate among others, and the one with the
+least [noise][bnfold.edge.measure] in weights and activations is taken.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, overload
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from bnfold.algebra.affine import Array
+from bnfold.edge.channels import Channels, Ids, Layer
+from bnfold.edge.measure import Activity, Measured, Moves, Term, activity, terms
+from bnfold.files.load import blaming, from_proto, load_onnx
+from bnfold.files.other_types import to_proto
+from bnfold.graph.editor import Editor
+from bnfold.graph.facts import Facts
+from bnfold.graph.nodes import module_name
+from bnfold.result import ModelT
+
+_ROUNDS = 50
+_BETTER = 0.999  # of the noise, so that nothing is moved for nothing
+_NEAR, _FAR = (0.25, 1.0), (1.0, 2.5)  # powers of two below the top
+_SHARES = (0.25, 0.5, 0.75)
+_DEEPEST = -16.0  # a channel that is smaller than the largest by more powers of two counts as one of these
+_FARTHEST = 30  # powers of two from 1 that the values of a moved channel are at most, as far as is known
+_MARGIN = 24  # powers of two that a moved weight keeps from the subnormal numbers, for the sake of products
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What was done to one layer.
+
+    Attributes:
+        layer: Its name.
+        operator: Its operator.
+        moved: How many of its output channels were scaled.
+        channels: How many it has.
+        bits_before: Bits that one step for the whole weight costs a channel on average.
+        bits_after: The same now.
+        stopped: Why its outputs could not be scaled; empty where they could.
+    """
+
+    layer: str
+    operator: str
+    moved: int
+    channels: int
+    bits_before: float
+    bits_after: float
+    stopped: str = ""
+
+
+@dataclass(frozen=True)
+class Equalized(Generic[ModelT]):
+    """The outcome of [`equalize`][bnfold.edge.equalize.equalize].
+
+    Attributes:
+        model: The model with its channels balanced, of the kind that was given.
+        layers: What was done to each layer, in the order of the graph.
+        refused: Layers that took no part, by name, each with what stands in the way.
+    """
+
+    model: ModelT
+    layers: tuple[Balance, ...]
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def moved(self) -> int:
+        """How many channels were scaled, each counted where it is computed."""
+        return sum(one.moved for one in self.layers)
+
+
+@overload
+def equalize(model: onnx.ModelProto) -> Equalized[onnx.ModelProto]: ...
+@overload
+def equalize(model: str | os.PathLike[str] | ir.Model) -> Equalized[ir.Model]: ...
+def equalize(
+    model: str | os.PathLike[str] | onnx.ModelProto | ir.Model,
+) -> Equalized[onnx.ModelProto] | Equalized[ir.Model]:
+    """Balance the channels of all layers between which nothing but scaling operators stands.
+
+    Fold BatchNorms first: they keep channels apart.
+
+    Args:
+        model: A path, an `onnx.ModelProto` or an `onnx_ir.Model`. It is not modified. Weights of float32 and
+            float64 take part.
+
+    Returns:
+        A model whose outputs are the same, bit for bit, a `ModelProto` for a `ModelProto` and otherwise an
+        `onnx_ir.Model`, and the ranges of its weights before and after.
+
+    Raises:
+        ModelError: The file cannot be read as a model.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        with blaming(model):
+            return equalized(load_onnx(model))
+    if isinstance(model, onnx.ModelProto):
+        done = equalized(from_proto(model))
+        return Equalized(to_proto(done.model), done.layers, done.refused)
+    return equalized(model)
+
+
+def equalized(model: ir.Model, *, in_memory: bool = True) -> Equalized[ir.Model]:
+    """Do what [`equalize`][bnfold.edge.equalize.equalize] does.
+
+    Args:
+        model: The model; it is not modified.
+        in_memory: Whether the new weights are computed at once, and not each time that they are read.
+    """
+    copy = model.clone()
+    facts = Facts(copy)
+    channels = Channels(facts)
+    measured = [Measured.of(layer, channels) for layer in channels.layers]
+    steps = _balanced(channels, measured)
+    while (bad := _inexact(channels, measured, steps)).size:
+        channels.classes.fix(bad, "has numbers near an end of the range of their type")
+        steps = _balanced(channels, measured)  # from the start, so that a second run finds the same
+    layers = tuple(_balance(channels, one, steps) for one in measured)  # under the names of the original
+    refused = {module_name(one.node): one.why for one in channels.refused}
+    editor = Editor(facts)
+    write(channels, steps, editor)
+    if in_memory:
+        editor.compute()
+    return Equalized(copy, layers, refused)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Classes that are moved at once, those that one layer computes, with all layers that meet one.
+
+    Attributes:
+        own: The classes.
+        meeting: The layers, and whether each computes some of them, and reads some.
+    """
+
+    own: Ids
+    meeting: list[tuple[Measured, bool, bool]]
+
+
+def _balanced(channels: Channels, measured: Sequence[Measured]) -> Ids:
+    """By how many powers of two each channel moves.
+
+    Group after group takes the candidate with the least noise, until none has less. Every move makes the sum
+    of all terms smaller, so this ends.
+    """
+    every = np.arange(channels.classes.size)
+    steps = np.zeros(len(every), np.int64)
+    known, groups = activity(channels, measured), _groups(channels, measured)
+    pending = dict.fromkeys(range(len(groups)))
+    for _ in range(_ROUNDS * len(groups)):
+        if not pending:
+            break
+        at = next(iter(pending))
+        del pending[at]
+        by = _best(groups[at], steps, known)
+        if by is not None:
+            steps[groups[at].own] += by
+            near = {id(one) for one, _, _ in groups[at].meeting}
+            pending |= dict.fromkeys(
+                other for other, group in enumerate(groups) if near & {id(one) for one, _, _ in group.meeting}
+            )
+    return np.asarray(steps[channels.classes.root(every)])
+
+
+def _groups(channels: Channels, measured: Sequence[Measured]) -> list[_Group]:
+    free = channels.classes.is_free(np.arange(channels.classes.size))
+    home = np.full(len(free), -1)
+    owned: list[Ids] = []
+    for one in measured:
+        own = np.unique(one.outputs)
+        own = own[free[own] & (home[own] < 0)]
+        if own.size:
+            home[own] = len(owned)
+            owned.append(own)
+    meeting: list[list[tuple[Measured, bool, bool]]] = [[] for _ in owned]
+    for one in measured:
+        written = set(np.unique(home[one.outputs]).tolist())
+        read = set() if one.inputs is None else set(np.unique(home[one.inputs]).tolist())
+        for at in sorted((written | read) - {-1}):
+            meeting[at].append((one, at in written, at in read))
+    return [_Group(own, layers) for own, layers in zip(owned, meeting, strict=True)]
+
+
+def _best(group: _Group, steps: Ids, known: Activity) -> Ids | None:
+    """By how many powers of two to move the classes of a group; None where they are best as they are."""
+    place, count = np.full(len(steps), -1), len(group.own)
+    place[group.own] = np.arange(count)
+    parts = [
+        term
+        for one, writes, reads in group.meeting
+        for term in terms(one, steps, known, place, count, writes=writes, reads=reads)
+    ]
+    if not parts:
+        return None
+    tried = _within_range(_candidates(parts, count), known.range[group.own], steps[group.own])
+    moves = Moves(tried)
+    costs = np.sum([term.cost(moves) for term in parts], axis=0)
+    for one in (one for one, writes, reads in group.meeting if writes and reads):
+        costs += _together(one, group.own, steps, known, place, tried)
+    best = int(np.argmin(costs))  # the first of equal ones; the very first moves nothing
+    return tried[best] if costs[best] < costs[0] * _BETTER else None
+
+
+def _within_range(tried: Ids, largest: Array, steps: Ids) -> Ids:
+    """Moves after which the estimated values of each class are far from both ends of every type's range."""
+    now = np.where(largest > 0, np.frexp(largest)[1], 0) + steps
+    return np.clip(tried, np.minimum(-_FARTHEST - now, 0), np.maximum(_FARTHEST - now, 0))
+
+
+def _together(one: Measured, own: Ids, steps: Ids, known: Activity, place: Ids, tried: Ids) -> Array:
+    """What has to be added to the noise of a layer on both sides of which the same group is moved.
+
+    Its terms move one side alone.
+    """
+    still, found = Moves(np.zeros((1, len(own)), np.int64)), np.zeros(len(tried))
+    apart = list(terms(one, steps, known, place, len(own), writes=True, reads=True))
+    for at, by in enumerate(tried):
+        after = steps.copy()
+        after[own] += by
+        whole = terms(one, after, known, place, len(own), writes=True, reads=True)
+        found[at] = sum(float(term.cost(still)[0]) for term in whole)
+    return np.asarray(found - np.sum([term.cost(Moves(tried)) for term in apart], axis=0))
+
+
+def _candidates(parts: Sequence[Term], count: int) -> Ids:
+    """Powers of two by which classes may be moved, shape `(moves, classes)`; the first moves nothing.
+
+    A largest number is best used where all channels reach it, and then the sum beside it is as small as it
+    gets. Two such terms that pull apart meet between.
+    """
+    up = [_logs(term.peak) for term in parts if term.sign > 0]
+    down = [_logs(term.peak) for term in parts if term.sign < 0]
+    down += [_logs(np.sqrt(term.mass)) for term in parts if term.sign > 0]
+    moves: list[Array] = [np.zeros(count)]
+    for share in _SHARES:
+        for one in _summed(up, count):
+            for other in _summed(down, count):
+                wanted = share * other - (1 - share) * one
+                moves.append(np.rint(wanted - np.median(wanted)))
+    for term in parts:  # those near the top one down, those far below it one up
+        logs = _logs(term.peak)
+        moves += [np.where(logs > -below, -term.sign, 0.0) for below in _NEAR]
+        moves += [np.where(logs < -below, term.sign, 0.0) for below in _FAR]
+    return np.array(moves).astype(np.int64)
+
+
+def _summed(logs: Sequence[Array], count: int) -> list[Array]:
+    """The mean of several terms, and the largest."""
+    return [np.mean(logs, axis=0), np.max(logs, axis=0)] if logs else [np.zeros(count)]
+
+
+def _logs(values: Array) -> Array:
+    """Numbers as powers of two, relative to the largest of all."""
+    top = max(float(values.max(initial=0.0)), np.finfo(float).tiny)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.maximum(np.log2(values / top), _DEEPEST))
+
+
+def _inexact(channels: Channels, measured: Sequence[Measured], steps: Ids) -> Ids:
+    """Classes whose move would take a number out of the normal range of its type, which costs bits."""
+    roots = channels.classes.root(np.arange(channels.classes.size))
+    facts, bad = channels.facts, [np.zeros(0, np.int64)]
+    for one in measured:
+        low, high = _exponents(facts.constant_dtype(one.layer.node, 1))
+        by = steps[one.outputs][:, :, None] - (0 if one.inputs is None else steps[one.inputs][:, None, :])
+        if not by.any():
+            continue
+        highest = np.frexp(one.largest)[1] + np.maximum(by, 0)
+        lowest = one.lowest + np.minimum(by, 0)
+        lost = (by != 0) & ((highest >= high) | (lowest < low + _MARGIN))
+        lost = np.broadcast_to(lost, one.largest.shape)
+        bad.append(one.outputs[lost.any(axis=2)])
+        if one.inputs is not None:
+            bad.append(one.inputs[lost.any(axis=1)])
+    for node, index, ids in _biases(channels):
+        array = facts.operand(node, index)
+        assert array is not None, "a bias is a constant"
+        low, high = _exponents(facts.constant_dtype(node, index))
+        found, by = np.frexp(array.reshape(-1))[1], steps[roots[ids]]
+        lost = (array.reshape(-1) != 0) & (by != 0)
+        lost &= (found + np.maximum(by, 0) >= high) | (found + np.minimum(by, 0) < low + _MARGIN)
+        bad.append(roots[ids[lost]])
+    found = np.unique(np.concatenate(bad))
+    return np.asarray(found[steps[found] != 0])
+
+
+def _exponents(dtype: ir.DataType) -> tuple[int, int]:
+    """The exponents of the smallest normal number of a type, and of what is too large for it."""
+    about = np.finfo(dtype.numpy())
+    return int(about.minexp), int(about.maxexp)
+
+
+def _biases(channels: Channels) -> list[tuple[ir.Node, int, Ids]]:
+    """The constants that are added to channels and take their scale, each a vector of them."""
+    return [
+        *((node, index, layer.outputs) for layer in channels.layers for node, index in layer.biases),
+        *((node, index, labels.ids) for node, index, labels in channels.added),
+    ]
+
+
+def write(channels: Channels, steps: Ids, editor: Editor) -> None:
+    """Multiply channels by powers of two, in the weights on both sides of them.
+
+    Args:
+        channels: The channels of the editor's model.
+        steps: The power of two of every channel, the same for all of a class and 0 for those that are held.
+        editor: Writes the weights.
+    """
+    roots = channels.classes.root(np.arange(channels.classes.size))
+    for layer in channels.layers:
+        out = steps[roots[layer.outputs]]
+        read = None if layer.inputs is None else -steps[roots[layer.inputs]]
+        if out.any() or (read is not None and read.any()):
+            rank = len(channels.facts.weight(layer.node, 1).shape)
+            editor.multiply(layer.node, 1, _factors(layer, out, read, rank), "weight")
+    for node, index, ids in _biases(channels):
+        by = steps[roots[ids]]
+        if by.any():
+            shape = tuple(channels.facts.shape(node.inputs[index]) or ())
+            laid = [len(ids) if size == len(ids) else 1 for size in shape]  # the other sizes are 1
+            editor.multiply(node, index, [np.exp2(by.astype(float)).reshape(laid)], "bias")
+    for value, labels in channels.labelled():
+        if np.any(steps[roots[labels.ids]]):
+            editor.rename_changed(value)
+    editor.sweep()
+
+
+def _factors(layer: Layer, out: Ids, read: Ids | None, rank: int) -> list[Array]:
+    """What a weight is multiplied by, as arrays that broadcast against it as it is stored.
+
+    Args:
+        layer: The layer.
+        out: Powers of two for its output channels.
+        read: The same for its input channels; None where those are not scaled.
+        rank: Of the weight.
+    """
+    own, other = np.exp2(out.astype(float)), None if read is None else np.exp2(read.astype(float))
+    ones = (1,) * (rank - 2)
+    by_group = own.reshape(layer.groups, -1)
+    if not layer.out_axis:  # (outputs, inputs of a group)
+        factors = [own.reshape(-1, 1, *ones)]
+        if other is not None:
+            rows = np.repeat(other.reshape(layer.groups, -1), by_group.shape[1], axis=0)
+            factors.append(rows.reshape(*rows.shape, *ones))
+        return factors
+    inputs = int(layer.sizes[1]) // layer.groups  # (inputs, outputs of a group)
+    rows = np.repeat(by_group, inputs, axis=0)
+    factors = [rows.reshape(*rows.shape, *ones)]
+    return factors if other is None else [*factors, other.reshape(-1, 1, *ones)]
+
+
+def _balance(channels: Channels, one: Measured, steps: Ids) -> Balance:
+    outputs = one.layer.outputs
+    reasons = [why for why in channels.classes.why_fixed(outputs) if why]
+    return Balance(
+        module_name(one.layer.node),
+        one.layer.node.op_type,
+        int(np.count_nonzero(steps[channels.classes.root(outputs)])),
+        len(outputs),
+        one.bits_lost(np.zeros_like(steps)),
+        one.bits_lost(steps),
+        reasons[0] if reasons else "",
+    )

@@ -1,0 +1,273 @@
+"""What one step for a whole tensor costs, estimated from the weights alone.
+
+With one step `Δ = max |w| / 127` for a whole weight, each of its numbers is off by `Δ² / 12` in the mean
+square, and with one step for all channels of an activation so is each of these. What a layer computes is then
+off by
+
+    weights:      Δ_w² / 12 · Σ_i taps · E[x_i²]          activations:      Δ_x² / 12 · Σ_i Σ_taps w²
+
+against its own mean square. Both are a square of a largest number times a sum, where a scale of a channel
+makes a term of the one larger and of the other smaller. Without data `E[x²]` follows from the weights before:
+`E[y_o²] = b_o² + Σ_i w_oi² E[x_i²]`, with 1 for what no layer computes. The share of an output channel in all
+noise is what its readers make of it, relative to their own outputs. (Jacob et al., "Quantization and Training
+of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, has steps and ranges; that noise
+of `Δ² / 12` adds up in squares is Bennett, "Spectra of Quantized Signals", 1948.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bnfold.algebra.affine import Array
+from bnfold.edge.channels import Channels, Ids, Layer
+from bnfold.graph.facts import Facts
+from bnfold.tensors.parts import parts
+
+_DEVIATIONS = 4.0  # from a channel's mean to the largest of the values that a calibration sees
+_FINER = (
+    127 / 255
+) ** 2  # most activations come from a Relu and have no sign, so their step is half as large
+_DEAD = 2.0**-32  # a channel of less power, relative to the largest beside it, is not counted more
+_TINY = np.finfo(np.float64).tiny
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The weight of a layer by channels, every array of the shape (groups, outputs, inputs) of a group.
+
+    Attributes:
+        layer: The layer.
+        largest: The largest absolute weight.
+        lowest: The exponent of the smallest weight that is not zero, as `frexp` gives it.
+        energy: The sum of the squares over the taps.
+        taps: How many taps there are.
+        outputs: The class of each output channel, shape `(groups, outputs)`.
+        inputs: The class of each input channel, shape `(groups, inputs)`; None where those are not scaled.
+    """
+
+    layer: Layer
+    largest: Array
+    lowest: npt.NDArray[np.int16]
+    energy: Array
+    taps: int
+    outputs: Ids
+    inputs: Ids | None
+
+    @classmethod
+    def of(cls, layer: Layer, channels: Channels) -> Measured:
+        """Read the weight of a layer, a part at a time."""
+        tensor = channels.facts.weight(layer.node, 1)
+        shape = tuple(int(size) for size in tensor.shape.numpy())
+        taps = tuple(range(2 - len(shape), 0))
+        largest, energy = np.zeros(shape[:2], tensor.dtype.numpy()), np.zeros(shape[:2])
+        lowest = np.full(shape[:2], _NONE, np.int16)
+        for where, part in parts(tensor, whole=len(taps)):
+            place = where[:2]
+            size = np.abs(part)
+            largest[place] = size.max(axis=taps, initial=0)
+            smallest = np.where(size > 0, size, np.inf).min(axis=taps, initial=np.inf)
+            lowest[place] = np.where(np.isfinite(smallest), np.frexp(smallest)[1], _NONE)
+            energy[place] = np.square(size, dtype=np.float64).sum(axis=taps)
+        groups, roots = layer.groups, channels.classes.root
+        return cls(
+            layer,
+            _by_groups(largest, layer),
+            _by_groups(lowest, layer),
+            _by_groups(energy, layer),
+            int(np.prod(shape[2:])),
+            roots(layer.outputs).reshape(groups, -1),
+            None if layer.inputs is None else roots(layer.inputs).reshape(groups, -1),
+        )
+
+    def out_scale(self, steps: Ids) -> Array:
+        """What each output channel is multiplied by, shape `(groups, outputs, 1)`."""
+        return np.asarray(np.exp2(steps[self.outputs].astype(float))[:, :, None])
+
+    def in_scale(self, steps: Ids) -> Array:
+        """What the weights of each input channel are multiplied by, shape `(groups, 1, inputs)`."""
+        if self.inputs is None:
+            return np.ones((self.layer.groups, 1, self.largest.shape[2]))
+        return np.asarray(np.exp2(-steps[self.inputs].astype(float))[:, None, :])
+
+    def by_output(self, steps: Ids) -> Array:
+        """The largest weight of each output channel, shape `(groups, outputs)`."""
+        if not self.largest.shape[2]:
+            return np.zeros(self.outputs.shape)
+        narrow = self.in_scale(steps).astype(self.largest.dtype)
+        return np.asarray((self.largest * narrow).max(axis=2) * self.out_scale(steps)[:, :, 0])
+
+    def by_input(self, steps: Ids) -> Array:
+        """The largest weight of each input channel, shape `(groups, inputs)`."""
+        narrow = self.out_scale(steps).astype(self.largest.dtype)
+        found = (self.largest * narrow).max(axis=1, initial=0)
+        return np.asarray(found * self.in_scale(steps)[:, 0])
+
+    def bits_lost(self, steps: Ids) -> float:
+        """Bits that one step for the whole weight costs an output channel on average, at most 8 each."""
+        largest = self.by_output(steps)
+        live = largest[(largest > 0) & np.isfinite(largest)]
+        return float(np.mean(np.minimum(np.log2(live.max() / live), 8.0))) if live.size else 0.0
+
+    def biases(self, facts: Facts) -> Array:
+        """What is added to each output channel by the layer itself, shape `(outputs,)`."""
+        total = np.zeros(self.outputs.size)
+        for node, index in self.layer.biases:
+            array = facts.operand(node, index)
+            total += 0.0 if array is None else array.reshape(-1)
+        return total
+
+
+_NONE = np.iinfo(np.int16).max
+
+
+def _by_groups(array: npt.NDArray[Any], layer: Layer) -> npt.NDArray[Any]:
+    """A matrix as the weight is stored, as (groups, outputs, inputs)."""
+    if layer.out_axis:
+        return array.reshape(layer.groups, -1, array.shape[1]).transpose(0, 2, 1)
+    return array.reshape(layer.groups, -1, array.shape[1])
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What is known of the values of all classes without data, by the number of the class.
+
+    Attributes:
+        square: The mean square.
+        range: The largest absolute value.
+        weight: By how much noise in a channel counts: its square, times this, is relative to its readers.
+    """
+
+    square: Array
+    range: Array
+    weight: Array
+
+
+def activity(channels: Channels, measured: Sequence[Measured]) -> Activity:
+    """Estimate the activations of all classes, from the input of the network to its output."""
+    count = channels.classes.size
+    square, offset = np.zeros(count), np.zeros(count)
+    for node, index, labels in channels.added:
+        array = channels.facts.operand(node, index)
+        if array is not None:
+            np.add.at(offset, channels.classes.root(labels.ids), array.reshape(-1))
+    square += offset**2
+    powers = []
+    for one in measured:
+        own = one.biases(channels.facts)
+        read = _read(one, square)
+        moment = np.einsum("goi,gi->go", one.energy, read, dtype=np.float64).reshape(-1)
+        powers.append(moment + own**2)
+        np.add.at(square, one.outputs.reshape(-1), powers[-1])
+        np.add.at(offset, one.outputs.reshape(-1), own)
+    weight, alone = np.zeros(count), np.zeros(count)
+    for one, power in zip(measured, powers, strict=True):
+        power = power.reshape(one.outputs.shape)
+        share = np.divide(1, power, out=np.zeros(power.shape), where=power > 0)
+        np.add.at(alone, one.outputs, np.minimum(share, 1 / max(power.max(initial=0) * _DEAD, _TINY)))
+        if one.inputs is not None:
+            np.add.at(weight, one.inputs, np.einsum("goi,go->gi", one.energy, share, dtype=np.float64))
+    spread = np.sqrt(np.maximum(square - offset**2, 0))
+    return Activity(square, np.abs(offset) + _DEVIATIONS * spread, np.where(weight > 0, weight, alone))
+
+
+def _read(one: Measured, square: Array) -> Array:
+    if one.inputs is None:
+        return np.ones((one.layer.groups, one.largest.shape[2]))
+    return np.asarray(square[one.inputs])
+
+
+@dataclass(frozen=True)
+class Term:
+    """A largest number squared times a sum, where a scale of a class makes the one larger, the other smaller.
+
+    Attributes:
+        sign: 1 where a scale makes the largest number larger, −1 where it makes it smaller.
+        peak: The numbers of which the largest counts, one for each class that is moved.
+        floor: The largest of those of other classes.
+        mass: The parts of the sum, one for each class that is moved.
+        rest: The sum of those of other classes.
+        per: What the product is divided by.
+    """
+
+    sign: int
+    peak: Array
+    floor: float
+    mass: Array
+    rest: float
+    per: float
+
+    def cost(self, moves: Moves) -> Array:
+        """The noise after each of several moves, shape `(moves,)`."""
+        up, down = (moves.up, moves.down) if self.sign > 0 else (moves.down, moves.up)
+        top = np.maximum((self.peak * up).max(axis=1, initial=0.0), self.floor)
+        total = np.einsum("mc,mc,c->m", down, down, self.mass) + self.rest
+        return np.asarray(top * top * total / self.per)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Several ways to move some classes.
+
+    Attributes:
+        by: The powers of two, shape `(moves, classes)`.
+    """
+
+    by: Ids
+
+    @cached_property
+    def up(self) -> Array:
+        """What each class is multiplied by."""
+        return np.asarray(np.exp2(self.by.astype(float)))
+
+    @cached_property
+    def down(self) -> Array:
+        """The reciprocals of that."""
+        return np.asarray(np.exp2(-self.by.astype(float)))
+
+
+def terms(
+    one: Measured, steps: Ids, known: Activity, place: Ids, count: int, *, writes: bool, reads: bool
+) -> Iterator[Term]:
+    """The noise of one layer as it depends on the classes that are moved.
+
+    Args:
+        one: The layer.
+        steps: By how many powers of two each class is scaled already.
+        known: The activations of all classes, as they are without that.
+        place: The place of each class among those that are moved; −1 for the others.
+        count: How many those are.
+        writes: Whether the layer computes some of them.
+        reads: Whether it reads some of them.
+    """
+    counts = known.weight[one.outputs] / np.square(one.out_scale(steps)[:, :, 0])
+    square = _read(one, known.square)
+    # noise and outputs in the same scale, that of the steps: their quotient knows none
+    gain = np.einsum("goi,go->gi", one.energy, known.weight[one.outputs], dtype=np.float64)
+    power = float((gain * square).sum())
+    if power <= 0 or not np.isfinite(power):
+        return
+    scale = np.ones(square.shape) if one.inputs is None else np.exp2(steps[one.inputs].astype(float))
+    mass = one.taps * square * np.square(scale)
+    if writes:
+        yield _term(
+            1, place[one.outputs], count, one.by_output(steps), counts * mass.sum(axis=1)[:, None], power
+        )
+    if reads and one.inputs is not None:
+        at = place[one.inputs]
+        yield _term(-1, at, count, one.by_input(steps), mass * counts.sum(axis=1)[:, None], power)
+        ranges = known.range[one.inputs] * scale
+        yield _term(1, at, count, ranges, gain / np.square(scale), power / _FINER)
+
+
+def _term(sign: int, at: Ids, count: int, peak: Array, mass: Array, per: float) -> Term:
+    """A term of entries, each of the class at a place, or of another where that is −1."""
+    peaks, masses = np.zeros(count + 1), np.zeros(count + 1)  # the last is that of the others
+    np.maximum.at(peaks, at, peak)
+    np.add.at(masses, at, mass)
+    return Term(sign, peaks[:-1], float(peaks[-1]), masses[:-1], float(masses[-1]), per)

@@ -1,0 +1,376 @@
+"""Models of eight bits: static quantisation by ONNX Runtime's own tool.
+
+`onnxruntime.quantization` measures the range of every value on calibration data, chooses a scale and a zero
+point for it, and writes pairs of QuantizeLinear and DequantizeLinear; nothing of that is done again here.
+What is added is what it lacks: scales that are powers of two, which some targets need because they shift
+instead of multiplying, and a calibration that is kept, so that quantising a model in another way costs no
+other run of the data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from bnfold.errors import InputError, MissingExtraError, ModelError, reason
+from bnfold.files.external_data import tensors
+from bnfold.files.load import from_proto
+from bnfold.files.save import save_onnx
+from bnfold.inputs.given import Inputs, as_samples
+from bnfold.inputs.samples import Samples
+from bnfold.runtime.interface import Port, as_ir, interface
+from bnfold.runtime.sessions import Feeds
+
+ROWS = 32
+"""Rows of data that are run at once, where the batch size is open."""
+
+LOOKED_AT = 64
+"""Rows on which single values of a model are looked at."""
+
+REQUANTISED = (
+    "ONNX Runtime's optimizer quantises the weights of layers that were left in float between two pairs; to "
+    "run them in float, make the session with disabled_optimizers=['WeightBiasQuantization']."
+)
+
+_APART = 2**30  # bytes of weights from which on they are in a file of their own
+_TAGS = ("onnx.infer", "onnx.quant.pre_process")  # what the tool writes into the metadata for itself
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a model is quantised.
+
+    Attributes:
+        per_channel: Whether every output channel of a weight has its own scale, or the weight has one.
+        symmetric: Whether the zero point of activations is the middle of their range. Weights always have 0.
+        pow2_scales: Whether every scale is a power of two; the calibrated one is rounded up.
+        signed: Whether activations are int8 instead of uint8.
+        leave: Names of nodes that stay in float.
+    """
+
+    per_channel: bool = False
+    symmetric: bool = False
+    pow2_scales: bool = False
+    signed: bool = False
+    leave: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The outcome of a quantisation.
+
+    Attributes:
+        model: The model with its pairs of QuantizeLinear and DequantizeLinear.
+        scheme: How it was quantised.
+        layers: Names of the nodes that read a weight of integers.
+        floats: Names of the nodes that read a weight of floats still, those of `scheme.leave` included.
+        rows: How many rows of data it was calibrated on.
+        notes: What ONNX Runtime's tool had to say, each sentence once.
+    """
+
+    model: ir.Model
+    scheme: Scheme
+    layers: tuple[str, ...]
+    floats: tuple[str, ...]
+    rows: int
+    notes: tuple[str, ...] = ()
+
+
+class Calibrated:
+    """A model whose ranges are measured once and that is then quantised in several ways.
+
+    Use it as a context: the model lies in a temporary folder for as long.
+
+    Args:
+        model: A model in floats, folded and, best, equalised. It is not modified.
+        data: What it is calibrated on: inputs as they occur in use; some hundred rows.
+
+    Raises:
+        MissingExtraError: ONNX Runtime's quantisation is not installed.
+        InputError: The data does not fit the model.
+    """
+
+    def __init__(self, model: ir.Model, data: Inputs) -> None:
+        self.model = named(model)
+        self._ports = interface(self.model).inputs
+        self._samples = split(samples_of(data, self._ports), self._ports)
+        self.rows = sum(rows_of(feeds) for feeds in self._samples.feeds)
+        self._large = sum(tensor.nbytes for tensor in tensors(self.model)) > _APART
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Calibrated:
+        _tool()
+        self._folder = tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True)
+        tagged = self.model.clone()
+        tagged.metadata_props["onnx.quant.pre_process"] = "onnxruntime.quant"  # ours: it is folded
+        save_onnx(tagged, self._path("model.onnx"), external_data=self._large)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._folder is not None, "it is entered first"
+        self._folder.cleanup()
+
+    def quantize(self, scheme: Scheme) -> Quantized:
+        """Quantise the model.
+
+        Raises:
+            InputError: A node that is to stay in float is not in the model.
+            ModelError: ONNX Runtime's tool cannot quantise it, or nothing in it.
+        """
+        known = {node.name for node in self.model.graph}
+        if absent := [name for name in scheme.leave if name not in known]:
+            raise InputError(
+                f"{absent[0]!r} is not a node of the model.", "Give names that `bnfold inspect` shows."
+            )
+        model, notes = self._quantized(scheme, {})
+        if scheme.pow2_scales:
+            model, more = self._quantized(scheme, _rounded_up(model, self.model, scheme))
+            notes = tuple(dict.fromkeys((*notes, *more)))
+        layers, floats = _weighted(model, self.model)
+        if any(name in scheme.leave for name in floats):
+            notes = (*notes, REQUANTISED)
+        if not layers:
+            raise ModelError(
+                "ONNX Runtime quantised no layer of the model.",
+                "It quantises Conv, Gemm, MatMul and their like with constant weights of float32.",
+            )
+        return Quantized(model, scheme, layers, floats, self.rows, notes)
+
+    def _path(self, name: str) -> Path:
+        assert self._folder is not None, "it is entered first"
+        return Path(self._folder.name) / name
+
+    def _quantized(self, scheme: Scheme, overrides: Mapping[str, Any]) -> tuple[ir.Model, tuple[str, ...]]:
+        tool = _tool()
+        options: dict[str, Any] = {"ActivationSymmetric": scheme.symmetric, "WeightSymmetric": True}
+        if overrides:
+            options["TensorQuantOverrides"] = dict(overrides)
+        more: dict[str, Any] = {}
+        if "calibration_cache_path" in inspect.signature(tool.quantize_static).parameters:
+            more["calibration_cache_path"] = self._path("ranges.json")
+        target = self._path("quantized.onnx")
+        with _heard() as notes:
+            try:
+                tool.quantize_static(
+                    self._path("model.onnx"),
+                    target,
+                    _reader(tool, self._samples.feeds),
+                    per_channel=scheme.per_channel,
+                    weight_type=tool.QuantType.QInt8,
+                    activation_type=tool.QuantType.QInt8 if scheme.signed else tool.QuantType.QUInt8,
+                    nodes_to_exclude=list(scheme.leave),
+                    use_external_data_format=self._large,
+                    extra_options=options,
+                    **more,
+                )
+            except Exception as error:  # whatever the tool raises, KeyError and assertions among it
+                raise ModelError(
+                    f"ONNX Runtime's tool cannot quantise the model: {reason(error)}.",
+                    "Leave the layer that it names in float, or ask its makers.",
+                ) from error
+        made = from_proto(onnx.load(target))  # in memory: the file is written again and again
+        for tag in _TAGS:
+            made.metadata_props.pop(tag, None)
+        return as_ir(made), tuple(notes)
+
+
+def quantize(model: ir.Model, data: Inputs, scheme: Scheme | None = None) -> Quantized:
+    """Quantise a model to eight bits.
+
+    Args:
+        model: A model in floats, folded and, best, equalised. It is not modified.
+        data: What it is calibrated on.
+        scheme: How; unsigned activations and one scale a tensor where None.
+
+    Raises:
+        BnfoldError: As for [`Calibrated`][bnfold.edge.quantize.Calibrated].
+    """
+    with Calibrated(model, data) as calibrated:
+        return calibrated.quantize(scheme or Scheme())
+
+
+def named(model: ir.Model) -> ir.Model:
+    """A clone in which every node has a name, by which it is found again in the quantised model."""
+    copy, seen = model.clone(), set()
+    for number, node in enumerate(copy.graph):
+        wanted = node.name or f"{node.op_type}_{number}"
+        while wanted in seen:
+            wanted = f"{wanted}_{number}"
+        node.name = wanted
+        seen.add(wanted)
+    return copy
+
+
+# --- data --------------------------------------------------------------------------------------------------
+
+
+def samples_of(data: Inputs, ports: Sequence[Port]) -> Samples:
+    """The data as samples; those that are samples already keep their classes."""
+    return data if isinstance(data, Samples) else as_samples(data, ports)
+
+
+def rows_of(feeds: Feeds) -> int:
+    """The number of rows of a sample: the first size of its inputs."""
+    return max((len(array) for array in feeds.values() if array.ndim), default=1)
+
+
+def split(samples: Samples, ports: Sequence[Port], rows: int = ROWS) -> Samples:
+    """The same rows in smaller samples, where every input leaves its first size open.
+
+    Without that, all values of hundreds of rows would be in memory at once.
+    """
+    is_open = bool(ports) and all(port.shape and not isinstance(port.shape[0], int) for port in ports)
+    if not is_open:
+        return samples
+    feeds: list[Feeds] = []
+    for one in samples.feeds:
+        lengths = {len(array) for array in one.values()}
+        if len(lengths) > 1:
+            return samples
+        starts = range(0, max(lengths), rows)
+        feeds += [{name: array[at : at + rows] for name, array in one.items()} for at in starts]
+    labels = tuple(f"part {number} of {len(feeds)}" for number in range(1, len(feeds) + 1))
+    return replace(samples, feeds=tuple(feeds), labels=labels, outputs=())
+
+
+def first(samples: Samples, rows: int = LOOKED_AT) -> tuple[Feeds, ...]:
+    """As many samples as have some rows together, one at least."""
+    found: list[Feeds] = []
+    for feeds in samples.feeds:
+        found.append(feeds)
+        rows -= rows_of(feeds)
+        if rows <= 0:
+            break
+    return tuple(found)
+
+
+def _reader(tool: Any, feeds: Sequence[Feeds]) -> Any:
+    class Reader(tool.CalibrationDataReader):  # type: ignore[misc]  # known when ONNX Runtime is there
+        def __init__(self) -> None:
+            self._left = iter(feeds)
+
+        def get_next(self) -> dict[str, Any] | None:
+            found = next(self._left, None)
+            return None if found is None else dict(found)
+
+    return Reader()
+
+
+def _tool() -> Any:
+    try:
+        import onnxruntime.quantization as tool
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu", "Quantisation") from error
+    return tool
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[list[str]]:
+    """Collect the warnings that are logged, which would else be printed by whoever comes first."""
+    found: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING and (line := record.getMessage().strip()) not in found:
+                found.append(line)
+
+    collector, root = Collector(), logging.getLogger()
+    root.addHandler(collector)
+    try:
+        yield found
+    finally:
+        root.removeHandler(collector)
+
+
+# --- scales ------------------------------------------------------------------------------------------------
+
+
+def power_of_two_above(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The smallest powers of two that are no less than positive scales."""
+    mantissa, exponent = np.frexp(scale)
+    return np.asarray(np.ldexp(np.float32(1), exponent - (mantissa == 0.5)).astype(np.float32))
+
+
+def _rounded_up(quantized: ir.Model, model: ir.Model, scheme: Scheme) -> dict[str, list[dict[str, Any]]]:
+    """Scales and zero points by tensor, in the tool's terms, with which it is to quantise again."""
+    graph = quantized.graph
+    found: dict[str, list[dict[str, Any]]] = {}
+    stored = graph.initializers
+    names = {value.name for node in model.graph for value in node.outputs}
+    names |= {*model.graph.initializers, *(value.name for value in model.graph.inputs)}
+    axes = {
+        node.inputs[1].name: node.attributes["axis"].as_int()
+        for node in graph
+        if node.op_type == "DequantizeLinear" and "axis" in node.attributes and node.inputs[1] is not None
+    }
+    for name in sorted(str(name) for name in names if name and f"{name}_scale" in stored):
+        scale, zero = (_stored(graph, f"{name}_{part}") for part in ("scale", "zero_point"))
+        above = power_of_two_above(scale)
+        is_weight = name in model.graph.initializers
+        point = zero if is_weight or scheme.symmetric else _zero_point(scale, zero, above)
+        if scale.ndim == 0:
+            found[name] = [{"scale": np.asarray(above), "zero_point": np.asarray(point)}]
+        else:
+            axis = axes.get(f"{name}_scale", 1)
+            found[name] = [
+                {"axis": axis, "scale": np.asarray(one), "zero_point": np.asarray(other)}
+                for one, other in zip(above, np.broadcast_to(point, above.shape), strict=True)
+            ]
+    return found
+
+
+def _zero_point(scale: npt.NDArray[Any], zero: npt.NDArray[Any], above: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The zero point for a larger scale: that with which the smallest number stays the smallest integer."""
+    about = np.iinfo(zero.dtype)
+    exact = about.min + (zero.astype(np.float64) - about.min) * scale.astype(np.float64) / above
+    return np.asarray(np.clip(np.rint(exact), about.min, about.max).astype(zero.dtype))
+
+
+def _stored(graph: ir.Graph, name: str) -> npt.NDArray[Any]:
+    tensor = graph.initializers[name].const_value
+    assert tensor is not None, "an initializer has a tensor"
+    return tensor.numpy()
+
+
+def scales(model: ir.Model) -> dict[str, npt.NDArray[Any]]:
+    """Every scale of the pairs in a quantised model, by the name of its initializer."""
+    pairs = ("QuantizeLinear", "DequantizeLinear")
+    used = [node.inputs[1] for node in model.graph if node.op_type in pairs]
+    return {
+        str(value.name): value.const_value.numpy()
+        for value in used
+        if value is not None and value.const_value is not None
+    }
+
+
+def _weighted(quantized: ir.Model, model: ir.Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The layers of a model that read integers now, and those that read floats."""
+    weights = {
+        str(node.name): str(node.inputs[1].name)
+        for node in model.graph
+        if node.op_type in LAYERS and len(node.inputs) > 1 and node.inputs[1] is not None
+    }
+    after = {node.name: node for node in quantized.graph}
+    layers: list[str] = []
+    floats: list[str] = []
+    for name, weight in weights.items():
+        if weight in model.graph.initializers and name in after:
+            read = after[name].inputs[1]
+            maker = read.producer() if read is not None else None
+            (layers if maker is not None and maker.op_type == "DequantizeLinear" else floats).append(name)
+    return tuple(layers), tuple(floats)
+
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose second input is the weight of a layer."""

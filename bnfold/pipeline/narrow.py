@@ -1,0 +1,134 @@
+"""The last step: fewer bits. It comes after the validation, whose bounds are those of float32.
+
+Its result is judged by its own measure: units of the new precision, or decibels and accuracy. A model that is
+not good enough is taken back, as in every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from bnfold.errors import InputError
+from bnfold.pipeline.steps import Done, Trial
+
+if TYPE_CHECKING:
+    from bnfold.edge.precision import Precision
+    from bnfold.edge.quantize import Scheme
+    from bnfold.inputs.given import Inputs
+    from bnfold.runtime.sessions import Feeds
+
+_DRAWN = 2  # random samples to measure ranges on: normal and uniform; the others are extreme on purpose
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert to half precision; the proof is the distance from the float64 evaluation in its units.
+
+    Attributes:
+        precision: `"float16"`, `"bfloat16"` or `"mixed"`.
+        keep_io: Whether inputs and outputs stay float32.
+        leave: Names of nodes that stay in float32.
+        name: Of the step.
+    """
+
+    precision: Precision
+    keep_io: bool = True
+    leave: tuple[str, ...] = ()
+    name: str = "precision"
+
+    def __call__(self, model: ir.Model, trial: Trial | None) -> tuple[ir.Model, Done]:
+        """Apply it; taken back where the result is farther from the truth than its digits explain.
+
+        Raises:
+            BnfoldError: As for [`convert`][bnfold.edge.precision.convert].
+        """
+        from bnfold.edge.precision import convert
+
+        samples = _samples(model, trial)
+        done = convert(model, self.precision, samples, keep_io=self.keep_io, keep=self.leave)
+        said = done.sentence
+        if trial is None or trial.inputs is None:
+            said += " Ranges are those of random data; give real data with --inputs."
+        if not done.passed:
+            said = f"The conversion was taken back. {said}"
+        details = _record(done, without="model")
+        return done.model if done.passed else model, Done(self.name, said, details, done.passed)
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Quantise to eight bits; the proof is the accuracy, where there are labels.
+
+    Attributes:
+        scheme: How.
+        calibration: What it is calibrated on.
+        before: The model before equalisation, to be quantised for comparison; None if it was not equalised.
+        name: Of the step.
+    """
+
+    scheme: Scheme
+    calibration: Inputs
+    before: ir.Model | None = None
+    name: str = "int8"
+
+    def __call__(self, model: ir.Model, trial: Trial | None) -> tuple[ir.Model, Done]:
+        """Apply it; taken back where it costs more accuracy than `POINTS`.
+
+        Raises:
+            BnfoldError: As for [`study`][bnfold.edge.fidelity.study].
+        """
+        from bnfold.edge.fidelity import study
+
+        judged_on = None if trial is None else trial.inputs
+        found = study(
+            model,
+            self.calibration,
+            self.scheme,
+            judged_on=judged_on,
+            unequalized=self.before,
+            **_top(judged_on),
+        )
+        said = found.sentence if found.passed else f"The quantisation was taken back. {found.sentence}"
+        if judged_on is None:
+            said += " Judged on the calibration data; give other data with --inputs, and --labels."
+        details = _record(found, "passed", "is_worse_by_default", without="quantized")
+        details |= {"quantized": _record(found.quantized, without="model")}
+        return found.quantized.model if found.passed else model, Done(self.name, said, details, found.passed)
+
+
+def _record(result: Any, *properties: str, without: str) -> dict[str, Any]:
+    """The fields of a result, and some of its properties, as plain values."""
+    names = [field.name for field in fields(result) if field.name != without]
+    return {name: _plain(getattr(result, name)) for name in (*names, *properties)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _top(inputs: Inputs | None) -> dict[str, int]:
+    from bnfold.inputs.given import Given
+
+    return {"top": inputs.top} if isinstance(inputs, Given) else {}
+
+
+def _samples(model: ir.Model, trial: Trial | None) -> tuple[Feeds, ...]:
+    """Some rows of the data, or random ones."""
+    from bnfold.edge.quantize import first, samples_of, split
+    from bnfold.inputs.samples import choose
+    from bnfold.runtime.interface import interface
+    from bnfold.runtime.sessions import run, session
+
+    if trial is None:
+        raise InputError("A model is run to measure its ranges.", "Use `bnfold export`, which runs it.")
+    ports = interface(model).inputs
+    if trial.inputs is not None:
+        return first(split(samples_of(trial.inputs, ports), ports))
+    off = session(model, optimized="off", threads=trial.checking.threads)
+    return choose(ports, partial(run, off), count=_DRAWN, seed=trial.checking.seed, model=model).feeds

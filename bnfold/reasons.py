@@ -263,6 +263,12 @@ NO_RULE = Rule(
     "could pass this operator, please report it.",
     {Situation.PREPROCESSING: BEFORE_THE_MODEL},
 )
+INVALID = Rule(
+    "BN216",
+    "an operator contradicts its own definition",
+    "{operator} ({node}) is not valid: it has {fault}.",
+    "The file is damaged, or was changed by hand: save or export it again.",
+)
 
 OTHER_READERS = Rule(
     "BN301",

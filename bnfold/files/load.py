@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 
 from bnfold.errors import BnfoldError, ModelError, OutOfMemoryError, UnforeseenError, reason
 from bnfold.files import external_data
+from bnfold.files.consistency import demand_consistent, demand_given
 from bnfold.files.file_kind import FileKind, kind_of
 from bnfold.files.other_types import put_away
 from bnfold.files.protobuf_scan import RawData, WireError, field, raw_data, replaced
@@ -160,6 +161,7 @@ def from_proto(proto: onnx.ModelProto, name: str = "The model") -> ir.Model:
             f"{name} cannot be read as an ONNX graph: {reason(cause)}.",
             "onnx.checker.check_model says more about what is wrong with it.",
         ) from error
+    demand_consistent(model, name)
     model.meta[NOTES] = put_right(model, name)
     return model
 
@@ -248,6 +250,7 @@ def blaming(path: str | os.PathLike[str]) -> Iterator[None]:
                     f"{path} is not a valid ONNX model: {reason(problem)}.",
                     "Save, download or export it again.",
                 ) from error
+            demand_given(load_onnx(path), str(path))  # which the checker does not see everywhere
         raise UnforeseenError(path, error) from error
 
 

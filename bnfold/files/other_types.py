@@ -1,8 +1,9 @@
-"""Types that onnx_ir does not know, such as maps, kept as they are from the file that is read to the one that is written.
+"""Types that onnx_ir does not know, such as maps, kept from the file that is read to the one that is written.
 
-Classifiers of scikit-learn end in a ZipMap, whose output is a sequence of maps. No fold touches such a value, so its
-type only has to survive: it is put away into the value's metadata, which onnx_ir hands on from model to
-model, and taken out again when protobuf is written. What onnx_ir writes by itself has no type there, which runtimes infer.
+Classifiers of scikit-learn end in a ZipMap, whose output is a sequence of maps. No fold touches such a value,
+so its type only has to survive: it is put away into the value's metadata, which onnx_ir hands on from model
+to model, and taken out again when protobuf is written. What onnx_ir writes by itself has no type there, which
+runtimes infer.
 """
 
 from __future__ import annotations

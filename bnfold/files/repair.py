@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -14,7 +15,7 @@ MOST_NODES = 2**20
 """Of a model once its functions are inlined, as runtimes do; functions may call each other many times."""
 
 SORTED = "Its nodes were not in topological order; bnfold has sorted them."
-RENAMED = "Some of its names are not UTF-8 text; the bytes in them are written as \\x escapes."
+RENAMED = "Some of its names or texts are not UTF-8; the bytes in them are written as \\x escapes."
 
 
 def demand_bounded(proto: onnx.ModelProto, name: str) -> None:
@@ -125,11 +126,12 @@ def _decode(model: ir.Model, name: str) -> bool:
         if _is_bytes(value.name):
             what = f"{name} has an input or output named {value.name!r}, which is not UTF-8 text."
             raise ModelError(what, "Give it another name.")
-    changed = False
+    changed = _decode_descriptions(model)
     for scope in scopes(model):
         for node in scope.graph:
-            if _is_bytes(node.op_type) or _is_bytes(node.domain):
-                what = f"{name} has an operator named {node.op_type!r}, which is not UTF-8 text."
+            parts = (node.op_type, node.domain, node.overload, *node.attributes.data)
+            if bad := next(filter(_is_bytes, parts), None):
+                what = f"{name} has an operator or an attribute named {bad!r}, which is not UTF-8 text."
                 raise ModelError(what, "The file is damaged: save or download it again.")
             named: list[ir.Node | ir.Value] = [node, *node.outputs]
             for one in named:
@@ -138,8 +140,39 @@ def _decode(model: ir.Model, name: str) -> bool:
     return changed
 
 
+def _decode_descriptions(model: ir.Model) -> bool:
+    """Let all that only people read be text; whether some of it was not."""
+    holders: list[Any] = [model]
+    for scope in scopes(model):
+        graph = scope.graph
+        values = (*graph.inputs, *graph.outputs, *graph.initializers.values())
+        holders += (graph, *values, *graph, *(value for node in graph for value in node.outputs))
+        holders += (attribute for node in graph for attribute in node.attributes.data.values())
+    changed = False
+    for holder in holders:
+        for field in ("producer_name", "producer_version", "domain", "doc_string"):
+            if isinstance(holder, ir.Node) and field == "domain":
+                continue
+            if _is_bytes(text := getattr(holder, field, None)):
+                setattr(holder, field, _text(text))
+                changed = True
+        entries = {} if isinstance(holder, ir.Attr) else holder.metadata_props
+        if any(map(_is_bytes, (*entries, *entries.values()))):
+            held = {_as_text(key): _as_text(text) for key, text in entries.items()}
+            entries.clear()
+            entries.update(held)
+            changed = True
+        if isinstance(holder, ir.Graph) and _is_bytes(holder.name):
+            holder.name, changed = _text(holder.name), True
+    return changed
+
+
 def _is_bytes(name: object) -> bool:
     return isinstance(name, bytes)
+
+
+def _as_text(name: Any) -> Any:
+    return _text(name) if _is_bytes(name) else name
 
 
 def _text(name: object) -> str:

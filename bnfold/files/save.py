@@ -22,6 +22,7 @@ from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.external_writer import move_out, needed_by_others, own_files
 from bnfold.files.load import PROTOBUF_LIMIT
 from bnfold.files.serialise import pieces, size, write
+from bnfold.tensors.sizes import nbytes
 
 _HEADROOM = 2**24  # what a large model's graph may take in addition to its tensors
 
@@ -50,7 +51,7 @@ def save_onnx(
     """
     target = destination(path)
     if external_data is None:
-        in_tensors = sum(tensor.nbytes for tensor in external.tensors(model))
+        in_tensors = sum(map(nbytes, external.tensors(model)))
         external_data = in_tensors + _HEADROOM > PROTOBUF_LIMIT
     own = model if exclusive else model.clone()
     with save_errors(path), external.restoring(own):

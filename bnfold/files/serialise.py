@@ -17,6 +17,7 @@ from bnfold.files.external_data import exchange
 from bnfold.files.other_types import to_proto
 from bnfold.files.protobuf_scan import WireError, raw_data, replaced, varint
 from bnfold.tensors.block_tensor import BlockTensor
+from bnfold.tensors.sizes import nbytes
 
 _SPLIT_FROM = 4096  # bytes; what is smaller goes through protobuf
 _MARKER = 512  # bytes: larger than most nodes, so that the search for markers can skip those
@@ -120,7 +121,7 @@ class _Known(BlockTensor):
 
 def _marked(tensor: ir.TensorProtocol, large: dict[bytes, _Marked]) -> ir.TensorProtocol:
     """A marker for `tensor`, noted in `large`; what is small, or not plain bytes, is returned itself."""
-    if isinstance(tensor, ir.ExternalTensor | ir.StringTensor) or tensor.nbytes < _SPLIT_FROM:
+    if isinstance(tensor, ir.ExternalTensor | ir.StringTensor) or nbytes(tensor) < _SPLIT_FROM:
         return _read(tensor)
     content = secrets.token_bytes(16) * (_MARKER // 16)
     if not isinstance(tensor, ir.TensorProtoTensor):

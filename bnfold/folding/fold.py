@@ -250,7 +250,7 @@ class _Pass:
         self._no_batchnorm = no_batchnorm
         self._keep_layout = keep_layout
         self._facts = Facts(model)
-        position = {node: i for i, node in enumerate(nodes(model))}
+        position = {node: i for i, node in enumerate(self._facts.nodes())}
         self._barred = {node: barred[i] for node, i in position.items() if i in barred}
         self._patterns = find(self._facts)
         self._whole = {*self._barred, *self._patterns.fixed, *self._patterns.free}
@@ -305,7 +305,7 @@ class _Pass:
         return blamed
 
     def _note_refusals(self) -> None:
-        for node in nodes(self.model):
+        for node in self._facts.nodes():
             link = link_of(node, self._facts) if is_batchnorm(node) or node in self._barred else None
             barred = self._barred.get(node) if link is not None else None
             reason = barred or (link if isinstance(link, Reason) else data_norm(node))
@@ -327,7 +327,7 @@ class _Pass:
     def _sweep(self, mode: Mode) -> bool:
         """Try to fold every chain of the model once; whether anything changed."""
         changed, done = False, 0
-        total = sum(is_batchnorm(node) for node in nodes(self.model))
+        total = sum(is_batchnorm(node) for node in self._facts.nodes())
         for scope in self._facts.scopes:
             # each chain is composed when its turn comes, since the fold before it may have changed its nodes
             for chain in chains(scope, self._facts, self._whole):
@@ -412,7 +412,7 @@ class _Pass:
     def _decompose(self) -> None:
         """Let other operators stand for the BatchNorms that stay, but for those that stay on request."""
         refused: dict[ir.Node, Reason] = {}
-        for node in tuple(nodes(self.model)):
+        for node in tuple(self._facts.nodes()):
             barred = self._barred.get(node)
             if not is_batchnorm(node) or (barred is not None and barred.rule is reasons.ON_REQUEST):
                 continue

@@ -25,6 +25,7 @@ _MARGIN = 64.0  # terms that cancel are larger than their sum
 _LARGEST = 65504.0  # of float16
 _CARRIED = 8.0  # a shift that a stream carries may be this many times what a BatchNorm knows of its values
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+_IDENTITY = Affine()
 _STEPS = 32  # from an input of the model to what is done to it
 # what is done to images, sound and tables before they are normalised
 _ON_THE_WAY = _ARITHMETIC | {
@@ -101,7 +102,7 @@ def chains(scope: Scope, facts: Facts, barred: Collection[ir.Node]) -> Iterator[
             continue
         links: list[Link] = []
         link = link_of(node, facts)
-        affine = Affine()
+        affine = _IDENTITY
         while isinstance(link, Link):
             longer = affine.then(facts.composed(link.node, link.affine))
             if links and len(longer.axes) > 1:
@@ -180,14 +181,14 @@ def carried(chain: Chain, facts: Facts) -> Carried | None:
     if not whole.has_shift or not whole.axes <= {1} or variance.ndim != 1:
         return None
     scale, shift = whole.vectors(1, variance.size)
-    on = Affine.along(1, np.where(scale == 0.0, 1.0, np.abs(scale)))
-    back = Affine.along(1, 1.0, shift / np.where(scale == 0.0, 1.0, scale))
-    if count := int(np.sum(scale <= 0.0)):
+    divisor = np.where(scale == 0.0, 1.0, scale)
+    on, back = Affine.along(1, np.abs(divisor)), Affine.along(1, 1.0, shift / divisor)
+    if count := np.count_nonzero(scale <= 0.0):
         return Carried(back, on, reasons.STREAM_SIGN(node=label(first), count=count))
     if first in facts.folds:  # it will be written with μ = 0, and must be judged as it would be then
         mean = np.zeros_like(mean)
     size = np.abs(mean) + np.sqrt(variance)
-    moved = np.abs(shift / scale)
+    moved = np.abs(shift / divisor)
     if np.all(moved <= _CARRIED * size):
         return Carried(back, on)
     factor = f"{np.max(moved / np.maximum(size, np.finfo(np.float64).tiny)):.3g}"

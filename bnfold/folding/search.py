@@ -17,8 +17,8 @@ from bnfold.folding.recognise import Link, link_of
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import caller_problem, label, name_of
 from bnfold.ops import operator
-from bnfold.ops.constraints import invalid
 from bnfold.ops.base import Absorb, Answer, Operand, Step, ToInput, ToOutput, unknown_shape
+from bnfold.ops.constraints import invalid
 from bnfold.patterns import NO_PATTERNS, Patterns
 from bnfold.reasons import Reason
 

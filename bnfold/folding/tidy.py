@@ -13,6 +13,7 @@ from bnfold.graph.facts import Facts
 from bnfold.graph.naming import can_stand_for, replace
 from bnfold.graph.nodes import integers
 from bnfold.graph.scopes import ONNX_DOMAINS
+from bnfold.ops.constraints import fault_of
 
 _RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
@@ -50,6 +51,8 @@ def close_gap(value: ir.Value, facts: Facts, editor: Editor) -> None:
 
 def _undoes(second: ir.Node, first: ir.Node, facts: Facts) -> bool:
     """Whether two nodes in a row give back what they read."""
+    if fault_of(first, facts) or fault_of(second, facts):
+        return False
     if first.op_type == "Transpose" and second.op_type == "Transpose":
         there, back = integers(first, "perm"), integers(second, "perm")
         standard = first.domain in ONNX_DOMAINS and second.domain in ONNX_DOMAINS

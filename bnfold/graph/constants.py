@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.graph.evaluate import Array, Evaluation, fits, is_evaluable
-from bnfold.graph.nodes import integer
+from bnfold.graph.nodes import integer, integers
 from bnfold.graph.operators import REDUCTIONS, looks_at_numbers
 from bnfold.graph.scopes import ONNX_DOMAINS
 
@@ -86,11 +86,11 @@ class Constants:
 
     def array(self, value: ir.Value | None) -> Array | None:
         """The constant's elements, in its own type, or None where the value is not constant."""
-        if value is None or not self.has(value):
-            return None
-        tensor = self.stored(value)
+        tensor = None if value is None else self.stored(value)
         if tensor is not None:
             return tensor.numpy()
+        if value is None or not self.has(value):
+            return None
         order = self._to_compute(value)
         left = Counter(need for needs in order.values() for need in needs)
         found: dict[ir.Value, Array] = {}
@@ -171,7 +171,7 @@ class Constants:
             return False
         if node.op_type == "QuantizeLinear" and not self._rounds_alike(node):
             return False
-        if node.op_type in _TOTAL or (node.op_type == "QuantizeLinear" and self._has_plain_steps(node)):
+        if self._is_total(node) or (node.op_type == "QuantizeLinear" and self._has_plain_steps(node)):
             return True
         if node.op_type in _TOTAL_IN_SHAPE and self._dtype(value) in _PLAIN_FLOATS and self._static(value):
             return True
@@ -200,10 +200,19 @@ class Constants:
         """Whether every runtime quantises to the same integers, as from float32 to whole bytes."""
         zero = node.inputs[2] if len(node.inputs) > 2 else None
         wanted = ir.DataType(integer(node, "output_dtype", 0) or ir.DataType.UINT8)
-        integers = wanted if zero is None else self._dtype(zero)
+        whole = wanted if zero is None else self._dtype(zero)
         floats = [self._dtype(value) for value in node.inputs[:2] if value is not None]
         precision = ir.DataType(integer(node, "precision", 0) or ir.DataType.FLOAT)
-        return {*floats, precision} == {ir.DataType.FLOAT} and integers in _WHOLE_BYTES
+        return {*floats, precision} == {ir.DataType.FLOAT} and whole in _WHOLE_BYTES
+
+    def _is_total(self, node: ir.Node) -> bool:
+        """Whether nothing can go wrong when a node is computed."""
+        if node.op_type == "DequantizeLinear" and not integer(node, "block_size", 0):
+            value = node.inputs[1]
+            scale = None if value is None else self._shape(value)
+            return scale is None or len(scale) < 2
+        perm = integers(node, "perm") if node.op_type == "Transpose" else ()
+        return node.op_type in _TOTAL and sorted(perm) == list(range(len(perm)))
 
     def _has_plain_steps(self, node: ir.Node) -> bool:
         """Whether there is one step, or one for each channel, with as many zero points."""

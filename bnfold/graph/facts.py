@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -72,6 +72,10 @@ class Facts:
     def scopes(self) -> Collection[Scope]:
         """All scopes of the model; folding adds none and removes none."""
         return self._scopes.values()
+
+    def nodes(self) -> Iterator[ir.Node]:
+        """Every node of every scope, in graph order."""
+        return (node for scope in self.scopes for node in scope.graph)
 
     def scope(self, node: ir.Node) -> Scope:
         """The scope of a node."""

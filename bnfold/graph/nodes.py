@@ -43,31 +43,31 @@ def name_of(value: ir.Value | None) -> str:
 
 def caller_problem(node: ir.Node) -> Reason | None:
     """Why a node's attributes are not known: a function's caller sets one of them. None where they are."""
-    given = next((attribute.name for attribute in node.attributes.values() if attribute.is_ref()), None)
+    given = next((one.name for one in node.attributes.data.values() if one.is_ref()), None)
     return None if given is None else reasons.CALLER_ATTRIBUTE(node=label(node), attribute=given)
 
 
 def integer(node: ir.Node, name: str, default: int) -> int:
     """An integer attribute, or its default."""
-    attribute = node.attributes.get(name)
+    attribute = node.attributes.data.get(name)
     return default if attribute is None else attribute.as_int()
 
 
 def real(node: ir.Node, name: str, default: float) -> float:
     """A float attribute, or its default."""
-    attribute = node.attributes.get(name)
+    attribute = node.attributes.data.get(name)
     return default if attribute is None else float(attribute.as_float())
 
 
 def text(node: ir.Node, name: str, default: str) -> str:
     """A string attribute, or its default."""
-    attribute = node.attributes.get(name)
+    attribute = node.attributes.data.get(name)
     return default if attribute is None else attribute.as_string()
 
 
 def integers(node: ir.Node, name: str) -> tuple[int, ...]:
     """A list of integers in an attribute, empty where it is left out."""
-    attribute = node.attributes.get(name)
+    attribute = node.attributes.data.get(name)
     return () if attribute is None else tuple(attribute.as_ints())
 
 

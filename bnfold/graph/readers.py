@@ -102,5 +102,5 @@ def _heeded(pending: list[ir.Value]) -> set[ir.Value]:
 
 
 def _branches(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
+    for attribute in node.attributes.data.values():
         yield from subgraphs(attribute)

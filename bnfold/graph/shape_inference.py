@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 import onnx
 import onnx_ir as ir
@@ -10,10 +11,14 @@ import onnx_ir as ir
 from bnfold.graph.constants import Constants, held
 from bnfold.graph.scopes import Scope, subgraphs
 from bnfold.graph.skeleton import skeleton_of
+from bnfold.tensors.sizes import sizes
 
 Dim = int | str | None
 Dims = tuple[Dim, ...]
 _Types = Mapping[str | None, onnx.TypeProto]
+
+_CRASHING = frozenset({"DictVectorizer", "LabelEncoder", "RegexFullMatch"})
+# onnx 1.23: their inference reads the type of an input without asking whether there is one
 
 
 def infer(
@@ -52,10 +57,26 @@ def infer(
     return shapes, dtypes
 
 
+def harmless(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Take from operators whose inference ends the process what they read, in a model that is only inferred.
+
+    It knows nothing of what they give then; the types that the file records of it are not touched.
+    """
+    pending = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while pending:
+        node = pending.pop()
+        if node.op_type in _CRASHING:
+            node.ClearField("input")
+        for attribute in node.attribute:
+            pending += (inner for graph in (attribute.g, *attribute.graphs) for inner in graph.node)
+    return proto
+
+
 def _inferred(model: ir.Model, constants: Constants) -> dict[ir.Graph, _Types]:
     """What ONNX's inference says of each graph's values, by name; nothing of functions, whose types vary."""
     try:
-        proto = onnx.shape_inference.infer_shapes(skeleton_of(model, constants), data_prop=True)
+        skeleton = harmless(skeleton_of(model, constants))
+        proto = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
     except Exception:  # it fails in many ways; the shapes then stay unknown, which the result says
         return {}
     found: dict[ir.Graph, _Types] = {}
@@ -64,7 +85,7 @@ def _inferred(model: ir.Model, constants: Constants) -> dict[ir.Graph, _Types]:
         graph, inferred = pending.pop()
         infos = (info for infos in (inferred.input, inferred.value_info, inferred.output) for info in infos)
         found[graph] = {info.name: info.type for info in infos}
-        inner = [sub for node in graph for one in node.attributes.values() for sub in subgraphs(one)]
+        inner = [sub for node in graph for one in node.attributes.data.values() for sub in subgraphs(one)]
         if inner:
             attributes = (one for node in inferred.node for one in node.attribute)
             copies = [sub for one in attributes for sub in ([one.g] if one.HasField("g") else one.graphs)]
@@ -79,18 +100,20 @@ def _known(value: ir.Value, inferred: onnx.TypeProto | None) -> tuple[Dims | Non
     fixed = value.const_value if value.is_initializer() and not value.is_graph_input() else None
     tensor = fixed if producer is None else held(producer)
     if tensor is not None:
-        return _dims(tensor), tensor.dtype
-    shape, dtype = (None, None) if inferred is None else _read(inferred)
+        return tuple(size if size >= 0 else None for size in sizes(tensor)), tensor.dtype
+    shape, dtype = (None, None) if inferred is None else _read(inferred.SerializeToString())
     if shape is None and value.shape is not None:
         shape = (None,) * len(value.shape)
     return shape, value.dtype if dtype is None else dtype
 
 
-def _read(proto: onnx.TypeProto) -> tuple[Dims | None, ir.DataType | None]:
-    """The shape and the element type that a type in protobuf's terms holds."""
+@lru_cache(maxsize=2**12)
+def _read(data: bytes) -> tuple[Dims | None, ir.DataType | None]:
+    """The shape and the element type that a serialized `TypeProto` holds; a model has few different ones."""
+    proto = onnx.TypeProto.FromString(data)
     kind = proto.WhichOneof("value")
     if kind in ("sequence_type", "optional_type"):
-        return _read(getattr(proto, kind).elem_type)
+        return _read(getattr(proto, kind).elem_type.SerializeToString())
     if kind not in ("tensor_type", "sparse_tensor_type"):
         return None, None
     tensor = getattr(proto, kind)
@@ -112,6 +135,6 @@ def _dims(holder: ir.Value | ir.TensorProtocol | None) -> Dims | None:
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.inputs
-    yield from graph.initializers.values()
+    yield from graph.initializers.data.values()
     for node in graph:
         yield from node.outputs

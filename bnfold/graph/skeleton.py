@@ -6,6 +6,7 @@ numbers. The model itself is neither copied nor changed.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import onnx
@@ -14,6 +15,7 @@ import onnx_ir as ir
 from bnfold.graph.constants import Constants, held
 from bnfold.graph.scopes import ONNX_DOMAINS, subgraphs
 from bnfold.tensors.precision import FLOATS
+from bnfold.tensors.sizes import nbytes, sizes
 
 # Inputs whose numbers decide the shape of the output. ONNX's inference reads them from initializers only.
 _DECISIVE = {
@@ -83,11 +85,11 @@ class _Skeleton:
             _describe(
                 proto.input.add(), value, value.shape if graph is self._main else _rank_only(value.shape)
             )
-        for value in graph.initializers.values():
+        for value in graph.initializers.data.values():
             self._initializer(proto, value)
         for node in graph:
             tensor = held(node)
-            if tensor is not None and tensor.nbytes > _LARGE:
+            if tensor is not None and nbytes(tensor) > _LARGE:
                 _describe(proto.value_info.add(), node.outputs[0], None, tensor)
                 continue
             self._node(proto, node)
@@ -104,7 +106,7 @@ class _Skeleton:
             _describe(
                 proto.value_info.add(), value, _rank_only(value.shape) if tensor is None else None, tensor
             )
-        if tensor is not None and tensor.nbytes <= _LARGE and _may_hold_sizes(value, tensor):
+        if tensor is not None and _may_hold_sizes(value, tensor) and nbytes(tensor) <= _LARGE:
             ir.serde.serialize_tensor_into(proto.initializer.add(), tensor)
             proto.initializer[-1].name = value.name or ""
 
@@ -130,7 +132,7 @@ class _Skeleton:
         while names and not names[-1]:  # the last outputs may be left out
             names.pop()
         copy.output.extend(names)
-        for attribute in node.attributes.values():
+        for attribute in node.attributes.data.values():
             self._attribute(copy.attribute.add(), attribute)
 
     def _add_constant(
@@ -179,23 +181,33 @@ def _describe(
     kind = value.type
     if kind is None and tensor is not None:
         kind = ir.TensorType(tensor.dtype)
-    sizes = tensor.shape if shape is None and tensor is not None else shape
-    if not isinstance(kind, ir.TensorType):
-        if kind is not None:
-            ir.serde.serialize_type_into(proto.type, kind)
-            if sizes is not None:
-                ir.serde.serialize_shape_into(proto.type, sizes)
-        return
-    proto.type.tensor_type.elem_type = kind.dtype
-    if sizes is not None:
-        proto.type.tensor_type.shape.SetInParent()  # the shape of a scalar is present, without dimensions
-        for size in sizes:
-            dim = proto.type.tensor_type.shape.dim.add()
+    if isinstance(kind, ir.TensorType):
+        if tensor is not None and shape is None:
+            dims: tuple[int | str | None, ...] | None = sizes(tensor)
+        else:
+            dims = None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape)
+        proto.type.CopyFrom(_tensor_type(kind.dtype, dims))
+    elif kind is not None:
+        ir.serde.serialize_type_into(proto.type, kind)
+        if shape is not None:
+            ir.serde.serialize_shape_into(proto.type, shape)
+
+
+@lru_cache(maxsize=2**12)
+def _tensor_type(dtype: ir.DataType, dims: tuple[int | str | None, ...] | None) -> onnx.TypeProto:
+    """A type in protobuf's terms, not to be modified: a model has few different ones."""
+    proto = onnx.TypeProto()
+    proto.tensor_type.elem_type = dtype
+    if dims is not None:
+        proto.tensor_type.shape.SetInParent()  # the shape of a scalar is present, without dimensions
+        for size in dims:
+            dim = proto.tensor_type.shape.dim.add()
             if isinstance(size, int):
                 if size >= 0:  # PaddlePaddle writes −1 for an open dimension
                     dim.dim_value = size
-            elif size.value not in (None, "?"):  # "?" is the name of every size that an exporter did not know
-                dim.dim_param = size.value
+            elif size not in (None, "?"):  # "?" is the name of every size that an exporter did not know
+                dim.dim_param = size
+    return proto
 
 
 def _import(proto: Any, imports: dict[str, int]) -> None:

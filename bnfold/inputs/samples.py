@@ -220,7 +220,8 @@ def _demand_drawable(port: Port) -> None:
     if port.type not in DRAWN:
         raise InputError(
             f"The input {port.name!r} is {port.type}, which NumPy cannot hand to ONNX Runtime.",
-            "Use a version of the model whose inputs are plain tensors of float, integer, bool or string.",
+            "To fold the model without running it, type: bnfold fold MODEL -o OUT.onnx; or export it with "
+            "--no-validate --no-bench.",
         )
     if port.shape is None:
         raise InputError(

@@ -37,6 +37,7 @@ from bnfold.latency.footprint import footprint, on_disk
 from bnfold.latency.interleave import MAX_LOADS, Contest, Measures, Setting, contest
 from bnfold.latency.results import Benchmark, Row
 from bnfold.latency.timing import MIN_ROUNDS
+from bnfold.ops.constraints import naming_faults
 from bnfold.options import Timing
 from bnfold.runtime import placement, sessions
 from bnfold.runtime.interface import Port, as_ir, interface
@@ -97,7 +98,8 @@ def benchmark(
     _check(timing)
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
-    feeds = _feeds(original, folded, provider, inputs, timing)
+    with naming_faults(original):
+        feeds = _feeds(original, folded, provider, inputs, timing)
     first = next(iter(feeds.values()))
     settings = _settings(provider, feeds, timing)
     placed = () if provider == "cpu" else _placed((original, folded), first, provider, threads)

@@ -11,6 +11,7 @@ from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts, Folds
 from bnfold.graph.nodes import caller_problem, integer, label, name_of, real
 from bnfold.ops.base import Absorb, Answer, no_rule, wrong_axis
+from bnfold.ops.constraints import invalid
 from bnfold.ops.linear import Linear
 from bnfold.reasons import Reason
 from bnfold.tensors.precision import FLOATS
@@ -95,6 +96,7 @@ def affine_of(node: ir.Node, facts: Facts) -> Affine | Reason:
 
 def _read(node: ir.Node, facts: Facts) -> Affine | Reason:
     problem = caller_problem(node) or _mode_problem(node, facts) or _parameter_problem(node, facts)
+    problem = problem or invalid(node, facts)
     if problem is not None:
         return problem
     arrays = [facts.operand(node, index) for index in _PARAMETERS]

@@ -15,6 +15,7 @@ from bnfold.graph.facts import NO_FOLDS, Facts, Folds
 from bnfold.graph.nodes import integer, integers, label, name_of, text
 from bnfold.ops import quantized
 from bnfold.ops.base import Absorb, Answer
+from bnfold.ops.constraints import invalid
 from bnfold.ops.linear import (
     Weighted,
     bias_problem,
@@ -58,14 +59,10 @@ class Convolution(Weighted):
 
     def problem(self, node: ir.Node, facts: Facts) -> Reason | None:
         """Why the weight and the bias cannot be rewritten; None where they can."""
-        problem = constant_problem(node, 1, facts)
+        problem = constant_problem(node, 1, facts) or invalid(node, facts)
         if problem is not None:
             return problem
-        shape, groups = weight_shape(node, 1, facts), integer(node, "group", 1)
-        if len(shape) < 3 or groups < 1 or shape[0] % groups:
-            setting = f"a weight of shape {list(shape)} in {groups} groups"
-            return reasons.SETTING(node=label(node), operator=node.op_type, setting=setting)
-        _, cout = self.channels(shape, groups)
+        _, cout = self.channels(weight_shape(node, 1, facts), integer(node, "group", 1))
         return bias_problem(node, 2, facts, cout)
 
     def at_output(self, node: ir.Node, index: int, affine: Affine, facts: Facts) -> Answer:

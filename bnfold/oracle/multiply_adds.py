@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnx.shape_inference
 
+from bnfold.graph.shape_inference import harmless
 from bnfold.oracle.ops import operator
 from bnfold.oracle.ops.call import Array, Call, Operator, attributes_of
 from bnfold.oracle.ops.convolution import transposed
@@ -78,7 +79,7 @@ def _inferred(model: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
             dims = [onnx.TensorShapeProto.Dimension(dim_value=size) for size in np.shape(feeds[value.name])]
             value.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto(dim=dims))
     try:
-        return onnx.shape_inference.infer_shapes(fresh, data_prop=True)
+        return onnx.shape_inference.infer_shapes(harmless(fresh), data_prop=True)
     except Exception:  # evaluation then finds the shapes
         return fresh
 

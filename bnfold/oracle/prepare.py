@@ -18,6 +18,7 @@ import onnx_ir as ir
 from bnfold.errors import ModelError, reason
 from bnfold.files.external_data import self_contained
 from bnfold.files.load import from_proto, load_onnx
+from bnfold.files.other_types import to_proto
 from bnfold.oracle.ops.call import Array
 from bnfold.runtime.sessions import ModelLike
 
@@ -52,7 +53,7 @@ def take_apart(model: ModelLike) -> tuple[onnx.ModelProto, Stored]:
             value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
             if not value.is_graph_input():
                 copy.graph.inputs.append(value)
-    proto = ir.to_proto(copy)
+    proto = to_proto(copy)
     return (_inlined(proto) if proto.functions else proto), weights
 
 

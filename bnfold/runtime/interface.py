@@ -6,9 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import onnx
 import onnx_ir as ir
 
 from bnfold.files.load import from_proto, load_onnx
+from bnfold.files.other_types import type_of
 from bnfold.runtime.sessions import ModelLike
 
 Shape: TypeAlias = tuple[int | str | None, ...]
@@ -20,7 +22,8 @@ class Port:
 
     Attributes:
         name: The value's name.
-        type: `"float32"`, `"int64"`, `"sequence(float32)"` …; `"unknown"` where the model does not say.
+        type: `"float32"`, `"int64"`, `"sequence(map(int64, float32))"` …; `"unknown"` where the model
+            does not say.
         shape: Sizes, with a string for a symbolic and None for an unnamed dynamic dimension; None where the
             model does not even give the rank.
     """
@@ -30,7 +33,8 @@ class Port:
     shape: Shape | None
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.type} {shape_text(self.shape)}"
+        text = f"{self.name}: {self.type}"
+        return text if "map(" in self.type else f"{text} {shape_text(self.shape)}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ def shape_text(shape: Shape | None) -> str:
 
 def _port(value: ir.Value) -> Port:
     shape = None if value.shape is None else tuple(_size(dimension) for dimension in value.shape)
-    return Port(value.name or "", _type_name(value.type), shape)
+    other = type_of(value)
+    return Port(value.name or "", _type_name(value.type) if other is None else _other_name(other), shape)
 
 
 def _size(dimension: int | ir.SymbolicDim) -> int | str | None:
@@ -110,6 +115,26 @@ def _type_name(kind: object) -> str:
             return f"optional({_type_name(kind.elem_type)})"
         case _:
             return "unknown"
+
+
+def _other_name(kind: onnx.TypeProto) -> str:
+    """The name of a type that onnx_ir does not know: `map(int64, float32)`, or a sequence of those."""
+    match kind.WhichOneof("value"):
+        case "tensor_type":
+            return _element_name(kind.tensor_type.elem_type)
+        case "map_type":
+            return f"map({_element_name(kind.map_type.key_type)}, {_other_name(kind.map_type.value_type)})"
+        case "sequence_type":
+            return f"sequence({_other_name(kind.sequence_type.elem_type)})"
+        case "optional_type":
+            return f"optional({_other_name(kind.optional_type.elem_type)})"
+        case _:
+            return "unknown"
+
+
+def _element_name(number: int) -> str:
+    """The name of a type of elements, which a file may give any number."""
+    return dtype_name(ir.DataType(number)) if number in {*ir.DataType} else "unknown"
 
 
 def dtype_name(dtype: ir.DataType) -> str:

@@ -32,6 +32,7 @@ import onnx_ir as ir
 from bnfold.errors import InputError, ModelError, ProviderError, SaveError
 from bnfold.files.external_data import tensors
 from bnfold.files.load import from_proto
+from bnfold.files.other_types import to_proto
 from bnfold.files.save import save_onnx
 from bnfold.runtime.providers import device, full_name, how_to_start, import_runtime, provider_list
 
@@ -265,7 +266,7 @@ class Written:
         constants = list(tensors(graph))
         external = any(isinstance(tensor, ir.ExternalTensor) for tensor in constants)
         if not external and sum(tensor.nbytes for tensor in constants) <= _IN_MEMORY_LIMIT:
-            proto = ir.to_proto(self.model) if isinstance(self.model, ir.Model) else self.model
+            proto = to_proto(self.model) if isinstance(self.model, ir.Model) else self.model
             return bytes(proto.SerializeToString())
         # Where a system cannot delete mapped files, it cleans up its temporary files later.
         self._folder = tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True)

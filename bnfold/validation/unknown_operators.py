@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from bnfold.errors import ModelError, listed
 from bnfold.graph.scopes import ONNX_DOMAINS
+from bnfold.graph.shape_inference import harmless
 from bnfold.oracle.multiply_adds import multiply_adds
 from bnfold.oracle.ops import operator
 from bnfold.oracle.ops.call import Call, Operator
@@ -161,7 +162,7 @@ class _Typed:
                 known.graph.value_info.append(onnx.helper.make_value_info(name, kind))
         # whatever is wrong with the model: types that are not known are then taken from the values
         with contextlib.suppress(onnx.shape_inference.InferenceError, RuntimeError):
-            known = onnx.shape_inference.infer_shapes(known)
+            known = onnx.shape_inference.infer_shapes(harmless(known))
         return {**dict(_types(known.graph)), **self._learned}
 
     def kind(self, name: str, value: Any) -> onnx.TypeProto | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bnfold.ops.constraints import naming_faults
 from bnfold.options import Checking, CheckingOptions
 from bnfold.validation.results import Check, Validation
 
@@ -63,4 +64,5 @@ def validate(
     # imported here, since a fold alone needs neither the oracle nor ONNX Runtime
     from bnfold.validation.compare import compare
 
-    return compare(original, folded, Checking(**checking), inputs, on_progress)
+    with naming_faults(original):
+        return compare(original, folded, Checking(**checking), inputs, on_progress)

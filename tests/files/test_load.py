@@ -255,16 +255,12 @@ def test_external_data_of_no_size(external, kind, dims):
     refused(external)
 
 
-def test_tensors_that_contradict_themselves_are_parsed_plainly(tmp_path):
+def test_tensors_that_contradict_themselves_are_refused(tmp_path):
     path = tmp_path / "m.onnx"
     model = add_model()
     model.graph.node[0].attribute[0].t.dims[0] += 1
     path.write_bytes(model.SerializeToString())
-    loaded = load_onnx(path)
-    constant = loaded.graph.node(0).attributes["value"].as_tensor()
-    assert ir.to_proto(loaded).graph.node[0].attribute[0].t == model.graph.node[0].attribute[0].t
-    with pytest.raises(ValueError, match="reshape"):
-        constant.numpy()
+    assert "'c' has 16384 bytes where its type and the shape [65, 64] need 16640" in refused(path)
 
 
 def test_mutated_files_are_refused_or_the_same_as_plainly_parsed(tmp_path, monkeypatch):
@@ -283,7 +279,7 @@ def test_mutated_files_are_refused_or_the_same_as_plainly_parsed(tmp_path, monke
             assert found[:2] == outcome(path)[:2], f"file {count}: {data.hex()}"
         figures[found[2]] += 1
     print(figures)
-    assert min(figures.values()) > FILES / 20
+    assert min(figures.values()) > FILES / 40
 
 
 def no_scan(*_: object) -> None:

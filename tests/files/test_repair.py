@@ -139,7 +139,7 @@ def test_a_bias_that_does_not_fit_its_weight_is_a_reason(c, trans):
     if c == (3, 8):
         assert site.status == "folded"
     else:
-        assert (site.status, site.reason.code) == ("kept", "BN210")
+        assert (site.status, site.reason.code) == ("kept", "BN216")
 
 
 def test_zeros_of_any_shape_are_no_bias():

@@ -76,6 +76,7 @@ CASES: dict[str, str] = {
     "BN213": graph(X, Y, f"d = Conv(x, one) e = Conv(x, w) c = Add(d, e) y = {NORM}"),
     "BN214": graph(X, SAME, f"c = Sigmoid(x) e = {NORM} d = Tanh(x) y = Add(e, d)"),
     "BN215": graph(X, Y, f"d = Conv(x, w) c = Trilu(d) y = {NORM}"),
+    "BN216": graph(X, Y, f"c = Conv<group=3>(x, w) y = {NORM}"),
     "BN301": graph(X, f"{Y}, float[2,4,4,4] z", f"c = Conv(x, w) y = {NORM} z = Sigmoid(c)"),
     "BN302": graph(X, f"{Y}, float[2,4,4,4] c", f"c = Conv(x, w) y = {NORM}"),
     "BN303": graph(
@@ -136,8 +137,8 @@ CONSTANTS["BN402"] = {
 }
 KEEP = {"BN108": ["y"]}
 OVERRIDABLE = {"BN103": "scale", "BN203": "w"}
-# nothing to compare: NaN and infinity, types that ONNX Runtime refuses, a shape that is fed
-CANNOT_RUN = {"BN104", "BN105", "BN208", "BN401", "BN402", "BN403"}
+# nothing to compare: NaN and infinity, what ONNX Runtime refuses, a shape that is fed
+CANNOT_RUN = {"BN104", "BN105", "BN208", "BN216", "BN401", "BN402", "BN403"}
 
 
 def model_for(code: str) -> onnx.ModelProto:

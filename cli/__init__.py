@@ -103,7 +103,7 @@ def _ended_like_interrupts() -> Iterator[None]:
 
     def interrupt(sent: int, frame: FrameType | None) -> None:
         if _in_finalizer(frame):
-            threading.Timer(_MOMENT, signal.raise_signal, (sent,)).start()
+            threading.Timer(_MOMENT, _send_to_main_thread, (sent,)).start()
         else:
             raise _Ended(sent)
 
@@ -120,6 +120,15 @@ def _ended_like_interrupts() -> Iterator[None]:
     finally:
         for sent, handler in taken.items():
             signal.signal(sent, handler)
+
+
+def _send_to_main_thread(sent: int) -> None:
+    """Send a signal to the thread that handles it: one that another thread gets does not end a wait there."""
+    main_thread = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main_thread is not None:
+        signal.pthread_kill(main_thread, sent)
+    else:  # Windows
+        signal.raise_signal(sent)
 
 
 def _in_finalizer(frame: FrameType | None) -> bool:

@@ -242,7 +242,7 @@ def blaming(path: str | os.PathLike[str]) -> Iterator[None]:
             "Use a machine or a limit with more; a comparison also takes less with smaller --inputs.",
         ) from error
     except Exception as error:
-        if kind_of(path) is FileKind.ONNX:
+        if kind_of(path) in (FileKind.ONNX, FileKind.UNKNOWN):  # protobuf has no signature
             try:
                 onnx.checker.check_model(os.fspath(path))
             except Exception as problem:  # the checker raises what its libraries do

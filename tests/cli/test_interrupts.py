@@ -52,8 +52,15 @@ def slow_layers(path: Path) -> None:
     torch.save(nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), *one * 100).eval(), path)
 
 
-@pytest.mark.parametrize("make", [huge_pickle, endless_script, slow_layers], ids=lambda make: make.__name__)
-@pytest.mark.parametrize(("sent", "command"), [(signal.SIGINT, "export"), (signal.SIGTERM, "inspect")])
+@pytest.mark.parametrize(
+    ("make", "sent", "command"),
+    [
+        (huge_pickle, signal.SIGTERM, "inspect"),
+        (endless_script, signal.SIGINT, "export"),
+        (slow_layers, signal.SIGINT, "export"),
+    ],
+    ids=lambda one: getattr(one, "__name__", None),
+)
 def test_a_signal_ends_it_soon(
     tmp_path: Path, make: Callable[[Path], None], sent: signal.Signals, command: str
 ) -> None:

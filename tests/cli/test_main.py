@@ -97,7 +97,7 @@ def test_the_help_of_a_command_teaches_with_examples(run, name: str) -> None:
 def test_a_default_is_shown_as_it_is_typed(run, name: str) -> None:
     page = " ".join(run(name, "--help").stdout.split())
     shown = re.findall(r"\[default: ([^\];]+)", page)
-    assert all(re.fullmatch(r"[a-z0-9_.]+", default) for default in shown), shown
+    assert all(re.fullmatch(r"[a-z0-9_.-]+", default) for default in shown), shown
     assert len(shown) == page.count("default: ")
 
 

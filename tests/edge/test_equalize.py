@@ -22,7 +22,7 @@ from tests import graphs
 from tests.graphs import build, weight
 from tests.random_graphs import random_feeds, random_model
 
-EXAMPLES = int(os.environ.get("BNFOLD_EQUALIZE_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("BNFOLD_EQUALIZE_EXAMPLES", "60"))
 LEVELS = (ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
 
 
@@ -471,7 +471,7 @@ def test_imbalance_of_channels_is_undone() -> None:
 
 
 @settings(
-    max_examples=EXAMPLES, derandomize=EXAMPLES == 150, deadline=None, database=None,
+    max_examples=EXAMPLES, derandomize=EXAMPLES == 60, deadline=None, database=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )  # fmt: skip

@@ -135,6 +135,7 @@ class Evaluator:
             The outputs of the graph in order.
         """
         values: dict[str, Any] = {**self._constants, **feeds}
+        others = set(feeds)  # whose values are neither what the model stores nor copies of it
         for step in self._steps:
             # A weight is read again by its next reader, which is cheap next to keeping it in double, and is
             # forgotten before others look at the results: they may evaluate another model meanwhile.
@@ -148,8 +149,12 @@ class Evaluator:
                 self.largest = max(self.largest, getattr(result, "nbytes", 0))
                 other = yield name, result
                 values[name] = result if other is None else other
-                if other is None and name in self._weights:
+                if name not in self._weights:
+                    continue
+                if other is None and others.isdisjoint(step.call.node.input):
                     del values[name]
+                else:
+                    others.add(name)
             for name in step.drops:
                 values.pop(name, None)
         self._fetch(self.outputs, values, around or {})

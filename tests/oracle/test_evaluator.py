@@ -113,6 +113,30 @@ def test_one_weight_under_many_names_takes_no_more_memory() -> None:
     assert peak < len(names) / 3 * 8 * size * size
 
 
+def test_a_copy_of_a_weight_that_is_fed_is_a_copy_of_what_is_fed() -> None:
+    stored, fed, given = weight(64, 64), weight(64, 64, seed=2), floats(2, 64)
+    copies = "{ c = Identity(w)\n d = Identity(c)\n y = MatMul(x, d) }"
+    model = build(f"g (float[2,64] x, float[64,64] w) => (float y) {copies}", {"w": stored})
+    expected = given.astype(np.float64) @ fed.astype(np.float64)
+    [found] = Oracle(model).run({"x": given, "w": fed})
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    [found] = Oracle(model).run({"x": given})
+    np.testing.assert_allclose(found, given.astype(np.float64) @ stored.astype(np.float64), rtol=1e-12)
+
+
+def test_a_copy_of_a_weight_that_is_replaced_stays_replaced() -> None:
+    model = build(
+        "g (float[2,64] x) => (float y) { c = Identity(w)\n d = Identity(c)\n y = MatMul(x, d) }",
+        {"w": weight(64, 64)},
+    )
+    zeros = np.zeros((64, 64))
+    evaluator = Evaluator(model.graph, {"": 18})
+    [found] = evaluator.run(
+        {"x": floats(2, 64).astype(np.float64)}, see=lambda name, _: zeros if name == "c" else None
+    )
+    assert not np.any(found)
+
+
 def test_a_constant_that_is_replaced_stays_replaced() -> None:
     held = onnx.numpy_helper.from_array(weight(2, 200), "w")
     model = build("g (float[2,200] x) => (float y) { a = Mul(x, k)\n y = Add(a, k) }")

@@ -142,29 +142,37 @@ def _decode(model: ir.Model, name: str) -> bool:
 
 def _decode_descriptions(model: ir.Model) -> bool:
     """Let all that only people read be text; whether some of it was not."""
-    holders: list[Any] = [model]
+    changed = _decode_fields(model, "producer_name", "producer_version", "domain", "doc_string")
+    changed |= _decode_entries(model)
     for scope in scopes(model):
         graph = scope.graph
-        values = (*graph.inputs, *graph.outputs, *graph.initializers.values())
-        holders += (graph, *values, *graph, *(value for node in graph for value in node.outputs))
-        holders += (attribute for node in graph for attribute in node.attributes.data.values())
-    changed = False
-    for holder in holders:
-        for field in ("producer_name", "producer_version", "domain", "doc_string"):
-            if isinstance(holder, ir.Node) and field == "domain":
-                continue
-            if _is_bytes(text := getattr(holder, field, None)):
-                setattr(holder, field, _text(text))
-                changed = True
-        entries = {} if isinstance(holder, ir.Attr) else holder.metadata_props
-        if any(map(_is_bytes, (*entries, *entries.values()))):
-            held = {_as_text(key): _as_text(text) for key, text in entries.items()}
-            entries.clear()
-            entries.update(held)
-            changed = True
-        if isinstance(holder, ir.Graph) and _is_bytes(holder.name):
-            holder.name, changed = _text(holder.name), True
+        values = (*graph.inputs, *graph.outputs, *graph.initializers.data.values())
+        changed |= _decode_fields(graph, "name")
+        for one in (graph, *values, *graph, *(value for node in graph for value in node.outputs)):
+            changed |= _decode_fields(one, "doc_string") | _decode_entries(one)
+        for node in graph:
+            for attribute in node.attributes.data.values():
+                changed |= _decode_fields(attribute, "doc_string")
     return changed
+
+
+def _decode_fields(holder: Any, *fields: str) -> bool:
+    changed = False
+    for field in fields:
+        if _is_bytes(text := getattr(holder, field)):
+            setattr(holder, field, _text(text))
+            changed = True
+    return changed
+
+
+def _decode_entries(holder: Any) -> bool:
+    entries = holder.metadata_props
+    if not entries or not any(map(_is_bytes, (*entries, *entries.values()))):
+        return False
+    held = {_as_text(key): _as_text(text) for key, text in entries.items()}
+    entries.clear()
+    entries.update(held)
+    return True
 
 
 def _is_bytes(name: object) -> bool:

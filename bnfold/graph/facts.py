@@ -42,7 +42,7 @@ class Facts:
     Nothing is written before the end, so the folds made so far are facts too: `folds` holds what each node
     has absorbed, `edited` the values that constant inputs have got. Constants are read through
     [`operand`][bnfold.graph.facts.Facts.operand], which knows the latter. `maps` keeps what BatchNorms are by
-    their own parameters, which nothing edits.
+    their own parameters, which nothing edits, and `faults` how nodes contradict their operators.
     """
 
     model: ir.Model
@@ -53,6 +53,7 @@ class Facts:
     folds: dict[ir.Node, Folds] = field(default_factory=dict)
     edited: dict[tuple[ir.Node, int], Array] = field(default_factory=dict)
     maps: dict[ir.Node, Affine | Reason] = field(default_factory=dict)
+    faults: dict[ir.Node, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._scopes = {scope.graph: scope for scope in scopes(self.model)}
@@ -91,6 +92,7 @@ class Facts:
         """Drop what was to be written into a node that goes."""
         self.folds.pop(node, None)
         self.maps.pop(node, None)
+        self.faults.pop(node, None)
         for index in range(len(node.inputs)):
             self.edited.pop((node, index), None)
 

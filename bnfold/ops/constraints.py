@@ -53,14 +53,16 @@ def fault_of(node: ir.Node, facts: Facts) -> str | None:
     """
     if node.domain not in ONNX_DOMAINS:
         return None
-    fault = _signature_fault(node, facts.version(node))
-    check = _CHECKS.get(node.op_type)
-    return fault if fault or check is None else check(node, facts)
+    if node not in facts.faults:  # folds keep a node valid, so what the file says is asked once
+        fault = _signature_fault(node, facts.version(node))
+        check = _CHECKS.get(node.op_type)
+        facts.faults[node] = fault if fault or check is None else check(node, facts)
+    return facts.faults[node]
 
 
 @contextlib.contextmanager
 def naming_faults(model: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> Iterator[None]:
-    """Name the fault of a model that ONNX Runtime has refused, in place of what the runtime says of it.
+    """Name the fault of a model that was refused, in place of what a runtime says of it.
 
     Args:
         model: What is run; it is only looked at after that.
@@ -72,8 +74,6 @@ def naming_faults(model: str | os.PathLike[str] | onnx.ModelProto | ir.Model) ->
     try:
         yield
     except (InputError, ModelError) as error:
-        if "ONNX Runtime" not in error.problem:
-            raise
         if not isinstance(model, ir.Model):
             model = from_proto(model) if isinstance(model, onnx.ModelProto) else load_onnx(model)
         found = list(faults(model))

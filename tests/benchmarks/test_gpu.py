@@ -78,7 +78,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> list[Pretended]:
 
 def test_the_whole_program_on_the_cpu(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.md"
-    words = ["--provider", "cpu", "--minutes", "0.15", "--page", str(page)]
+    words = ["--provider", "cpu", "--minutes", "0.1", "--page", str(page)]
     assert main([str(file), *words, "--tests", written_tests(tmp_path, "assert True")]) == 0
     written = page.read_text(encoding="utf-8")
     assert written in capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_the_whole_program_with_the_cpu_for_cuda(
     monkeypatch.setattr(gpu.gpu_state, "_read", lambda _lines: [Sample((1980.0, 2619.0, 41.0, 312.4), 4)])
     monkeypatch.setattr(gpu.gpu_state, "_command", lambda: ["true"])
     page = tmp_path / "page.md"
-    words = ["--minutes", "0.15", "--page", str(page), "--tests", written_tests(tmp_path, "assert True")]
+    words = ["--minutes", "0.1", "--page", str(page), "--tests", written_tests(tmp_path, "assert True")]
     assert main([str(file), *words]) == 0
     written = page.read_text(encoding="utf-8")
     assert written.startswith("# Measured on a GPU\n")
@@ -141,7 +141,7 @@ def test_a_network_that_cannot_be_captured_is_timed_without(
             super().__init__(source, options, providers, **rest)
 
     monkeypatch.setattr(ort, "InferenceSession", Uncapturable)
-    record = Record("cuda", 20.0)
+    record = Record("cuda", 8.0)
     measure(record, [small])
     (note,) = record.notes
     assert note.startswith("small, options graph: CUDA cannot capture the model")

@@ -234,7 +234,7 @@ def test_batchnorms_of_any_scale_that_take_another_stay_finite_and_as_accurate()
     text = """g (float16[4,8] x) => (float16[4,8] y) {
         a = BatchNormalization (x, g1, b1, m1, v1) y = BatchNormalization (a, g2, b2, m2, v2) }"""
     compared = 0
-    for _ in range(100):
+    for _ in range(40):
         drawn = {f"{name}{number}": rng.normal(size=8) for name in "bm" for number in "12"}
         drawn |= {f"g{number}": rng.choice([1e-3, 0.1, 1.0, -30.0, 200.0], 8) for number in "12"}
         drawn |= {f"v{number}": rng.choice([1e-3, 1.0, 100.0, 6e4], 8) for number in "12"}
@@ -251,7 +251,7 @@ def test_batchnorms_of_any_scale_that_take_another_stay_finite_and_as_accurate()
         scale = np.abs(truth).max(axis=0)
         errors = [(np.abs(one.astype(float) - truth) / scale).max(axis=0) for one in (before, after)]
         assert np.all(errors[1] <= 2 * np.maximum(errors[0], 2 * UNIT))
-    assert compared > 30
+    assert compared > 12
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def command(
         git diff --name-only --diff-filter=d main -- '*.onnx' | bnfold check -
     """
     from bnfold.gate.run import check
+    from bnfold.report.visible import visible
 
     if fix and diff:
         raise click.UsageError("--fix changes files and --diff changes none: take one.")
@@ -142,8 +143,10 @@ def command(
         if fix:
             from bnfold.gate.fix import fix as mend
 
-            if mend(checked):
+            if mended := mend(checked):
                 checked = ask()
+            if mended and not quiet:
+                click.echo(f"Folded and proved: {visible(', '.join(mended))}.", err=True)
     if write_baseline is not None:
         from bnfold.gate import baseline as accepting
 
@@ -154,7 +157,6 @@ def command(
         return
     if diff and not quiet:
         from bnfold.gate.fix import difference
-        from bnfold.report.visible import visible
 
         for text in difference(checked):
             click.echo(visible(text), nl=False)

@@ -251,6 +251,7 @@ def test_a_baseline_can_be_written_anew_over_the_one_that_is_read(run, tmp_path)
 def test_fix_mends_and_says_what_is_left(run, foldable, asked) -> None:
     result = run("check", "--fix")
     assert (result.exit_code, result.stdout) == (0, "No findings in 2 models.\n")
+    assert result.stderr == "Folded and proved: models/net.onnx.\n"
     assert operators(onnx.load(foldable)) == ["Conv"]
     assert asked == ["models/net.onnx", "models/fine.onnx", "models/net.onnx"]
 

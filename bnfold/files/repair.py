@@ -129,7 +129,8 @@ def _decode(model: ir.Model, name: str) -> bool:
     changed = _decode_descriptions(model)
     for scope in scopes(model):
         for node in scope.graph:
-            parts = (node.op_type, node.domain, node.overload, *node.attributes.data)
+            given = (one.ref_attr_name for one in node.attributes.data.values() if one.is_ref())
+            parts = (node.op_type, node.domain, node.overload, *node.attributes.data, *given)
             if bad := next(filter(_is_bytes, parts), None):
                 what = f"{name} has an operator or an attribute named {bad!r}, which is not UTF-8 text."
                 raise ModelError(what, "The file is damaged: save or download it again.")

@@ -89,6 +89,20 @@ def test_names_that_callers_use_must_be_text(tmp_path, old):
         load_onnx(path)
 
 
+@pytest.mark.parametrize("old", [b"Relu", b"given"])
+def test_names_that_say_what_is_computed_must_be_text(tmp_path, old):
+    """Of an operator, and of an attribute of the function that calls."""
+    model = build("g (float[2] x) => (float[2] y) { a = Relu(x) y = LeakyRelu<alpha = 0.5>(a) }")
+    if old == b"given":
+        attribute = model.graph.node[1].attribute[0]
+        attribute.ClearField("f")
+        attribute.ref_attr_name = "given"
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString().replace(old, old[:-1] + b"\xf4"))
+    with pytest.raises(ModelError, match="an operator or an attribute named"):
+        load_onnx(path)
+
+
 def calling(depth: int, times: int) -> onnx.ModelProto:
     """Functions of which each calls the next so many times."""
     model = network()

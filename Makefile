@@ -29,9 +29,10 @@ demo: $(STAMP)
 	$(BIN)/bnfold export models/convnet.pt -o out/convnet.onnx --input-shape 1x1x32x32 --json out/convnet.json
 	$(BIN)/python -m models.accuracy models/convnet.pt out/convnet.onnx
 
-# One thread per worker: two workers on two cores, and no test waits for another's threads.
+# One thread per worker: two workers on two cores, and no test waits for another's threads. Bytecode is kept even
+# where the environment says otherwise: tests start many processes, and each would compile bnfold again.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -77,12 +77,23 @@ class Affine:
     @cached_property
     def has_shift(self) -> bool:
         """Whether any shift differs from 0."""
-        return bool(np.any(self.shift))
+        return bool(self.shift.any())
+
+    @cached_property
+    def kind(self) -> bytes:
+        """What decides which operators let an affine pass; equal for those that all of them treat alike.
+
+        For a coefficient of distinct elements other than 0 and 1, that is its shape and the signs of the
+        scale: whatever part of it a node takes is again of this sort. Any other coefficient is only like
+        itself.
+        """
+        signs = np.packbits(self.scale < 0).tobytes()
+        return signs + b"".join(_kind(coefficient) for coefficient in (self.scale, self.shift))
 
     @property
     def is_monotone(self) -> bool:
         """Whether no scale is negative, so that the map keeps order."""
-        return bool(np.all(self.scale >= 0))
+        return bool((self.scale >= 0).all())
 
     @property
     def is_finite(self) -> bool:
@@ -118,8 +129,7 @@ class Affine:
         """
         if not self.axes <= {axis}:
             raise ValueError(f"coefficients vary along axes {sorted(self.axes)}, not {axis} alone")
-        scale, shift = (np.broadcast_to(c.reshape(-1), (size,)) for c in (self.scale, self.shift))
-        return scale, shift
+        return _vector(self.scale, size), _vector(self.shift, size)
 
     def mapped(self, rank: int, function: Callable[[Array], Array]) -> Affine:
         """Apply a rearrangement to both coefficients, each given with `rank` axes."""
@@ -160,6 +170,20 @@ def _smallest(coefficient: Array) -> Array:
     while rank and coefficient.shape[rank - 1] == 1:
         rank -= 1
     return coefficient.reshape(coefficient.shape[:rank])
+
+
+def _vector(coefficient: Array, size: int) -> Array:
+    flat = coefficient.reshape(-1)
+    return flat if flat.size == size else np.broadcast_to(flat, (size,))
+
+
+def _kind(coefficient: Array) -> bytes:
+    if coefficient.size > 1:
+        size = np.abs(coefficient).reshape(-1)
+        size.sort()
+        if size[0] > 0 and not (size == 1.0).any() and (size[1:] > size[:-1]).all():
+            return repr(coefficient.shape).encode()
+    return repr(coefficient.shape).encode() + b":" + coefficient.tobytes()
 
 
 def _axes(coefficient: Array) -> frozenset[int]:

@@ -25,6 +25,7 @@ _FIELDS: dict[str, tuple[int, ...]] = {
     "string_data": (_KIND.STRING,),
 }
 _FIELD = {kind: name for name, kinds in _FIELDS.items() for kind in kinds}
+_KNOWN = frozenset(ir.DataType)
 _PAIRS = frozenset({_KIND.COMPLEX64, _KIND.COMPLEX128})
 _DAMAGED = "The file is damaged, or was changed by hand: save or download it again."
 
@@ -89,7 +90,7 @@ def _demand(tensor: ir.TensorProtocol, name: str) -> None:
 
 def _fault(proto: onnx.TensorProto) -> str | None:
     """What is wrong with a tensor, as the end of "has …"; None where nothing is."""
-    if proto.data_type == _KIND.UNDEFINED or proto.data_type not in {*ir.DataType}:
+    if proto.data_type == _KIND.UNDEFINED or proto.data_type not in _KNOWN:
         return f"the type {proto.data_type}, which ONNX does not have"
     if min(proto.dims, default=0) < 0:
         return f"the shape {list(proto.dims)}"

@@ -33,6 +33,8 @@ def data_files(model: ir.Model) -> set[Path]:
     """The files that hold tensors of `model`, but for the model's own."""
     files = set()
     for tensor in tensors(model):
+        if _is_parsed(tensor):
+            continue
         if isinstance(tensor, FileTensor) and tensor.external:
             files.add(tensor.file.path)
         elif isinstance(tensor, ir.ExternalTensor):
@@ -66,9 +68,15 @@ def restoring(model: ir.Model) -> Iterator[None]:
         yield
     finally:
         for value, tensor, shape in values:
-            value.const_value, value.shape = tensor, shape
+            if value.const_value is not tensor or value.shape is not shape:
+                value.const_value, value.shape = tensor, shape
         for node, attribute in attributes:
             node.attributes[attribute.name] = attribute
+
+
+def _is_parsed(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor is in a message of protobuf, as most are; to ask for other classes takes long."""
+    return isinstance(tensor, ir.TensorProtoTensor)
 
 
 def initializers(model: ir.Model) -> Iterator[ir.Value]:
@@ -98,7 +106,7 @@ def locate(model: ir.Model, path: Path) -> None:
     files: dict[str, File] = {}
 
     def opened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-        if not isinstance(tensor, ir.ExternalTensor):
+        if _is_parsed(tensor) or not isinstance(tensor, ir.ExternalTensor):
             return tensor
         location = os.fsdecode(tensor.location)  # bytes, where it is not text
         if location not in files:
@@ -185,7 +193,7 @@ def take_in(model: ir.Model) -> None:
 
 
 def _in_memory(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    if not isinstance(tensor, ir.ExternalTensor):
+    if _is_parsed(tensor) or not isinstance(tensor, ir.ExternalTensor):
         return tensor
     return ir.Tensor(
         tensor.numpy(),

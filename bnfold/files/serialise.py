@@ -121,6 +121,9 @@ class _Known(BlockTensor):
 
 def _marked(tensor: ir.TensorProtocol, large: dict[bytes, _Marked]) -> ir.TensorProtocol:
     """A marker for `tensor`, noted in `large`; what is small, or not plain bytes, is returned itself."""
+    is_parsed = isinstance(tensor, ir.TensorProtoTensor)  # as most are; to ask for other classes takes long
+    if is_parsed and nbytes(tensor) < _SPLIT_FROM:
+        return tensor
     if isinstance(tensor, ir.ExternalTensor | ir.StringTensor) or nbytes(tensor) < _SPLIT_FROM:
         return _read(tensor)
     content = secrets.token_bytes(16) * (_MARKER // 16)

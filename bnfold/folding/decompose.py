@@ -15,7 +15,7 @@ import onnx_ir as ir
 from bnfold import reasons
 from bnfold.algebra.affine import Affine, Array
 from bnfold.algebra.kernel import Kernel
-from bnfold.folding.recognise import Chain, carried, link_of
+from bnfold.folding.recognise import Chain, carried, link_of, stream_obstacle
 from bnfold.folding.search import Plan, Start
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import label
@@ -94,7 +94,7 @@ def _as_max(norm: Chain, rank: int, facts: Facts, find: Find) -> Decomposition |
     if len(uses) != 1 or uses[0][0].op_type != "Relu" or facts.version(node) < _BROADCASTING_MAX:
         return None
     relu, split = uses[0][0], carried(norm, facts)
-    if split is None or split.obstacle is not None or relu.graph is not node.graph:
+    if split is None or stream_obstacle(norm, facts) is not None or relu.graph is not node.graph:
         return None
     if norm.result.is_graph_output():
         return None

@@ -35,6 +35,7 @@ from bnfold.folding.recognise import (
     is_batchnorm,
     is_preprocessing,
     link_of,
+    stream_obstacle,
 )
 from bnfold.folding.rewrite import Rewriter
 from bnfold.folding.search import Plan, Start, search
@@ -273,8 +274,10 @@ class _Pass:
         self._sweep_all()
         if self._merging:
             self._note_branches()
-        if self._no_batchnorm:
-            self._decompose()
+        while self._no_batchnorm and self._decompose():
+            self._facts.infer()  # a constant of several channels says how many its neighbours have
+            self._memory.clear()
+            self._sweep_all()  # what stands for one BatchNorm may take what stands for another
         if not self._keep_layout:
             self._rewriter.close_gaps()
         self._rewriter.write()
@@ -389,12 +392,14 @@ class _Pass:
             (last.node, ToOutput(0, split.on)),
         ]
         plan = self._planned(chain, starts, "stream")
-        if isinstance(plan, Plan) and split.obstacle is None:
-            self._rewriter.apply(chain, plan)
-            return True
-        if isinstance(plan, Plan) and split.obstacle is not None:
-            self._provenance.stays_on_stream(chain, split.obstacle)
-        return False
+        if isinstance(plan, Reason):
+            return False
+        obstacle = stream_obstacle(chain, self._facts)
+        if obstacle is not None:
+            self._provenance.stays_on_stream(chain, obstacle)
+            return False
+        self._rewriter.apply(chain, plan)
+        return True
 
     def _planned(self, chain: Chain, starts: Sequence[Start], mode: Mode) -> Plan | Reason:
         """A way for a chain's affine that costs no more than it saves."""
@@ -409,8 +414,13 @@ class _Pass:
         )
         return self._rewriter.affordable(chain, found)
 
-    def _decompose(self) -> None:
-        """Let other operators stand for the BatchNorms that stay, but for those that stay on request."""
+    def _decompose(self) -> bool:
+        """Let other operators stand for the BatchNorms that stay, but for those that stay on request.
+
+        Returns:
+            Whether there were any.
+        """
+        changed = False
         refused: dict[ir.Node, Reason] = {}
         for node in tuple(self._facts.nodes()):
             barred = self._barred.get(node)
@@ -419,15 +429,14 @@ class _Pass:
             alone = node in self._whole
             found = decomposition(node, self._facts, self._without_inserts, alone=alone)
             if isinstance(found, Decomposition):
-                made = self._rewriter.decompose(found)
+                changed, made = True, self._rewriter.decompose(found)
                 self._whole.update(made if alone else ())
                 self._memory.clear()
             elif found is not None:
                 refused[node] = found
-        self._sweep_all()  # what stands for one BatchNorm may take what stands for another
         for node, reason in refused.items():
-            if node.graph is not None:
-                self._provenance.refused(node, reason)
+            self._provenance.refused(node, reason)
+        return changed
 
     def _without_inserts(self, chain: Chain, start: Start, leaving: Sequence[ir.Node]) -> Plan | Reason:
         """A way that needs no new node."""

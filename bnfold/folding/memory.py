@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
-from bnfold.algebra.affine import Affine, Array
 from bnfold.reasons import Reason
 
 Mode = Literal["push", "rebalance", "stream"]
@@ -32,17 +30,24 @@ _OF_NUMBERS = frozenset({reasons.ACTIVATIONS, reasons.PADDING, reasons.BAD_NUMBE
 
 
 class Refusals:
-    """Remembers refusals for as long as the model stays as it is."""
+    """Remembers refusals for as long as the model stays as it is.
+
+    Attributes:
+        in_every_mode: Whole searches that were refused before they met anything that a mode decides, by what
+            they were asked for.
+    """
 
     def __init__(self) -> None:
+        self.in_every_mode: dict[tuple[object, ...], Reason] = {}
         self._known: dict[Mode, dict[Question, dict[bytes, Reason]]] = {}
 
     def clear(self) -> None:
         """Forget all, since the model has changed."""
+        self.in_every_mode.clear()
         self._known.clear()
 
     def in_mode(self, mode: Mode) -> dict[Question, dict[bytes, Reason]]:
-        """What searches of one mode refused: by the question, and by the `kind` of the affine."""
+        """What searches of one mode refused: by the question, and by the kind of the affine."""
         return self._known.setdefault(mode, {})
 
 
@@ -54,21 +59,3 @@ def holds_for_all(reason: Reason, mode: Mode) -> bool:
     if reason.rule is reasons.OTHER_READERS:
         return mode == "push"
     return reason.rule not in _OF_NUMBERS
-
-
-def kind(affine: Affine) -> bytes:
-    """What decides which operators let an affine pass; equal for those that all of them treat alike.
-
-    For a coefficient of distinct elements other than 0 and 1, that is its shape and the signs of the scale:
-    whatever part of it a node takes is again of this sort. Any other coefficient is only like itself.
-    """
-    signs = np.packbits(affine.scale < 0).tobytes()
-    return signs + b"".join(_kind(coefficient) for coefficient in (affine.scale, affine.shift))
-
-
-def _kind(coefficient: Array) -> bytes:
-    if coefficient.size > 1:
-        size = np.sort(np.abs(coefficient), axis=None)
-        if size[0] > 0 and not np.any(size == 1.0) and np.all(size[1:] > size[:-1]):
-            return repr(coefficient.shape).encode()
-    return repr(coefficient.shape).encode() + b":" + coefficient.tobytes()

@@ -35,7 +35,7 @@ class Provenance:
     """
 
     def __init__(self, position: Mapping[ir.Node, int], facts: Facts) -> None:
-        self._position = position
+        self._position = dict(position)
         self._facts = facts
         self._records: dict[ir.Node, _Record] = {}
         self._held: dict[ir.Node, dict[_Record, None]] = {}  # node -> records whose numbers it holds
@@ -73,6 +73,7 @@ class Provenance:
         record = self._records.pop(chain.nodes[-1], None)
         if record is not None:
             self._records[last] = record
+            self._position.setdefault(last, self._position[chain.nodes[-1]])  # it may be a new one
 
     def merged(self, merged: Merged) -> None:
         """Note that nodes, some of which were BatchNorms or had taken them, have become one convolution."""

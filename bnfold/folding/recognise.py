@@ -15,6 +15,7 @@ from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import caller_problem, label, name_of
 from bnfold.graph.scopes import ONNX_DOMAINS, Scope
 from bnfold.ops import batchnorm
+from bnfold.ops.linear import weight_shape
 from bnfold.reasons import Reason, Situation
 from bnfold.tensors.precision import FLOATS
 
@@ -152,21 +153,15 @@ class Carried:
 
     Attributes:
         back: The shift, which the stream takes.
-        on: The scale, which the readers of the BatchNorm take.
-        obstacle: Why it must not be split all the same; `on` is then without the signs.
+        on: The scale without its signs, which the readers of the BatchNorm take.
     """
 
     back: Affine
     on: Affine
-    obstacle: Reason | None = None
 
 
 def carried(chain: Chain, facts: Facts) -> Carried | None:
     """Split a BatchNorm whose input is a stream: the sum that residual branches read and add to.
-
-    Only a positive scale passes an activation. Over the reals a stream may carry any shift; in floats one
-    that is far larger than the values costs them digits. So `|t/s|` may be at most `_CARRIED` times
-    `|μ| + σ`, channel by channel.
 
     Returns:
         None for a chain that does not start with a BatchNorm, has no shift, or is in half precision, where
@@ -175,25 +170,34 @@ def carried(chain: Chain, facts: Facts) -> Carried | None:
     first, whole = chain.nodes[0], chain.affine
     if not is_batchnorm(first) or facts.dtype(chain.source) not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return None
+    if not whole.has_shift or not whole.axes <= {1} or len(weight_shape(first, 4, facts)) != 1:
+        return None
+    divisor = np.where(whole.scale == 0.0, 1.0, whole.scale)
+    return Carried(Affine(1.0, whole.shift / divisor), Affine(np.abs(divisor)))
+
+
+def stream_obstacle(chain: Chain, facts: Facts) -> Reason | None:
+    """Why a chain that `carried` can split must not be split all the same.
+
+    Only a positive scale passes an activation. Over the reals a stream may carry any shift; in floats one
+    that is far larger than the values costs them digits. So `|t/s|` may be at most `_CARRIED` times
+    `|μ| + σ`, channel by channel.
+    """
+    first = chain.nodes[0]
     mean, variance = facts.operand(first, 3), facts.operand(first, 4)
-    if mean is None or variance is None:
-        return None
-    if not whole.has_shift or not whole.axes <= {1} or variance.ndim != 1:
-        return None
-    scale, shift = whole.vectors(1, variance.size)
-    divisor = np.where(scale == 0.0, 1.0, scale)
-    on, back = Affine.along(1, np.abs(divisor)), Affine.along(1, 1.0, shift / divisor)
+    assert mean is not None, "the parameters of a link are constant"
+    assert variance is not None, "the parameters of a link are constant"
+    scale, shift = chain.affine.vectors(1, variance.size)
     if count := np.count_nonzero(scale <= 0.0):
-        return Carried(back, on, reasons.STREAM_SIGN(node=label(first), count=count))
+        return reasons.STREAM_SIGN(node=label(first), count=count)
     if first in facts.folds:  # it will be written with μ = 0, and must be judged as it would be then
         mean = np.zeros_like(mean)
     size = np.abs(mean) + np.sqrt(variance)
-    moved = np.abs(shift / divisor)
+    moved = np.abs(shift / scale)
     if np.all(moved <= _CARRIED * size):
-        return Carried(back, on)
+        return None
     factor = f"{np.max(moved / np.maximum(size, np.finfo(np.float64).tiny)):.3g}"
-    reason = reasons.STREAM_SHIFT(node=label(first), value=name_of(chain.source), factor=factor)
-    return Carried(back, on, reason)
+    return reasons.STREAM_SHIFT(node=label(first), value=name_of(chain.source), factor=factor)
 
 
 def situation(chain: Chain, facts: Facts) -> Situation:

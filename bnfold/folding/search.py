@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from bnfold import reasons
 from bnfold.algebra.affine import Affine
-from bnfold.folding.memory import Mode, Question, Refusals, holds_for_all, kind
+from bnfold.folding.memory import Mode, Question, Refusals, holds_for_all
 from bnfold.folding.recognise import Link, link_of
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import caller_problem, label, name_of
@@ -126,15 +126,24 @@ def search(
     Returns:
         A plan, or the reason that stood in the way of the first way tried.
     """
-    return _Search(
+    memory = memory or Refusals()
+    asked = (*starts, *leaving)
+    known = memory.in_every_mode.get(asked) if mode == "rebalance" else None
+    if known is not None:
+        return known
+    one = _Search(
         facts,
-        memory or Refusals(),
+        memory,
         patterns,
         frozenset(leaving),
         ample=ample,
         leaves_rest=facts.has_halves and mode == "push" and _leaves_rest(starts, leaving, facts),
         mode=mode,
-    ).run(starts)
+    )
+    found = one.run(starts)
+    if isinstance(found, Reason) and not one.depends_on_mode:
+        memory.in_every_mode[asked] = found
+    return found
 
 
 def _leaves_rest(starts: Sequence[Start], leaving: Sequence[ir.Node], facts: Facts) -> bool:
@@ -152,7 +161,11 @@ def _leaves_rest(starts: Sequence[Start], leaving: Sequence[ir.Node], facts: Fac
 
 
 class _Search:
-    """One search: what is left to do, what was found, and where another way could be taken."""
+    """One search: what is left to do, what was found, and where another way could be taken.
+
+    Attributes:
+        depends_on_mode: Whether a search from the same starts may take another course in another mode.
+    """
 
     def __init__(
         self,
@@ -176,6 +189,7 @@ class _Search:
         self._touched: dict[ir.Value, None] = {}  # in the order of the search
         self._choices: list[_Choice] = []
         self._refused = memory.in_mode(mode)
+        self.depends_on_mode = facts.has_halves
 
     def run(self, starts: Sequence[Task]) -> Plan | Reason:
         todo = self._with(starts, None, None)
@@ -222,7 +236,10 @@ class _Search:
         if isinstance(step, (Absorb, Operand)):
             return None
         refused = self._refused.get(_question(node, step))
-        return None if refused is None else refused.get(kind(step.affine))
+        if refused is None:
+            return None
+        self.depends_on_mode = True  # as far as is known here: another search has found that out
+        return refused.get(step.affine.kind)
 
     def _remember(self, failed: _Asked, reason: Reason) -> None:
         """Note that a task cannot be done, and so none that needs it; choices since then cannot help."""
@@ -231,7 +248,7 @@ class _Search:
         asked: _Asked | None = failed
         while asked is not None and asked.node not in self._leaving:
             assert not isinstance(asked.step, (Absorb, Operand)), "the constants of a node never refuse"
-            self._refused.setdefault(_question(asked.node, asked.step), {})[kind(asked.step.affine)] = reason
+            self._refused.setdefault(_question(asked.node, asked.step), {})[asked.step.affine.kind] = reason
             del self._choices[asked.choices :]
             asked = asked.parent
             others = () if asked is None or len(asked.ways) < 2 else asked.ways
@@ -260,6 +277,7 @@ class _Search:
             # one goes and one stays, which then has to take a shift away that may be far larger than its own
             return _read_elsewhere(node.inputs[step.index], 1, node)
         family = operator(node)
+        self.depends_on_mode |= family.is_rebalanced
         at_input = family.at_input if self._mode == "push" else family.at_input_rebalanced
         answer = self._ask(node, lambda: at_input(node, step.index, step.affine, self._facts))
         return answer if isinstance(answer, Reason) else [[(node, s) for s in way] for way in answer]
@@ -340,6 +358,7 @@ class _Search:
         others = [(user, i) for user, i in self._facts.readers(value) if user is not node or i not in indices]
         if not others:
             return ()
+        self.depends_on_mode = True
         if self._mode == "push" or not self._is_movable(value, step.affine):
             return _read_elsewhere(value, len(others), node)
         if any(user.graph is not node.graph for user, _ in others):
@@ -374,8 +393,10 @@ class _Search:
         Steps in one direction commute. When a search goes both ways, as rebalancing does, two changes of one
         value could meet in the wrong order, so each value changes at most once.
         """
-        if self._mode != "push" and value in self._touched:
-            return _read_elsewhere(value, 1, node)
+        if value in self._touched:
+            self.depends_on_mode = True
+            if self._mode != "push":
+                return _read_elsewhere(value, 1, node)
         self._touched[value] = None
         return None
 

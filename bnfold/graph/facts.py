@@ -57,8 +57,8 @@ class Facts:
 
     def __post_init__(self) -> None:
         self._scopes = {scope.graph: scope for scope in scopes(self.model)}
-        self._shapes, self._dtypes = infer(self.model, self.scopes)
-        self.constants = Constants(self.model.ir_version, self.shape, self.version, self.dtype)
+        self._shapes, self._dtypes = {}, {}
+        self.infer()
 
     @cached_property
     def has_halves(self) -> bool:
@@ -68,6 +68,16 @@ class Facts:
     @cached_property
     def _readers(self) -> Readers:
         return Readers(self.model)
+
+    def infer(self) -> None:
+        """Infer shapes and types of all values, again where new nodes say more, and keep what was known."""
+        shapes, dtypes = infer(self.model, self.scopes)
+        for value, old in self._shapes.items():
+            shapes[value] = _sharper(shapes.get(value), old)
+        self._shapes, self._dtypes = shapes, self._dtypes | dtypes
+        self.constants = Constants(self.model.ir_version, self.shape, self.version, self.dtype)
+        self.maps.clear()
+        self.faults.clear()
 
     @property
     def scopes(self) -> Collection[Scope]:
@@ -180,3 +190,10 @@ class Facts:
             return list(node.attributes[attribute].as_ints())
         array = self.constants.array(node.inputs[index]) if self.has_constant(node, index) else None
         return None if array is None else [int(element) for element in np.asarray(array).reshape(-1)]
+
+
+def _sharper(new: Dims | None, old: Dims) -> Dims:
+    """Every size that either of two shapes of one value states."""
+    if new is None or len(new) != len(old):
+        return old
+    return tuple(a if isinstance(a, int) else b for a, b in zip(new, old, strict=True))

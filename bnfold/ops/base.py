@@ -122,6 +122,11 @@ class Operator:
         """As `at_input`, but the node's other inputs may change too (`ToInput` along with `ToOutput`)."""
         return self.at_input(node, index, affine, facts)
 
+    @property
+    def is_rebalanced(self) -> bool:
+        """Whether `at_input_rebalanced` may give other answers than `at_input`."""
+        return type(self).at_input_rebalanced is not Operator.at_input_rebalanced
+
 
 def no_rule(node: ir.Node, what: str = "") -> Reason:
     """The reason for an operator, or a part of it, through which bnfold moves nothing.

@@ -241,10 +241,47 @@ def test_it_changes_no_function(data: st.DataObject) -> None:
     kept = [site for site in result.kept if "BatchNormalization" in site.op_type]
     left = str(result.model).count('op_type: "BatchNormalization"')
     assert left <= len(kept)
+    again = bnfold.fold(result.model, no_batchnorm=True).model
+    assert again.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
     before, after = exposing_shared(model, result.model)
     for seed in range(2):
         given_ = random_feeds(model, seed)
         assert worst(run(before, given_), run(after, given_)) < 1e-3
+
+
+@pytest.mark.parametrize("place", ["graph", "branch"])
+def test_a_constant_that_says_how_many_channels_there_are_is_heeded_at_once(place):
+    """A BatchNorm tells inference no size, but a Mul by four numbers does: so the Sub can take the Add."""
+    nodes = f"n = {NORM.format('x')} d = Sub(n, shift) y = Sigmoid(d)"
+    if place == "branch":
+        nodes = (
+            f"y = If (c) <then_branch = t () => (float[N,C,5] p) {{ {nodes.replace('y =', 'p =')} }}, "
+            "else_branch = e () => (float[N,C,5] q) { q = Identity(x) }>"
+        )
+    inputs = "bool c, float[N,C,5] x" if place == "branch" else "float[N,C,5] x"
+    model = build(
+        f"g ({inputs}) => (float[N,C,5] y) {{ {nodes} }}",
+        {**statistics(4, seed=3), "shift": weight(4, 1, seed=9)},
+    )
+    once = bnfold.fold(model, no_batchnorm=True).model
+    twice = bnfold.fold(once, no_batchnorm=True).model
+    assert twice.SerializeToString(deterministic=True) == once.SerializeToString(deterministic=True)
+    feeds = {"x": weight(2, 4, 5, seed=11)} | ({"c": np.array(True)} if place == "branch" else {})
+    assert worst(run(model, feeds), run(once, feeds)) < 2e-5
+    [*made] = once.graph.node if place == "graph" else once.graph.node[0].attribute[0].g.node
+    assert [node.op_type for node in made] == ["Mul", "Sub", "Sigmoid"]
+
+
+def test_a_site_whose_last_node_is_a_new_one_keeps_its_place_in_the_report():
+    """The division by row joins what stands for the BatchNorm, and the new Mul and Add take it."""
+    model = build(
+        "g (float[N,1,3,4] x) => (float[N,1,3,4] y) "
+        f"{{ s = Sigmoid(x) n = {NORM.format('s')} y = Div(n, row) }}",
+        {**positive(statistics(1)), "row": np.array([2, 3, 0.5, 1.5], np.float32)},
+    )
+    result = without(model)
+    assert operators(result.model) == ["Sigmoid", "Mul", "Add"]
+    assert [(site.name, site.status) for site in result.sites] == [("n", "decomposed"), ("y", "kept")]
 
 
 def test_what_a_float16_batchnorm_becomes_stays_so_in_a_second_fold():

@@ -462,7 +462,7 @@ def test_a_model_without_anything_to_fold_comes_back_as_it_is():
 
 def test_progress_is_told_of_every_chain():
     calls: list[tuple[int, int]] = []
-    bnfold.fold(build(PLAIN, constants()), on_progress=lambda done, total: calls.append((done, total)))
+    bnfold.fold(build(PLAIN, constants()), progress=lambda _, done, total: calls.append((done, total)))
     assert calls[0] == (1, 1)
 
 

@@ -51,17 +51,57 @@ def _skl2onnx(folder: Path) -> None:
 
 
 def _onnxmltools(folder: Path) -> None:
-    """A booster's trees."""
+    """The trees of two boosters."""
+    import lightgbm
     import onnx
     import xgboost
-    from onnxmltools import convert_xgboost
+    from onnxmltools import convert_lightgbm, convert_xgboost
     from onnxmltools.convert.common.data_types import FloatTensorType
 
     x, y = _data()
+    types = [("x", FloatTensorType([None, 6]))]
     model = xgboost.XGBClassifier(n_estimators=3).fit(x, y)
-    onnx.save(
-        convert_xgboost(model, initial_types=[("x", FloatTensorType([None, 6]))]), folder / "trees.onnx"
-    )
+    onnx.save(convert_xgboost(model, initial_types=types), folder / "trees.onnx")
+    model = lightgbm.LGBMClassifier(n_estimators=3, verbose=-1).fit(x, y)
+    onnx.save(convert_lightgbm(model, initial_types=types), folder / "leaves.onnx")
+
+
+def _catboost(folder: Path) -> None:
+    """A classifier, which the library itself writes, without a version of ONNX's own operators."""
+    import catboost
+
+    x, y = _data()
+    model = catboost.CatBoostClassifier(iterations=5, depth=3, verbose=False, allow_writing_files=False)
+    model.fit(x, y)
+    model.save_model(str(folder / "classifier.onnx"), format="onnx")
+
+
+def _onnxscript(folder: Path) -> None:
+    """A function of Python, with a function of ONNX in it that has the BatchNorm."""
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+    from onnxscript import FLOAT, script
+    from onnxscript import opset18 as op
+    from onnxscript.values import Opset
+
+    @script(Opset("own", 1))
+    def Norm(x, scale, bias, mean, var):  # type: ignore[no-untyped-def]  # noqa: N802 - an operator's name
+        return op.Relu(op.BatchNormalization(x, scale, bias, mean, var))
+
+    @script()
+    def network(x, w, scale, bias, mean, var):  # type: ignore[no-untyped-def]
+        return Norm(op.Conv(x, w), scale, bias, mean, var)
+
+    shapes = [(4, 3, 3, 3), (4,), (4,), (4,), (4,)]
+    types = [FLOAT["N", 3, 8, 8], *(FLOAT[shape] for shape in shapes)]
+    model = network.to_model_proto(input_types=types, output_types=[FLOAT["N", 4, 6, 6]])
+    draw = np.random.default_rng(0)
+    for port, shape in zip(list(model.graph.input)[1:], shapes, strict=True):
+        values = draw.uniform(0.5, 1.5, shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, port.name))
+        model.graph.input.remove(port)
+    onnx.save(model, folder / "network.onnx")
 
 
 def _spox(folder: Path) -> None:
@@ -105,6 +145,8 @@ def _jax2onnx(folder: Path) -> None:
 MAKERS: dict[str, Callable[[Path], None]] = {
     "skl2onnx": _skl2onnx,
     "onnxmltools": _onnxmltools,
+    "catboost": _catboost,
+    "onnxscript": _onnxscript,
     "spox": _spox,
     "jax2onnx": _jax2onnx,
 }

@@ -34,7 +34,7 @@ from benchmarks.processes import ROOT
 
 COMMANDS = ("inspect", "fold", "export")
 SECONDS, MEMORY = 120, 4 * 2**30  # limits of one command; of processor time, so that others do not count
-PATIENCE = 900.0  # seconds, after which one that waits is ended
+PATIENCE = 3600.0  # seconds, after which one that waits is ended; others may keep the processor busy
 FEWEST = (60, 12)  # files and converters
 FOLDER = ROOT / "out" / "packages"  # ignored by git
 UNKNOWN = "not said"

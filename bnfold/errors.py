@@ -125,6 +125,21 @@ class UnforeseenError(BnfoldError):
         )
 
 
+class FileAccessError(BnfoldError, OSError):
+    """A file or a folder that the operating system does not let bnfold use.
+
+    Args:
+        path: What was asked for; the error may name another file.
+        error: What the system said.
+    """
+
+    def __init__(self, path: object, error: OSError) -> None:
+        super().__init__(
+            f"{error.filename or path} cannot be used: {reason(error)}.",
+            "Check that it is there, its permissions, and the space on its disk.",
+        )
+
+
 class OutOfMemoryError(BnfoldError, MemoryError):
     """A file, or what was asked for, takes more memory than there is."""
 

@@ -15,7 +15,14 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no stubs
 
-from bnfold.errors import BnfoldError, ModelError, OutOfMemoryError, UnforeseenError, reason
+from bnfold.errors import (
+    BnfoldError,
+    FileAccessError,
+    ModelError,
+    OutOfMemoryError,
+    UnforeseenError,
+    reason,
+)
 from bnfold.files import external_data
 from bnfold.files.consistency import demand_consistent, demand_given
 from bnfold.files.file_kind import FileKind, kind_of
@@ -223,50 +230,68 @@ def _explanation(error: Exception) -> BaseException:
 
 
 @contextlib.contextmanager
-def blaming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let only errors pass that say what to do: the border between bnfold and those who call it with a file.
+def blaming(path: str | os.PathLike[str], *more: str | os.PathLike[str]) -> Iterator[None]:
+    """Let only errors pass that say what to do: the border between bnfold and those who call it with files.
 
     Raises:
-        ModelError: Something unexpected was raised, and the ONNX model at `path` is not valid; says what
+        ModelError: Something unexpected was raised, and the ONNX model at a path is not valid; says what
             ONNX's checker finds.
+        FileAccessError: The system refused something.
         OutOfMemoryError: There was not enough memory.
         UnforeseenError: Anything else unexpected.
     """
     try:
         yield
-    except (BnfoldError, OSError):
+    except (BnfoldError, BrokenPipeError):  # whoever reads what is written has gone
         raise
+    except OSError as error:
+        raise FileAccessError(path, error) from error
     except MemoryError as error:
         raise OutOfMemoryError(
             f"There is not enough memory. {error}".strip(),
             "Use a machine or a limit with more; a comparison also takes less with smaller --inputs.",
         ) from error
     except Exception as error:
-        if kind_of(path) in (FileKind.ONNX, FileKind.UNKNOWN):  # protobuf has no signature
-            try:
-                onnx.checker.check_model(os.fspath(path))
-            except Exception as problem:  # the checker raises what its libraries do
-                raise ModelError(
-                    f"{path} is not a valid ONNX model: {reason(problem)}.",
-                    "Save, download or export it again.",
-                ) from error
-            demand_given(load_onnx(path), str(path))  # which the checker does not see everywhere
+        for one in (path, *more):
+            _demand_valid(one, error)
         raise UnforeseenError(path, error) from error
 
 
-def guarded(function: Callable[P, ResultT]) -> Callable[P, ResultT]:
-    """Put [`blaming`][bnfold.files.load.blaming] around a function whose first parameter is a file."""
-    first = next(iter(inspect.signature(function).parameters))
+def _demand_valid(path: str | os.PathLike[str], error: Exception) -> None:
+    """Blame an error on a file if it is an ONNX model that is not valid."""
+    if kind_of(path) in (FileKind.ONNX, FileKind.UNKNOWN):  # protobuf has no signature
+        try:
+            onnx.checker.check_model(os.fspath(path))
+        except Exception as problem:  # the checker raises what its libraries do
+            raise ModelError(
+                f"{path} is not a valid ONNX model: {reason(problem)}.", "Save, download or export it again."
+            ) from error
+        demand_given(load_onnx(path), str(path))  # which the checker does not see everywhere
+
+
+def guarded(function: Callable[P, ResultT], files: int = 1) -> Callable[P, ResultT]:
+    """Put [`blaming`][bnfold.files.load.blaming] around a function.
+
+    Args:
+        function: What is called with files.
+        files: How many of its first parameters may be a file.
+    """
+    names = list(inspect.signature(function).parameters)[:files]
 
     @functools.wraps(function)
     def border(*arguments: P.args, **options: P.kwargs) -> ResultT:
-        path = arguments[0] if arguments else options.get(first)
-        if not isinstance(path, (str, os.PathLike)):
+        given = [*arguments[:files], *(options[name] for name in names if name in options)]
+        paths = [one for one in given if isinstance(one, (str, os.PathLike))]
+        if not paths:
             return function(*arguments, **options)
-        with blaming(path):
+        with blaming(*paths):
             return function(*arguments, **options)
 
     return border
+
+
+guarded_pair = functools.partial(guarded, files=2)
+"""The same for a function whose first two parameters are files."""
 
 
 def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from bnfold.graph.constants import Constants, held
+from bnfold.graph.harmless import harmless
 from bnfold.graph.scopes import Scope, subgraphs
 from bnfold.graph.skeleton import skeleton_of
 from bnfold.tensors.sizes import sizes
@@ -16,9 +17,6 @@ from bnfold.tensors.sizes import sizes
 Dim = int | str | None
 Dims = tuple[Dim, ...]
 _Types = Mapping[str | None, onnx.TypeProto]
-
-_CRASHING = frozenset({"DictVectorizer", "LabelEncoder", "RegexFullMatch"})
-# onnx 1.23: their inference reads the type of an input without asking whether there is one
 
 
 def infer(
@@ -55,21 +53,6 @@ def infer(
             if dtype is not None:
                 dtypes[value] = dtype
     return shapes, dtypes
-
-
-def harmless(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Take from operators whose inference ends the process what they read, in a model that is only inferred.
-
-    It knows nothing of what they give then; the types that the file records of it are not touched.
-    """
-    pending = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    while pending:
-        node = pending.pop()
-        if node.op_type in _CRASHING:
-            node.ClearField("input")
-        for attribute in node.attribute:
-            pending += (inner for graph in (attribute.g, *attribute.graphs) for inner in graph.node)
-    return proto
 
 
 def _inferred(model: ir.Model, constants: Constants) -> dict[ir.Graph, _Types]:

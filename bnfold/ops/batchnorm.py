@@ -104,7 +104,7 @@ def _read(node: ir.Node, facts: Facts) -> Affine | Reason:
     spread = variance + _epsilon(node)
     for what, bad in (
         ("a NaN or an infinity among its parameters", not all(map(_finite, (gamma, beta, mean, variance)))),
-        ("a variance that is not positive, even with ε added", bool(np.any(spread <= 0))),
+        ("a variance that is not positive, even with ε added", bool((spread <= 0).any())),
         ("parameters of different shapes", len({array.shape for array in arrays if array is not None}) > 1),
     ):
         if bad:
@@ -144,7 +144,7 @@ def _epsilon(node: ir.Node) -> float:
 
 
 def _finite(array: Array) -> bool:
-    return bool(np.all(np.isfinite(array)))
+    return bool(np.isfinite(array).all())
 
 
 OPERATORS = {"BatchNormalization": BatchNormalization()}

@@ -101,6 +101,22 @@ def _schema(operator: str, version: int) -> onnx.defs.OpSchema | None:
         return None
 
 
+@functools.lru_cache(maxsize=1024)
+def _ever(operator: str) -> frozenset[str]:
+    """The attributes of an operator in all its versions, of which exporters mix some."""
+    every = _all_schemas().get(operator, ())
+    return frozenset(name for schema in every for name in schema.attributes)
+
+
+@functools.cache
+def _all_schemas() -> dict[str, list[onnx.defs.OpSchema]]:
+    found: dict[str, list[onnx.defs.OpSchema]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain in ONNX_DOMAINS:
+            found.setdefault(schema.name, []).append(schema)
+    return found
+
+
 def _signature_fault(node: ir.Node, version: int) -> str | None:
     """The number of inputs and outputs, and the types of attributes."""
     schema = _schema(node.op_type, version)
@@ -116,6 +132,8 @@ def _signature_fault(node: ir.Node, version: int) -> str | None:
             return f"no input {place}, {formal.name}"
     for name, attribute in node.attributes.items():
         known = schema.attributes.get(name)
+        if known is None and name not in _ever(node.op_type) and not name.startswith("__"):
+            return f"an attribute {name}, which {node.op_type} does not have"  # "__": of a runtime
         wanted = attribute.type if known is None else _TYPES.get(known.type, attribute.type)
         if wanted != attribute.type:
             return f"an attribute {name} of type {attribute.type.name} in place of {wanted.name}"

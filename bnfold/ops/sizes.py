@@ -120,7 +120,8 @@ def _entries(value: ir.Value | None, facts: Facts, depth: int) -> list[Dims] | N
     node = value.producer() if value is not None else None
     array = facts.constants.array(value)
     if array is not None:
-        return [(int(size),) for size in np.asarray(array).reshape(-1)]
+        numbers = np.asarray(array).reshape(-1)
+        return [(int(size),) for size in numbers] if numbers.dtype.kind in "iu" else None
     if node is None or node.domain not in ONNX_DOMAINS or depth == 0:
         return None
     if node.op_type == "Shape":

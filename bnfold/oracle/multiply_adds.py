@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx.shape_inference
 
-from bnfold.graph.shape_inference import harmless
+from bnfold.graph.harmless import harmless
 from bnfold.oracle.ops import operator
 from bnfold.oracle.ops.call import Array, Call, Operator, attributes_of
 from bnfold.oracle.ops.convolution import transposed

@@ -34,6 +34,7 @@ from bnfold.files.external_data import tensors
 from bnfold.files.load import from_proto
 from bnfold.files.other_types import to_proto
 from bnfold.files.save import save_onnx
+from bnfold.runtime import bounded_run
 from bnfold.runtime.providers import device, full_name, how_to_start, import_runtime, provider_list
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ def session(
         configure(options)
     without = {"disabled_optimizers": list(disabled)} if disabled else {}
     with loadable(model) as source:
+        make = partial(ort.InferenceSession, source, options, providers=chosen, enable_fallback=0, **without)
         try:
-            made = ort.InferenceSession(source, options, providers=chosen, enable_fallback=0, **without)
+            made = bounded_run.run(make, in_memory=provider == "cpu")
         except _failures() as error:
             raise _load_error(error, model, provider) from error
     made.disable_fallback()
@@ -141,8 +143,9 @@ def run(session: ort.InferenceSession, feeds: Feeds, names: Sequence[str] | None
     Raises:
         ModelError: The model rejects these inputs, or cannot be run at all.
     """
+    in_memory = session.get_providers() == ["CPUExecutionProvider"]
     with _running():
-        return list(session.run(names, dict(feeds)))
+        return list(bounded_run.run(partial(session.run, names, dict(feeds)), in_memory=in_memory))
 
 
 def on_host(session: ort.InferenceSession, feeds: Feeds) -> Callable[[], object]:
@@ -216,7 +219,7 @@ def _failures() -> tuple[type[BaseException], ...]:
     """What ONNX Runtime raises: its own exceptions, which share no base, and those of its Python layer."""
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     own = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
-    return (*own, RuntimeError, ValueError, TypeError)
+    return (*own, RuntimeError, ValueError, TypeError, bounded_run.TooLongError)
 
 
 def session_options(ort: Any, optimized: Optimizer, threads: int | None) -> Any:
@@ -297,6 +300,29 @@ def loadable(model: ModelLike | bytes) -> Iterator[str | bytes]:
         yield written.source
     finally:
         written.close()
+
+
+@contextlib.contextmanager
+def on_disk(model: ModelLike | bytes) -> Iterator[Path]:
+    """A file with the model, so that every session begins by reading the same kind of file.
+
+    Raises:
+        ModelError: It could not be written.
+    """
+    with loadable(model) as source:
+        if isinstance(source, str):
+            yield Path(source)
+            return
+        with tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True) as folder:
+            path = Path(folder) / "model.onnx"
+            try:
+                path.write_bytes(source)
+            except OSError as error:
+                raise ModelError(
+                    f"The model could not be written to a temporary file: {error}",
+                    "Check that the temporary folder has room.",
+                ) from error
+            yield path
 
 
 def _load_error(error: BaseException, model: ModelLike | bytes, provider: str) -> ModelError | ProviderError:

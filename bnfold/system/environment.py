@@ -12,14 +12,17 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bnfold._version import __version__
+from bnfold.runtime.cgroups import cpu_quota, lines_of, memory_limit
 
-PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "onnxscript", "torch")
+PACKAGES = (
+    *("MNN", "ncnn", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "onnxscript"),
+    *("openvino", "pnnx", "torch"),
+)
 """The distributions whose versions a report names."""
 
 _PROC = Path("/proc")
@@ -94,39 +97,6 @@ def installed(package: str) -> str | None:
         return None
 
 
-def cpu_quota(proc: Path = _PROC) -> float | None:
-    """How many CPUs' worth of time the cgroups allow this process; of nested ones the lowest counts.
-
-    Args:
-        proc: The kernel's folder on processes.
-
-    Returns:
-        CPUs, None without a limit or on a system without cgroups.
-    """
-    found: list[float] = []
-    for version, folder in _cgroups("cpu", proc):
-        if version == 2:  # "max 100000" or "150000 100000": microseconds, in every period of microseconds
-            quota, period = _words(folder / "cpu.max", 2)
-        else:
-            (quota,), (period,) = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
-        if quota.isdecimal() and period.isdecimal() and int(period):  # "-1" means unlimited
-            found.append(int(quota) / int(period))
-    return min(found, default=None)
-
-
-def memory_limit(proc: Path = _PROC) -> int | None:
-    """How many bytes the cgroups allow this process; None without a limit.
-
-    Version 1 writes a number near 2**63 if there is no limit.
-    """
-    found: list[int] = []
-    for version, folder in _cgroups("memory", proc):
-        (limit,) = _words(folder / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
-        if limit.isdecimal() and int(limit) < 2**60:
-            found.append(int(limit))
-    return min(found, default=None)
-
-
 def nvidia() -> tuple[tuple[str, ...], str | None]:
     """The names of the NVIDIA GPUs and the version of their driver, from `nvidia-smi`."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
@@ -144,61 +114,6 @@ def _packages() -> dict[str, str]:
     return {package: version for package in PACKAGES if (version := installed(package))}
 
 
-def _cgroups(controller: str, proc: Path) -> Iterator[tuple[int, Path]]:
-    """The folder of this process's cgroup and of each one around it, with the cgroup version: 1 or 2.
-
-    `/proc/self/cgroup` has the path within a hierarchy, as `4:memory:/a/b` (version 1) or `0::/a/b` (2);
-    `/proc/self/mountinfo` has where a hierarchy, or a part of it, is mounted.
-    """
-    mounts = list(_cgroup_mounts(proc))
-    for line in _lines(proc / "self" / "cgroup"):
-        _, controllers, inside = line.split(":", 2)
-        version = 1 if controllers else 2
-        if controllers and controller not in controllers.split(","):
-            continue
-        for kind, options, root, point in mounts:
-            if kind == ("cgroup" if controllers else "cgroup2") and (version == 2 or controller in options):
-                for part in _upwards(inside, root):
-                    yield version, point / part
-
-
-def _cgroup_mounts(proc: Path) -> Iterator[tuple[str, list[str], str, Path]]:
-    """The kind, super options, root and mount point of every mounted cgroup hierarchy.
-
-    A line is `32 31 0:29 /root /sys/fs/cgroup/cpu rw,relatime shared:1 - cgroup cgroup rw,cpu`, with a
-    number of optional fields before the dash.
-    """
-    for line in _lines(proc / "self" / "mountinfo"):
-        before, dash, after = line.partition(" - ")
-        kind, _, options = [*after.split(" "), "", ""][:3]
-        if dash and kind.startswith("cgroup"):
-            root, point = before.split(" ")[3:5]
-            yield kind, options.split(","), root, Path(point.replace("\\040", " "))
-
-
-def _upwards(inside: str, root: str) -> Iterator[str]:
-    """The path of a group below a mount of `root`, then of each group around it, last the mount itself."""
-    try:
-        part = PurePosixPath(inside).relative_to(root)
-    except ValueError:  # mounted from elsewhere, as in a container that sees its own group as the root
-        part = PurePosixPath()
-    yield from dict.fromkeys(str(one) for one in (part, *part.parents))
-
-
-def _words(path: Path, count: int = 1) -> list[str]:
-    """The first `count` words of a small file, with empty ones for what it does not have."""
-    words = " ".join(_lines(path)).split()
-    return (words + [""] * count)[:count]
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines of a file of the kernel; empty where it does not exist or may not be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-
-
 def _memory() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -208,7 +123,7 @@ def _memory() -> int | None:
 
 def _cpu_name(proc: Path = _PROC) -> str:
     """The processor's name as its maker writes it, or the best substitute."""
-    text = "\n".join(_lines(proc / "cpuinfo"))
+    text = "\n".join(lines_of(proc / "cpuinfo"))
     if found := re.search(r"^model name\s*: *(\S.*)$", text, re.MULTILINE):
         return found[1].strip()
     if found := re.search(r"^(?:Model|Hardware|cpu model)\s*: *(\S.*)$", text, re.MULTILINE):

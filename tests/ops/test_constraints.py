@@ -111,6 +111,12 @@ WRONG = {
         {"w": FILTERS},
         "an attribute group of type FLOAT in place of INT",
     ),
+    "unknown": ("c = Conv <groop=2> (x, w)", {"w": FILTERS}, "an attribute groop, which Conv does not have"),
+    "of another operator": (
+        "v = Conv (x, w) c = Relu <alpha=0.1> (v)",
+        {"w": FILTERS},
+        "an attribute alpha, which Relu does not have",
+    ),
 }
 ROWS = {
     "Gemm": (
@@ -151,6 +157,17 @@ def test_commands_name_the_fault_of_the_file(name: str, command: str, tmp_path: 
     assert fault in " ".join(ran.output.split())
     assert "--inputs" not in ran.output
     assert "save or export it again" in " ".join(ran.output.split())
+
+
+def test_attributes_of_other_versions_and_of_runtimes_are_left_alone() -> None:
+    """Exporters of other opsets leave `spatial`; names that begin with two underlines are a runtime's own."""
+    model = build(
+        "g (float[2,4,8,8] x) => (float[2,6,6,6] y) { c = Conv <__layout=1> (x, w) "
+        "y = BatchNormalization <spatial=1> (c, scale, bias, mean, var) }",
+        {"w": FILTERS, **statistics(6)},
+    )
+    assert not list(faults(ir.from_proto(model)))
+    assert not bnfold.fold(model).kept
 
 
 def test_statistics_of_another_number_of_channels_are_refused() -> None:
@@ -205,3 +222,21 @@ def test_what_fails_over_constants_is_no_constant(line: str, held: dict[str, np.
         {"w": FILTERS, **held, **statistics(6)},
     )
     assert "BatchNormalization" in [node.op_type for node in bnfold.fold(model).model.graph.node]
+
+
+@pytest.mark.parametrize("factor", [np.float32("nan"), np.float32(2), np.complex64(1 + 2j)])
+def test_sizes_that_are_not_integers_are_not_known(factor: np.generic) -> None:
+    model = build(
+        "g (float[N,L,4] x) => (float y) { s = Shape(x) n = Gather(s, zero) m = Mul(n, factor) "
+        "a = Unsqueeze(m, axis) t = Concat<axis=0>(a, last) v = MatMul(x, w) c = Reshape(v, t) "
+        "y = BatchNormalization(c, scale, bias, mean, var) }",
+        {
+            "w": weight(4, 6),
+            "zero": np.int64(0),
+            "factor": factor,
+            "axis": ints(0),
+            "last": ints(6),
+            **statistics(6),
+        },
+    )
+    assert len(bnfold.fold(model).sites) == 1  # and no exception

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +17,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from bnfold.errors import InputError, MissingExtraError, ModelError, ProviderError
-from bnfold.runtime import providers, sessions
+from bnfold.runtime import bounded_run, providers, sessions
 
 HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
 X = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
@@ -284,3 +288,52 @@ def test_cuda_really_runs_and_without_tf32():
     made = sessions.session(weighted(), provider="cuda", optimized="off")
     assert made.get_provider_options()["CUDAExecutionProvider"]["use_tf32"] == "0"
     np.testing.assert_allclose(sessions.run(made, X)[0], expected(), rtol=1e-5)
+
+
+def chained() -> onnx.ModelProto:
+    """40 products of matrices with themselves: of constants when it is loaded, else when it runs."""
+    text = (
+        '<ir_version: 9, opset_import: ["": 18]> g (float[1] x) => (float[N, M] y) <int64[2] s = {600, 600}> '
+    )
+    steps = " ".join(f"c{at + 1} = MatMul(c{at}, c{at})" for at in range(40))
+    return parser.parse_model(
+        f"{text} {{ c0 = ConstantOfShape <value = float[1] {{0.001}}> (s) {steps} y = Add(x, c40) }}"
+    )
+
+
+@pytest.mark.parametrize("runs", [False, True], ids=["loading", "running"])
+def test_loading_and_running_can_be_interrupted(runs: bool) -> None:
+    """Both are single calls, in which Python sees no signal."""
+    call = partial(sessions.session, chained(), optimized="default", threads=1)
+    if runs:
+        made = sessions.session(chained(), optimized="off", threads=1)
+        call = partial(sessions.run, made, {"x": np.ones(1, np.float32)})
+    begun = time.monotonic()
+    threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    interrupted = time.monotonic()
+    assert bounded_run.is_left()
+    while bounded_run.is_left():
+        time.sleep(0.02)
+    assert interrupted - begun < time.monotonic() - interrupted + 1
+
+
+def test_what_takes_too_long_is_an_error_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(function, *_, **__):
+        del function
+        raise bounded_run.TooLongError("it did not end within 600 seconds")
+
+    made = sessions.session(weighted(), optimized="off")
+    monkeypatch.setattr(bounded_run, "run", run)
+    with pytest.raises(ModelError, match="could not run the model: it did not end within 600 seconds"):
+        sessions.run(made, X)
+    with pytest.raises(ModelError, match="cannot load the model: it did not end within 600 seconds"):
+        sessions.session(weighted(), optimized="off")
+
+
+def test_a_tensor_beyond_memory_is_an_error_of_the_model() -> None:
+    text = '<ir_version: 9, opset_import: ["": 18]> g (int64[1] x) => (float[N] y) { y = ConstantOfShape(x) }'
+    made = sessions.session(parser.parse_model(text), optimized="off", threads=1)
+    with pytest.raises(ModelError, match=r"memory|alloc"):
+        sessions.run(made, {"x": np.array([1 << 40])})

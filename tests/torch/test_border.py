@@ -17,8 +17,8 @@ from torch import nn  # noqa: E402
 
 import bnfold  # noqa: E402
 import bnfold.torch as bt  # noqa: E402
-from bnfold.errors import BnfoldError, OutOfMemoryError, UnforeseenError  # noqa: E402
-from bnfold.files.load import blaming, guarded  # noqa: E402
+from bnfold.errors import BnfoldError, FileAccessError, ModelError, OutOfMemoryError, UnforeseenError  # noqa: E402
+from bnfold.files.load import blaming, guarded, guarded_pair  # noqa: E402
 from tests.torch.read.test_mutated import KINDS, mutated, mutated_within  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -89,7 +89,7 @@ def test_scripts_that_ask_for_more_than_there_is(tmp_path: Path, size: int) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutated_files_give_nothing_but_errors_of_bnfold(tmp_path: Path, kind: str) -> None:
     chance, original, path = random.Random(f"border {kind}"), KINDS[kind](), tmp_path / "m.pt"
-    needs = kind in ("before 1.6", "safetensors")
+    needs = kind in ("before 1.6", "plain pickle", "safetensors")
     arch = {"arch": "tests.torch.read.test_mutated:network"} if needs else {}
     job = {"input_shape": "1x3x8x8", "bench": False, "validate": False} | arch
     for _ in range(FILES):
@@ -120,7 +120,9 @@ def raising(error: BaseException) -> Callable[..., Any]:
         (ValueError("x"), UnforeseenError),
         (RecursionError(), UnforeseenError),
         (MemoryError("4 GB"), OutOfMemoryError),
-        (OSError("disk"), OSError),
+        (OSError("disk"), FileAccessError),
+        (PermissionError(13, "Permission denied", "other.bin"), FileAccessError),
+        (BrokenPipeError(), BrokenPipeError),
         (KeyboardInterrupt(), KeyboardInterrupt),
         (BnfoldError("x", "y"), BnfoldError),
     ],
@@ -141,3 +143,34 @@ def test_an_invalid_onnx_model_is_blamed_and_a_valid_one_is_not(tmp_path: Path) 
     onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
     with pytest.raises(bnfold.BnfoldError, match="not a valid ONNX model"), blaming(tmp_path / "m.onnx"):
         raise ValueError
+
+
+def test_of_two_models_the_invalid_one_is_blamed(tmp_path: Path) -> None:
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [], [])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "bad.onnx")
+    (tmp_path / "m.pt").write_bytes(b"PK\x03\x04")
+
+    @guarded_pair
+    def compare(one: Any, other: Any, *, more: int = 0) -> None:
+        del one, other, more
+        raise ValueError
+
+    for pair in (("bad.onnx", "m.pt"), ("m.pt", "bad.onnx")):
+        one, other = (tmp_path / name for name in pair)
+        with pytest.raises(ModelError, match=r"bad\.onnx is not a valid ONNX model"):
+            compare(one, other=other, more=1)
+    with pytest.raises(UnforeseenError, match=r"m\.pt"):
+        compare(tmp_path / "m.pt", 3)
+    with pytest.raises(ValueError, match=r"^$"):
+        compare(1, 2)
+
+
+@pytest.mark.parametrize("call", ["fold", "export", "validate", "benchmark", "load", "check"])
+def test_a_path_that_the_system_refuses_is_named(tmp_path: Path, call: str) -> None:
+    path = tmp_path / ("x" * 300)
+    function: Callable[..., Any] = bt.load if call == "load" else getattr(bnfold, call)
+    more = {"export": [tmp_path / "o.onnx"], "validate": [path], "benchmark": [path]}.get(call, [])
+    with pytest.raises(BnfoldError, match="File name too long") as caught:
+        function(path, *more)
+    assert str(path) in caught.value.problem
+    assert caught.value.fix

@@ -12,7 +12,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bnfold.errors import InputError, MissingExtraError, ModelError, reason
-from bnfold.system import bounded_run
+from bnfold.runtime import bounded_run
 from bnfold.torch.export import open_sizes as sizes_
 from bnfold.torch.export import opset as opset_
 from bnfold.torch.export import refuse_lossy, torchscript_exporter
@@ -156,6 +156,8 @@ def _export_module(job: _Job) -> ir.Model:
         return _attempt(job, _dynamo, job.source, samples)
     except ModelError as error:
         problem = error
+    if isinstance(problem.__cause__, bounded_run.TooLongError):
+        raise problem
     if job.opset is not None and job.opset not in torchscript_exporter.NATIVE:
         raise problem
     try:
@@ -223,17 +225,19 @@ def _finished(job: _Job, model: ir.Model) -> ir.Model:
 def _dynamo(job: _Job) -> ir.Model:
     """Export by torch.export."""
     native = opset_.NATIVE
-    with silent():
-        program = torch.onnx.export(
-            job.source,
-            () if isinstance(job.source, ExportedProgram) else job.args,
-            kwargs=job.kwargs or None,
-            dynamo=True,
-            optimize=False,
-            verbose=False,
-            opset_version=None if job.opset is None else min(max(job.opset, native[0]), native[-1]),
-            dynamic_shapes=job.sizes if any(job.sizes.values()) else None,
-        )
+    call = partial(
+        torch.onnx.export,
+        job.source,
+        () if isinstance(job.source, ExportedProgram) else job.args,
+        kwargs=job.kwargs or None,
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+        opset_version=None if job.opset is None else min(max(job.opset, native[0]), native[-1]),
+        dynamic_shapes=job.sizes if any(job.sizes.values()) else None,
+    )
+    with silent():  # which the process is, and not the thread alone
+        program = bounded_run.run(call, torchscript_exporter.SECONDS)
     if program is None:
         raise ModelError("torch.onnx.export returned no model.", "Install torch 2.9 or newer.")
     return program.model

@@ -11,6 +11,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -20,11 +21,15 @@ from onnx_ir.passes.common import ShapeInferencePass
 from torch import _C, nn
 from torch.jit._trace import TracerWarning  # torch.jit has it, too, but does not export it by name
 
+from bnfold.runtime import bounded_run
 from bnfold.torch.export import scripted
 from bnfold.torch.export.open_sizes import Sizes
 from bnfold.torch.run_quietly import from_torch, silent
 
 NATIVE = range(7, 21)
+SECONDS = 3600.0
+"""How long an exporter may take."""
+
 SCOPES = "pkg.torch.onnx.name_scopes"
 _REPEATED = re.compile(r"_\d+$")
 
@@ -56,7 +61,8 @@ def export(
         args, kwargs = (*args, *kwargs.values()), {}  # of which the exporter takes none
     with tempfile.TemporaryDirectory() as folder, silent(), _without_graphs(), _one_path_only():
         path = Path(folder) / "model.onnx"
-        torch.onnx.export(
+        call = partial(
+            torch.onnx.export,
             module,
             args,
             str(path),
@@ -68,6 +74,7 @@ def export(
             dynamic_axes={name: dict(axes) for name, axes in sizes.items() if axes} or None,
             opset_version=opset,
         )
+        bounded_run.run(call, SECONDS)
         model = ir.from_proto(onnx.load(path))
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)  # it writes few shapes
     scripted.take_off(model, module)

@@ -13,7 +13,7 @@ from bnfold.errors import ModelError, UnsafePickleError, listed
 from bnfold.options import Reading
 from bnfold.torch.read import asking, checkpoint
 from bnfold.torch.read.safety import outline, pickles
-from bnfold.torch.read.safety.unpickle import Drawn, draw, draw_old, make
+from bnfold.torch.read.safety.unpickle import Drawn, draw, draw_old, draw_plain, make
 
 Read: TypeAlias = tuple[checkpoint.Candidate, tuple[str, ...]]
 
@@ -41,6 +41,12 @@ def read(stream: BinaryIO, path: str, reading: Reading) -> Read:
 def read_old(stream: BinaryIO, path: str, reading: Reading) -> Read:
     """The same of a file from before PyTorch 1.6."""
     drawn, present = draw_old(stream, path, reading)
+    return _read(present, drawn, reading)
+
+
+def read_plain(stream: BinaryIO, path: str, reading: Reading) -> Read:
+    """The same of a plain pickle, whose arrays are taken for tensors."""
+    drawn, present = draw_plain(stream, path, reading)
     return _read(present, drawn, reading)
 
 

@@ -31,9 +31,9 @@ from bnfold.torch.read import (
     torchscript,
     weights,
 )
-from bnfold.torch.read.safety import archive, pt2
+from bnfold.torch.read.safety import archive, plain_pickle, pt2
 from bnfold.torch.read.safety import torchscript as torchscript_safety
-from bnfold.torch.read.safety.unpickle import SAVE_WHOLE, refuse_plain, trusted
+from bnfold.torch.read.safety.unpickle import SAVE_WHOLE, trusted
 
 _TRUSTED = "Opened with --trust: the file could run any code on this machine while it was read."
 
@@ -141,9 +141,10 @@ def _load(path: str, kind: FileKind, reading: Reading) -> Loaded:
         if kind is FileKind.ZIP:
             return _load_archive(stream, path, reading)
         if kind is FileKind.PICKLE and not reading.trust:
-            refuse_plain(stream, path, reading)
+            return _filled(*archived.read_plain(stream, path, reading), path, reading)
         if kind is FileKind.PICKLE:
-            return _choose(trusted(lambda: pickle.load(stream), stream, path), path, reading)
+            found = trusted(lambda: pickle.load(stream, encoding="latin1"), stream, path)
+            return _choose(plain_pickle.with_tensors(found), path, reading)
         if kind is FileKind.OLD_TORCH and not reading.trust:
             return _filled(*archived.read_old(stream, path, reading), path, reading)
         if kind is FileKind.OLD_TORCH:

@@ -19,6 +19,12 @@ from bnfold.options import PLAIN, Reading
 from bnfold.torch.read import archived, checkpoint, load
 from bnfold.torch.read.safety import archive
 
+_READ = {
+    FileKind.ZIP: archived.read,
+    FileKind.OLD_TORCH: archived.read_old,
+    FileKind.PICKLE: archived.read_plain,
+}
+
 
 @guarded
 def raw_weights(path: Path) -> list[ir.TensorProtocol]:
@@ -42,7 +48,7 @@ def _named(path: Path) -> Iterator[tuple[str, Any]]:
         with path.open("rb") as stream:
             is_pickle = "data.pkl" in (names := archive.entries(stream, str(path)))
             is_pickle &= not archive.is_torchscript(names)
-    if kind is FileKind.OLD_TORCH or (kind is FileKind.ZIP and is_pickle):
+    if kind in (FileKind.OLD_TORCH, FileKind.PICKLE) or (kind is FileKind.ZIP and is_pickle):
         yield from _of_models(path, kind)
     elif kind is FileKind.SAFETENSORS:
         yield from load.safetensors(str(path)).items()
@@ -54,7 +60,7 @@ def _named(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _of_models(path: Path, kind: FileKind) -> Iterator[tuple[str, Any]]:
-    read = archived.read if kind is FileKind.ZIP else archived.read_old
+    read = _READ[kind]
     with path.open("rb") as stream:
         try:
             found = [read(stream, str(path), PLAIN)[0]]

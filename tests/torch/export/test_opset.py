@@ -77,7 +77,7 @@ def test_defaults_of_newer_opsets_are_left_out() -> None:
 @pytest.mark.parametrize(
     "node",
     [
-        helper.make_node("Mish", ["x"], ["out"]),  # named by the converter
+        helper.make_node("GridSample", ["x", "y"], ["out"]),  # named by the converter
         helper.make_node("ScatterElements", ["x", "i", "y"], ["out"], reduction="add"),  # not named
     ],
     ids=lambda node: node.op_type,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -335,3 +336,28 @@ def test_a_forward_that_writes_into_its_input():
     assert torch.equal(x, before)
     assert not notes, "it was exported by the newer exporter and compared"
     np.testing.assert_allclose(run(model, x), module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit's
+@pytest.mark.parametrize("scripted", [False, True])
+def test_an_exporter_that_does_not_end_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, scripted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the other one is not tried, which would run the same code."""
+    gate, calls = threading.Event(), []
+
+    def export(*_: object, **options: object) -> None:
+        calls.append(options["dynamo"])
+        gate.wait()
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    monkeypatch.setattr(sys.modules["bnfold.torch.export.torchscript_exporter"], "SECONDS", 0.1)
+    module = Net().eval()
+    source = torch.jit.trace(module, torch.ones(1, 3, 8, 8)) if scripted else module
+    loaded = Loaded(source, "torchscript" if scripted else "module", was_training=False)
+    with pytest.raises(ModelError, match="did not end within"):
+        to_onnx(loaded, [torch.ones(1, 3, 8, 8)])
+    assert calls == [not scripted]
+    print("standard output is there again")
+    assert "again" in capsys.readouterr().out
+    gate.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import io
 import pathlib
+import pickle
 import random
 import resource
 import time
@@ -62,6 +63,9 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "checkpoint": lambda: saved({"model": network(), "best": np.float32(1)}),
     "before 1.6": lambda: saved(network().state_dict(), _use_new_zipfile_serialization=False),
     "module before 1.6": lambda: saved(network(), _use_new_zipfile_serialization=False),
+    "plain pickle": lambda: pickle.dumps(
+        {"model": {name: value.numpy() for name, value in network().state_dict().items()}}
+    ),
     "safetensors": lambda: safetensors.save(network().state_dict(), metadata={"format": "pt"}),
     "program": lambda: program(),
     "traced": lambda: script(lambda module: torch.jit.trace(module, torch.randn(1, 3, 8, 8))),
@@ -101,7 +105,7 @@ def mutated_within(data: bytes, chance: random.Random) -> bytes:
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutated_files_are_read_or_refused(tmp_path: Path, kind: str) -> None:
     chance, original, refused = random.Random(kind), KINDS[kind](), 0
-    arch = f"{__name__}:network" if kind in ("before 1.6", "safetensors") else None
+    arch = f"{__name__}:network" if kind in ("before 1.6", "plain pickle", "safetensors") else None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = FILES.get(kind, OTHERS)
     for _ in range(count):

@@ -9,13 +9,13 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 import torch
 
 from bnfold.errors import ModelError, UnsafePickleError, listed, reason
 from bnfold.options import Reading
-from bnfold.torch.read.safety import before_1_6, bounds, outline, pickles, plain, sketch
+from bnfold.torch.read.safety import before_1_6, bounds, outline, pickles, plain, plain_pickle, sketch
 from bnfold.torch.read.safety.emit import emit
 from bnfold.torch.read.safety.importing import from_here
 from bnfold.torch.read.safety.overlay import with_pickle
@@ -82,12 +82,36 @@ def draw_old(stream: BinaryIO, path: str, reading: Reading) -> tuple[Drawn, Bina
         ModelError: It is damaged.
     """
     present, drawn = before_1_6.as_archive(stream, path)
+    return _drawn_in_memory(stream, path, present, drawn, reading), present
+
+
+def draw_plain(stream: BinaryIO, path: str, reading: Reading) -> tuple[Drawn, BinaryIO]:
+    """The same of what `pickle.dump(...)` wrote, with an archive that has tensors in place of its arrays.
+
+    Raises:
+        UnsafePickleError: It asks for what no model needs.
+        ModelError: It is damaged, or holds tensors, which a plain pickle keeps as calls.
+    """
+    with before_1_6.bounded(stream) as whole:
+        names = pickles.names_in(whole)
+    with _judging(path, reading, lambda: names):
+        present, drawn = plain_pickle.as_archive(stream)
+    if plain_pickle.TENSORS in drawn.names and not pickles.harmful(names):
+        raise ModelError(
+            f"{path} is a plain pickle with tensors, not written by torch.save.",
+            f"{SAVE_WHOLE} If you trust the file, add --trust.",
+        )
+    return _drawn_in_memory(stream, path, present, drawn, reading), present
+
+
+def _drawn_in_memory(
+    stream: BinaryIO, path: str, present: BinaryIO, drawn: sketch.Sketch, reading: Reading
+) -> Drawn:
     with zipfile.ZipFile(present) as archive:
         folder = before_1_6.ENTRY.removesuffix("data.pkl") + "data/"
         records = {info.filename.removeprefix(folder): info.file_size for info in archive.infolist()}
     with _judging(path, reading, lambda: drawn.names):
-        size = stream.seek(0, 2)
-        return _drawn(path, before_1_6.ENTRY, size, records, drawn, reading), present
+        return _drawn(path, before_1_6.ENTRY, stream.seek(0, 2), records, drawn, reading)
 
 
 def _drawn(
@@ -179,20 +203,3 @@ def _detail(error: BaseException) -> str:
     """What the unpickler found, without torch's advice on how to switch the protection off."""
     text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     return next((line.strip().rstrip(".") for line in text.splitlines() if line.strip()), "it is damaged")
-
-
-def refuse_plain(stream: BinaryIO, path: str, reading: Reading) -> NoReturn:
-    """Say what `pickle.dump(...)` wrote: it cannot be loaded safely, but its names can be listed.
-
-    Raises:
-        UnsafePickleError: It names classes or functions.
-        ModelError: It names none, or is damaged.
-    """
-    with before_1_6.bounded(stream) as whole:
-        names = pickles.names_in(whole)
-        if pickles.unknown(names, reading.allow):
-            raise pickles.refusal(path, names, reading.allow, "")
-        whole.seek(0)
-        with _judging(path, reading, lambda: names):
-            sketch.read(whole)
-    raise ModelError(f"{path} is a plain pickle, not written by torch.save.", SAVE_WHOLE)

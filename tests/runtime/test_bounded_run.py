@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from bnfold.system import bounded_run
+from bnfold.runtime import bounded_run
 
 NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME")
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from bnfold.runtime.cgroups import memory_limit
 
 ResultT = TypeVar("ResultT")
 
@@ -25,18 +28,23 @@ _SLACK = 1 << 30  # bytes of addresses that are reserved and never used
 _STATUS = Path("/proc/self/status")
 _MEMORY = Path("/proc/meminfo")
 _going: set[threading.Event] = set()  # of each run, set at its end
+_limiting = threading.Lock()
+_limited = 0  # runs that share the limit, which is the process's
+_before: tuple[int, int] | None = None
 
 
 class TooLongError(Exception):
     """A run that did not end within its time."""
 
 
-def run(function: Callable[[], ResultT], seconds: float = SECONDS) -> ResultT:
+def run(function: Callable[[], ResultT], seconds: float = SECONDS, *, in_memory: bool = True) -> ResultT:
     """Call `function` in a thread, and wait for it.
 
     Args:
         function: What to run; it sets up by itself what torch keeps for each thread, such as `no_grad`.
         seconds: How long it may take.
+        in_memory: Whether the memory that there is limits it. A GPU's driver reserves more addresses than
+            that.
 
     Raises:
         TooLongError: It did; it goes on in its thread.
@@ -56,7 +64,7 @@ def run(function: Callable[[], ResultT], seconds: float = SECONDS) -> ResultT:
             _going.discard(end)
 
     latest = time.monotonic() + seconds
-    with within_memory():
+    with within_memory() if in_memory else contextlib.nullcontext():
         _going.add(end)
         threading.Thread(target=work, daemon=True).start()
         while not end.wait(_WAKE):
@@ -78,32 +86,48 @@ def within_memory() -> Iterator[None]:
 
     Only Linux says how much there is; elsewhere nothing changes.
     """
+    global _before, _limited
+    with _limiting:
+        if not _limited:
+            _before = _limit()
+        _limited += 1
+    try:
+        yield
+    finally:
+        with _limiting:
+            _limited -= 1
+            if not _limited and _before is not None:
+                import resource
+
+                resource.setrlimit(resource.RLIMIT_AS, _before)
+
+
+def _limit() -> tuple[int, int] | None:
+    """Set the limit; what it was before, None where it stays."""
     try:
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         limit = _kilobytes(_STATUS, "VmSize") + _available() + _SLACK
-    except (ImportError, OSError, ValueError, KeyError):
-        yield
-        return
-    unlimited = resource.RLIM_INFINITY
-    if (soft == unlimited or limit < soft) and (hard == unlimited or limit < hard):
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    else:
-        yield
+    except (ImportError, OSError, ValueError, KeyError, StopIteration):
+        return None
+    if any(one != resource.RLIM_INFINITY and one <= limit for one in (soft, hard)):
+        return None
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    return soft, hard
 
 
 def _available() -> int:
     """Bytes that may still be used, on the machine and in its control group."""
-    from bnfold.system.environment import memory_limit
-
     free = _kilobytes(_MEMORY, "MemAvailable") + _kilobytes(_MEMORY, "SwapFree")
-    group: Any = memory_limit()
+    group = _group()
     return free if group is None else min(free, max(0, group - _kilobytes(_STATUS, "VmRSS")))
+
+
+@functools.cache
+def _group() -> int | None:
+    """The control group's limit, read once: it costs more than most runs."""
+    return memory_limit()
 
 
 def _kilobytes(path: Path, name: str) -> int:

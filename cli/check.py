@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from bnfold.gate.configuration import Configuration
     from bnfold.gate.run import Checked
 
-_CACHE = Path(".bnfold_cache")
+_CACHE = ".bnfold_cache"
 _SELECTION = ("select", "extend_select", "ignore")
+_PLACES = ("exclude", "extend_exclude")
+_CHOICES = ("force_exclude", "respect_gitignore")
 
 
 @click.command("check")
@@ -52,7 +55,33 @@ _SELECTION = ("select", "extend_select", "ignore")
     "--select", multiple=True, metavar="CODES", help="Ask these rules only: M101, M2 for all of M2xx, ALL."
 )
 @click.option("--extend-select", multiple=True, metavar="CODES", help="Ask these rules as well.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME",
+    help="List what stands in the way to a target that `bnfold targets` lists, or that a TOML file describes."
+    " Repeatable.",
+)
 @click.option("--ignore", multiple=True, metavar="CODES", help="Leave these rules out.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Pass these files and folders over, in place of those that the settings name. Repeatable.",
+)
+@click.option("--extend-exclude", multiple=True, metavar="PATTERN", help="Pass these over as well.")
+@click.option(
+    "--force-exclude",
+    is_flag=True,
+    default=None,
+    help="Pass them over also where PATH names them itself, as hooks do.",
+)
+@click.option(
+    "--respect-gitignore/--no-respect-gitignore",
+    default=None,
+    help="Whether to pass over what git ignores in a folder, which is so unless the settings say otherwise.",
+)
 @click.option(
     "--against",
     "earlier",
@@ -66,7 +95,8 @@ _SELECTION = ("select", "extend_select", "ignore")
     "--write-baseline",
     type=_options.FILE,
     metavar="FILE",
-    help="Write all findings to this file, as accepted from now on.",
+    help="Write all findings to this file, as accepted from now on. With --baseline, what that accepts in"
+    " files that are not looked at stays.",
 )
 @click.option(
     "--config",
@@ -89,13 +119,13 @@ _SELECTION = ("select", "extend_select", "ignore")
     "--cache-dir",
     "cache",
     type=_options.FILE,
-    default=_CACHE,
     metavar="FOLDER",
-    show_default=True,
     envvar="BNFOLD_CACHE_DIR",
-    help="Where answers are kept, by content. BNFOLD_CACHE_DIR does the same.",
+    help=f"Where answers are kept, by content; {_CACHE} next to the settings otherwise. BNFOLD_CACHE_DIR does"
+    " the same.",
 )
 @click.option("--no-cache", is_flag=True, help="Ask everything again, and keep nothing.")
+@click.option("--show-files", is_flag=True, help="Print the files that would be checked, and check none.")
 @click.option(
     "--statistics", is_flag=True, help="Print how often each rule found something, in place of findings."
 )
@@ -109,6 +139,7 @@ def command(
     diff: bool,
     write_baseline: Path | None,
     config: Path | None,
+    show_files: bool,
     statistics: bool,
     exit_zero: bool,
     quiet: bool,
@@ -117,69 +148,108 @@ def command(
     """Check every model of a repository.
 
     Without PATH, the models of this folder and those below it; with -, the names on standard input. Each
-    finding has a code, which `bnfold explain` explains. Exits with 1 if there are findings.
+    finding has a code, which `bnfold explain` explains.
+
+    Exits with 1 if there are findings other than notes (with --diff, if a model would be folded), with 2 if
+    the check could not be done, and with 0 otherwise.
 
     \b
     Examples:
         bnfold check
         bnfold check models/ --fix
+        bnfold check net.onnx --target tensorrt --target rknn
         bnfold check --against git:main --output-format github --output-format sarif=bnfold.sarif
         bnfold check --write-baseline bnfold-baseline.json
-        git diff --name-only --diff-filter=d main -- '*.onnx' | bnfold check -
+        git diff -z --name-only --diff-filter=d main -- '*.onnx' | bnfold check -
     """
+    from bnfold.display.visible import visible
     from bnfold.gate.run import check
-    from bnfold.report.visible import visible
 
     if fix and diff:
         raise click.UsageError("--fix changes files and --diff changes none: take one.")
-    configuration = _configured(config, {name: asked.pop(name) for name in _SELECTION})
+    given = {name: asked.pop(name) for name in (*_SELECTION, *_PLACES, *_CHOICES, "targets")}
+    configuration = _configured(config, given)
+    if show_files:
+        _show_files(_given(paths), configuration)
+        return
     if json_path is not None:
         formats = ("json",) if _terminal.is_stdout(json_path) else (*formats, f"json={json_path}")
     written = _formats(formats, write_baseline)
-    asked["cache"] = None if asked.pop("no_cache") else asked["cache"]
+    asked["cache"] = None if asked.pop("no_cache") else asked["cache"] or configuration.root / _CACHE
     with _terminal.counting("Checking", quiet=quiet) as progress:
         ask = partial(check, _given(paths), configuration, **asked, progress=progress)
         checked = ask()
         if fix:
             from bnfold.gate.fix import fix as mend
 
-            if mended := mend(checked):
+            mended = mend(checked, jobs=asked["jobs"], time_limit=asked["time_limit"])
+            if mended.files:
                 checked = ask()
-            if mended and not quiet:
-                click.echo(f"Folded and proved: {visible(', '.join(mended))}.", err=True)
+                if not quiet:
+                    click.echo(f"Folded and proved: {visible(', '.join(mended.files))}.", err=True)
+            for name, why in mended.failures:
+                click.echo(f"{visible(name)} is as it was: {visible(why)}.", err=True)
     if write_baseline is not None:
-        from bnfold.gate import baseline as accepting
-
-        accepting.write(checked.all, write_baseline)
-        if not quiet:
-            are = "finding is" if len(checked.all) == 1 else "findings are"
-            click.echo(f"Wrote {write_baseline}: {len(checked.all)} {are} accepted.", err=True)
+        checked = _accept(checked, write_baseline, asked["accepted"], quiet=quiet)
+        _show(checked, written, statistics=statistics, quiet=True)
         return
-    if diff and not quiet:
-        from bnfold.gate.fix import difference
-
-        for text in difference(checked):
-            click.echo(visible(text), nl=False)
+    if diff:
+        _diff(checked, asked, quiet=quiet)
     _show(checked, written, statistics=statistics, quiet=quiet or diff)
-    if not checked and not exit_zero:
+    failed = any(one.fixable for one in checked.findings) if diff else not checked
+    if failed and not exit_zero:
         click.get_current_context().exit(1)
 
 
-def _configured(config: Path | None, selection: dict[str, tuple[str, ...]]) -> Configuration:
-    """The settings of the file, and over them what the command line selects."""
+def _accept(checked: Checked, path: Path, before: Path | None, *, quiet: bool) -> Checked:
+    """Write the findings as a baseline; what is left of them is none."""
+    from bnfold.gate import baseline
+
+    others = baseline.read(before) if before is not None else {}
+    baseline.write(checked.all, path, {name: others[name] for name in others.keys() - set(checked.looked_at)})
+    if not quiet:
+        are = "finding is" if len(checked.all) == 1 else "findings are"
+        click.echo(f"Wrote {path}: {len(checked.all)} {are} accepted.", err=True)
+    return replace(checked, findings=(), accepted=sum(len(one.sites) for one in checked.all), gone=())
+
+
+def _diff(checked: Checked, asked: dict[str, Any], *, quiet: bool) -> None:
+    from bnfold.display.visible import visible
+    from bnfold.gate.fix import difference, fixable
+
+    if quiet:
+        return
+    for text in difference(checked, jobs=asked["jobs"], time_limit=asked["time_limit"]):
+        click.echo(visible(text), nl=False)
+    count = len(fixable(checked))
+    click.echo(f"{count or 'No'} model{'s' * (count != 1)} would be folded.", err=True)
+
+
+def _show_files(paths: Sequence[str], configuration: Configuration) -> None:
+    from bnfold.display.visible import visible
+    from bnfold.gate.discover import discover
+
+    for path in discover(paths, configuration.settings, configuration.root).files:
+        click.echo(visible(path.as_posix()))
+
+
+def _configured(config: Path | None, given: dict[str, Any]) -> Configuration:
+    """The settings of the file, and over them what the command line gives."""
     from bnfold.gate import configuration
 
     if config is not None and not config.is_file():
         raise InputError(f"{config} is not there.", "Check the path of --config.")
     known = configuration.load(config) if config else configuration.nearest(Path.cwd())
-    chosen: dict[str, Any] = {
-        name: tuple(code for one in given for code in one.replace(",", " ").split())
-        for name, given in selection.items()
-        if given
-    }
-    for codes in chosen.values():
+    chosen = {name: given[name] for name in _PLACES if given[name]}
+    chosen |= {name: given[name] for name in _CHOICES if given[name] is not None}
+    for name in _SELECTION:
+        codes = tuple(code for one in given[name] for code in one.replace(",", " ").split())
         for code in codes:
             configuration.check_code(code)
+        if given[name]:
+            chosen[name] = codes
+    if given["targets"]:
+        chosen["targets"] = configuration.targets(given["targets"], Path.cwd())
     return replace(known, settings=replace(known.settings, **chosen))
 
 
@@ -213,8 +283,15 @@ def _given(paths: Sequence[str]) -> list[str]:
     """The paths; those on standard input where one is `-`."""
     given: list[str] = []
     for path in paths or (".",):
-        given += [line for line in sys.stdin.read().splitlines() if line] if path == "-" else [path]
+        given += _names() if path == "-" else [path]
     return given
+
+
+def _names() -> list[str]:
+    """The names on standard input: a line each, or each with a NUL after it, as `git diff -z` writes them."""
+    read: bytes = sys.stdin.buffer.read()
+    lines = read.split(b"\0") if b"\0" in read else [line.removesuffix(b"\r") for line in read.split(b"\n")]
+    return [os.fsdecode(line) for line in lines if line]
 
 
 def _show(

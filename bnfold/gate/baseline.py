@@ -30,13 +30,18 @@ class Sifted:
     gone: tuple[tuple[str, str, str], ...]
 
 
-def write(findings: Iterable[Finding], path: Path) -> None:
+def write(findings: Iterable[Finding], path: Path, others: Known | None = None) -> None:
     """Accept these findings.
+
+    Args:
+        findings: All of them.
+        path: The file to write.
+        others: What is accepted in files that were not looked at, and stays so.
 
     Raises:
         SaveError: The file could not be written.
     """
-    known: Known = {}
+    known: Known = dict(others or {})
     for finding in sorted(findings):
         sites = known.setdefault(finding.path, {}).setdefault(finding.code, [])
         sites.extend(site for site in finding.sites if site not in sites)
@@ -77,7 +82,8 @@ def sift(findings: Iterable[Finding], known: Known, checked: Iterable[str]) -> S
     Args:
         findings: All of them.
         known: The accepted ones.
-        checked: The paths that were looked at: what is accepted in other files is not gone.
+        checked: The paths that were looked at or are not there any more: what is accepted in other files is
+            not gone.
     """
     new, left = [], {path: {code: set(s) for code, s in codes.items()} for path, codes in known.items()}
     accepted = 0

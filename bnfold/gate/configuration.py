@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -171,6 +171,28 @@ def _codes(value: Any, folder: Path) -> tuple[str, ...]:
     return codes
 
 
+def _targets(value: Any, folder: Path) -> tuple[str, ...]:
+    return targets(_texts(value, folder), folder)
+
+
+def targets(names: Iterable[str], folder: Path) -> tuple[str, ...]:
+    """Targets by name, and files of such by their whole path.
+
+    Args:
+        names: Of profiles, or of TOML files that hold one.
+        folder: What the paths of files are relative to.
+
+    Raises:
+        InputError: There is none of a name, or a file is not a profile.
+    """
+    from bnfold.targets.profile import load
+
+    found = tuple(str(folder / name) if name.endswith(".toml") else name for name in names)
+    for name in found:
+        load(name)
+    return found
+
+
 def check_code(code: str) -> None:
     """Refuse what is neither the code of a rule nor the beginning of one.
 
@@ -254,6 +276,7 @@ _CODES = _Kind(
     'a list of codes or their beginnings, such as "M101", "M2" or "ALL"',
     _codes,
 )
+_TARGETS = _Kind(_STRINGS, 'a list of targets, such as "tensorrt"', _targets)
 _COUNT = _Kind({"type": "integer", "minimum": 0}, "a whole number that is not negative", _count)
 _TEXT = _of(str, "a text", {"type": "string"})
 _TRUTH = _of(bool, "true or false", {"type": "boolean"})
@@ -341,15 +364,26 @@ _TOP = _made(
     Settings,
     {
         "include": _Key(_TEXTS, "Which files of a folder are models, as patterns of their names."),
-        "exclude": _Key(_TEXTS, "Which files and folders are passed over, as patterns of their names."),
+        "exclude": _Key(
+            _TEXTS,
+            "Which files and folders are passed over, as patterns of their names, or of their paths where a"
+            " pattern has a slash.",
+        ),
+        "extend-exclude": _Key(_TEXTS, "Files and folders that are passed over as well."),
+        "force-exclude": _Key(_TRUTH, "Whether they are passed over also where they are named themselves."),
+        "respect-gitignore": _Key(_TRUTH, "Whether what git ignores in a folder is passed over."),
         "select": _Key(_CODES, "The rules that are asked, in place of those of the default."),
         "extend-select": _Key(_CODES, "Rules that are asked as well."),
         "ignore": _Key(_CODES, "Rules that are not asked."),
         "per-file-ignores": _Key(
             _mapping(_CODES, "lists of codes by patterns of paths"),
-            "Rules that are not asked of some files, by patterns of their paths or names.",
+            "Rules that are not asked of some files, by patterns of their paths or names; a folder stands for"
+            " all in it.",
         ),
         "limits": _Key(_LIMITS, "What a model may not exceed."),
+        "targets": _Key(
+            _TARGETS, "What models are for, as `bnfold targets` lists it, or TOML files of such."
+        ),
         "sources": _Key(
             _mapping(_SOURCE, "sources by patterns of paths"),
             "What models were made from, by patterns of their paths or names (M401).",

@@ -33,6 +33,7 @@ class Rule:
         always: Whether it is asked whatever is selected, unless it is ignored: in a file that cannot be read
             no other rule finds anything, and that must not look as if all were well.
         fixable: Whether `bnfold check --fix` mends it.
+        for_targets: Whether it is asked wherever targets are named, unless it is ignored.
     """
 
     code: str
@@ -46,3 +47,4 @@ class Rule:
     default: bool = True
     always: bool = False
     fixable: bool = False
+    for_targets: bool = False

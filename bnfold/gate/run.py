@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import TimeoutError as TooLong
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache as once
 from importlib import metadata
-from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnfold._version import __version__
+from bnfold.display.shown import Shown, counted
 from bnfold.errors import BnfoldError
-from bnfold.files.weight_index import file_of
 from bnfold.gate import against, baseline
-from bnfold.gate.cache import Cache, key
+from bnfold.gate.cache import Cache
 from bnfold.gate.configuration import Configuration, nearest
 from bnfold.gate.discover import discover
 from bnfold.gate.finding import Finding, Found
-from bnfold.gate.work import Job, NotAnswered, ask, finding
+from bnfold.gate.pool import NotAnswered, outcomes
+from bnfold.gate.work import Answer, Job, ask, finding, name_of
 
-_NOT_KEPT = frozenset({"M300", "M301", "M304", "M305"})  # they depend on more than the content of the model
-_TIMED = "M405"  # as does this one, also where it finds nothing
-_CODE = frozenset({"arch", "allow", "trust"})  # a source that is read with these is what code makes of it
+if TYPE_CHECKING:
+    from bnfold.display.plots import Bar
+
 _DECIDING = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "torch")
 
 
-@dataclass(frozen=True)
-class Checked:
-    """The outcome of [`bnfold.check`][bnfold.gate.run.check]. Its truth value is its verdict.
+@dataclass(frozen=True, repr=False)
+class Checked(Shown):
+    """The outcome of [`bnfold.check`][bnfold.gate.run.check]. It is true if nothing was found but notes.
 
     Attributes:
         findings: What was found and is not accepted, in the order of paths and codes.
@@ -41,6 +42,7 @@ class Checked:
         accepted: How many findings a baseline accepts.
         gone: What a baseline lists and nothing has any more, as (path, code, site).
         all: The findings before any were accepted.
+        ignored: How many models of folders were passed over since git ignores them.
     """
 
     findings: tuple[Finding, ...]
@@ -50,13 +52,52 @@ class Checked:
     accepted: int
     gone: tuple[tuple[str, str, str], ...]
     all: tuple[Finding, ...]
+    ignored: int = 0
+
+    axis: ClassVar[str] = "findings"
+
+    @property
+    def headline(self) -> str:
+        """How much was found in how many models."""
+        serious = sum(finding.severity != "note" for finding in self.findings)
+        notes = len(self.findings) - serious
+        more = counted({"accepted": self.accepted, "notes": notes})
+        models = f"{len(self.files)} model{'' if len(self.files) == 1 else 's'}"
+        found = f"{serious} finding{'' if serious == 1 else 's'}" if serious else "Nothing found"
+        return f"{found} in {models}{f' ({more})' if more else ''}."
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each finding."""
+        return [
+            {
+                "path": one.path,
+                "code": one.code,
+                "severity": one.severity,
+                "found": one.found.headline,
+                "sites": ", ".join(one.found.sites),
+                "fixable": one.fixable,
+            }
+            for one in self.findings
+        ]
+
+    def bars(self) -> Sequence[Bar]:
+        """How often each rule found something."""
+        from bnfold.display.plots import Bar
+
+        codes = Counter(one.code for one in self.findings)
+        return [Bar(code, number) for code, number in codes.most_common()]
+
+    @property
+    def looked_at(self) -> frozenset[str]:
+        """The files of which everything is known: they were looked at, or a baseline names them in vain."""
+        return frozenset((*self.files, *(path for path, _, _ in self.gone)))
 
     def __bool__(self) -> bool:
         return not any(finding.severity != "note" for finding in self.findings)
 
 
 def check(
-    paths: str | Iterable[str] = ".",
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = ".",
     configuration: Configuration | None = None,
     *,
     jobs: int | None = None,
@@ -69,7 +110,7 @@ def check(
     """Ask the rules about every model.
 
     Args:
-        paths: Files, folders and patterns; one may be a text.
+        paths: Files, folders and patterns, or one of them.
         configuration: The settings, and the folder that names are relative to; None looks for
             the nearest file with them, from the current folder upwards.
         jobs: How many files are looked at side by side; None takes the number of CPUs.
@@ -84,44 +125,55 @@ def check(
         BnfoldError: A rule that is asked needs a package that is not installed.
     """
     configuration = configuration or nearest(Path.cwd())
-    paths = [paths] if isinstance(paths, str) else paths
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     known = baseline.read(accepted) if accepted else {}
-    files = discover(paths, configuration.settings)
-    store = Cache(cache)
+    discovered = discover(paths, configuration.settings, configuration.root)
+    files = discovered.files
+    store, versions = Cache(cache), _versions() if cache else ()
     with against.earlier(earlier, configuration.root) if earlier else nullcontext() as before:
-        asked = [_job(path, configuration, before) for path in files]
-        keys = [_key(job, store) if cache else None for job in asked]
-        found = {at: kept for at, name in enumerate(keys) if name and (kept := store.get(name)) is not None}
-        found = {at: [replace(one, path=asked[at].name) for one in kept] for at, kept in found.items()}
+        asked = [_job(path, configuration, before, store) for path in files]
+        found = dict(_remembered(asked, store, versions))
         remembered = len(found)
         progress(remembered, len(asked))
         left = sorted(set(range(len(asked))) - found.keys(), key=lambda at: -_size(asked[at].path))
-        for at, findings in _answers(asked, left, jobs or os.cpu_count() or 1, time_limit):
-            found[at] = findings
-            # a file may have changed while it was looked at
-            if (name := keys[at]) and _is_kept(findings) and name == _key(asked[at], store):
-                store.put(name, findings)
+        for at, answer in _answers(asked, left, store, versions, jobs or os.cpu_count() or 1, time_limit):
+            found[at] = answer.findings
+            remembered += answer.remembered
             progress(len(found), len(asked))
+    store.prune()
     every = tuple(one for at in sorted(found) for one in found[at])
     names = tuple(job.name for job in asked)
-    sifted = baseline.sift(every, known, names)
+    places_of = {name: (configuration.root / name, Path(name)) for name in known}
+    deleted = [name for name, where in places_of.items() if not any(map(os.path.lexists, where))]
+    sifted = baseline.sift(every, known, (*names, *deleted))
     places = tuple(job.path.absolute() for job in asked)
-    return Checked(sifted.new, names, places, remembered, sifted.accepted, sifted.gone, every)
+    judged = (sifted.accepted, sifted.gone, every, discovered.ignored)
+    return Checked(sifted.new, names, places, remembered, *judged)
 
 
-def _is_kept(findings: Iterable[Finding]) -> bool:
-    return not any(one.code in _NOT_KEPT for one in findings)
+def _remembered(
+    asked: Sequence[Job], store: Cache, versions: tuple[object, ...]
+) -> Iterator[tuple[int, list[Finding]]]:
+    """The answers that are there without a look into any model: nothing has touched its files."""
+    for at, job in enumerate(asked):
+        name = name_of(job, versions, store.known) if store.folder else None
+        if name and (kept := store.get(name)) is not None:
+            yield at, [replace(one, path=job.name) for one in kept]
 
 
-def _job(path: Path, configuration: Configuration, before: against.Earlier | None) -> Job:
+def _job(path: Path, configuration: Configuration, before: against.Earlier | None, store: Cache) -> Job:
     from bnfold.gate.rules import RULES
 
     settings, name = configuration.settings, named(path, configuration.root)
     codes = settings.codes(name)
     wants = {RULES[code].needs for code in codes}
     source = settings.source(name) if "source" in wants else None
-    earlier = before.of(path) if before is not None and "earlier" in wants else None
-    return Job(path, name, codes, settings, source, earlier)
+    if before is None or "earlier" not in wants:
+        return Job(path, name, codes, settings, source)
+    if not before.revision:
+        return Job(path, name, codes, settings, source, before.of(path))
+    same = before.is_same(path, store.files(path))
+    return Job(path, name, codes, settings, source, before=None if same else before.alone())
 
 
 def named(path: Path, root: Path) -> str:
@@ -130,19 +182,9 @@ def named(path: Path, root: Path) -> str:
     return (absolute.relative_to(root) if absolute.is_relative_to(root) else path).as_posix()
 
 
-def _key(job: Job, store: Cache) -> str | None:
-    """The name of an answer; None where it cannot be known from contents alone."""
-    reading = dict(job.source.reading) if job.source else {}
-    if _CODE & reading.keys() or (job.earlier and _TIMED in job.codes):
-        return None
-    others = [file_of(job.source.file)] if job.source else []
-    others += [job.earlier] if job.earlier else []
-    others += [job.settings.validation.inputs] if others and job.settings.validation.inputs else []
-    digests = [store.digest(path) for path in (job.path, *others)]
-    if None in digests:
-        return None
-    demanded = (job.settings.limits, replace(job.settings.validation, inputs=None))
-    return key((_versions(), job.codes, demanded, reading, digests, bool(job.source), bool(job.earlier)))
+def deciding() -> tuple[object, ...]:
+    """The versions that decide an answer, next to what is asked and the content of the model."""
+    return _versions()
 
 
 @once
@@ -172,28 +214,16 @@ def _size(path: Path) -> int:
 
 
 def _answers(
-    asked: Sequence[Job], left: Sequence[int], jobs: int, limit: float
-) -> Iterator[tuple[int, list[Finding]]]:
+    asked: Sequence[Job],
+    left: Sequence[int],
+    store: Cache,
+    versions: tuple[object, ...],
+    jobs: int,
+    limit: float,
+) -> Iterator[tuple[int, Answer]]:
     """The answers by place, as they come."""
-    if not left:
-        return
-    from pebble import ProcessExpired, ProcessPool
-
-    jobs = min(jobs, len(left))
-    with ProcessPool(jobs, context=get_context("spawn"), initializer=_quiet) as pool:
-        waiting = {at: pool.schedule(ask, (asked[at],), timeout=limit) for at in left}
-        try:
-            for at, future in waiting.items():
-                try:
-                    outcome = future.result()
-                except TooLong:
-                    outcome = NotAnswered(f"it took more than {limit:g} s")
-                except ProcessExpired as error:
-                    outcome = NotAnswered(f"its process ended with {error.exitcode}")
-                yield at, _failed(asked[at], outcome) if isinstance(outcome, NotAnswered) else outcome
-        except BaseException:
-            pool.stop()  # type: ignore[no-untyped-call]
-            raise
+    for at, outcome in outcomes(ask, {at: (asked[at], store, versions) for at in left}, jobs, limit):
+        yield at, Answer(_failed(asked[at], outcome)) if isinstance(outcome, NotAnswered) else outcome
 
 
 def _failed(job: Job, outcome: NotAnswered) -> list[Finding]:
@@ -203,11 +233,3 @@ def _failed(job: Job, outcome: NotAnswered) -> list[Finding]:
         raise BnfoldError(outcome.why, outcome.fix)
     found = Found(f"the file could not be checked: {outcome.why}")
     return [finding(job.name, RULES["M300"], found)] if "M300" in job.codes else []
-
-
-def _quiet() -> None:
-    """Leave interrupts to the process that waits, and one thread to each process that works."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

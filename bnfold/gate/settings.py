@@ -69,24 +69,34 @@ class Settings:
 
     Attributes:
         include: Which files of a folder are models, as patterns of names.
-        exclude: Which files and folders of a folder are passed over.
+        exclude: Which files and folders of a folder are passed over, by patterns of names, or of paths where
+            a pattern has a slash.
+        extend_exclude: More of them.
+        force_exclude: Whether they are passed over also where they are named themselves.
+        respect_gitignore: Whether what git ignores in a folder is passed over.
         select: Codes of rules, or beginnings of codes, that are asked; empty for the rules of the default.
             Whether a file can be read at all is asked in any case.
         extend_select: Codes that are asked as well.
         ignore: Codes that are not asked.
         per_file_ignores: Codes that are not asked, by patterns of paths.
         limits: What a model may not exceed.
+        targets: What models are for: names of profiles, or TOML files that hold one. Their rules are asked
+            whatever is selected.
         sources: What models were made from, by patterns of paths.
         validation: How models are run where they are compared.
     """
 
     include: tuple[str, ...] = (*("*.onnx", "*.pt", "*.pth", "*.pt2", "*.ckpt", "*.safetensors"),)
     exclude: tuple[str, ...] = (".*", "node_modules", "__pycache__", "site-packages")
+    extend_exclude: tuple[str, ...] = ()
+    force_exclude: bool = False
+    respect_gitignore: bool = True
     select: tuple[str, ...] = ()
     extend_select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     per_file_ignores: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    targets: tuple[str, ...] = ()
     sources: Mapping[str, Source] = field(default_factory=dict)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
 
@@ -111,6 +121,7 @@ class Settings:
             rule.code
             for rule in RULES.values()
             if rule.always
+            or (rule.for_targets and self.targets)
             or (begins(rule.code, self.select) if self.select else rule.default)
             or begins(rule.code, self.extend_select)
         ]
@@ -127,5 +138,15 @@ def begins(code: str, beginnings: Iterable[str]) -> bool:
 
 
 def fits(path: str, pattern: str) -> bool:
-    """Whether a path, or its last part, fits a pattern."""
-    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path.rsplit("/", 1)[-1], pattern)
+    """Whether a path, its last part, or a folder that it is in fits a pattern.
+
+    Args:
+        path: With forward slashes.
+        pattern: `*` is any text, also with slashes; `**/` any number of folders, also none.
+    """
+    pattern = pattern.removeprefix("./").rstrip("/")
+    forms = {pattern, pattern.replace("**/", "")}
+    places = {path, path.rsplit("/", 1)[-1]}
+    if "/" in pattern:
+        places |= {path[:at] for at, sign in enumerate(path) if sign == "/"}
+    return any(fnmatch.fnmatchcase(place, form) for place in places for form in forms)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bnfold.graph.facts import Facts
     from bnfold.latency.optimized_graph import OptimizedGraph
     from bnfold.result import FoldResult
+    from bnfold.targets.check import Broken
     from bnfold.validation.results import Validation
 
 
@@ -95,6 +96,22 @@ class Subject:
         from bnfold.graph.facts import Facts
 
         return Facts(self.model)
+
+    @functools.cached_property
+    def broken(self) -> tuple[Broken, ...]:
+        """What stands in its way to each target of the settings.
+
+        Raises:
+            InputError: A target is not known.
+        """
+        from bnfold.targets.check import obstacles
+        from bnfold.targets.profile import load
+        from bnfold.targets.view import View
+
+        if not self.settings.targets:
+            return ()
+        view = View(self.model, self.facts)
+        return tuple(one for name in self.settings.targets for one in obstacles(load(name), view))
 
     @functools.cached_property
     def folded(self) -> FoldResult[ir.Model]:
@@ -212,6 +229,21 @@ class Subject:
         before = load_onnx(self.earlier)
         pairing = pair(interface(before), interface(self.model))
         return (*pairing.problems, *pairing.notes, *sorted(model_differences(before, self.model)))
+
+    @functools.cached_property
+    def has_other_sizes(self) -> bool:
+        """Whether the sizes of the inputs are others than in the earlier file.
+
+        Raises:
+            BnfoldError: The earlier file cannot be read.
+        """
+        from bnfold.files.load import load_onnx
+        from bnfold.runtime.interface import interface
+
+        assert self.earlier is not None, "asked for files with an earlier version only"
+        models = (load_onnx(self.earlier), self.model)
+        before, now = ([port.shape for port in interface(model).inputs] for model in models)
+        return before != now
 
     def _compared(self, other: Any) -> Validation:
         from bnfold.inputs.given import Given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from bnfold.errors import DisagreementError
+from bnfold.gate import fix
 from bnfold.gate import run as gate
 from bnfold.gate.rules import RULES
 from bnfold_cli import main
-from tests.gate.models import answering, layers, save
+from tests.gate.models import answering, here, layers, save
 from tests.graphs import operators
 
 BATCHNORM = "BatchNormalization(b, scale, bias, mean, var)"
@@ -29,6 +32,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.delenv("BNFOLD_CACHE_DIR", raising=False)
     names: list[str] = []
     monkeypatch.setattr(gate, "_answers", answering(names))
+    monkeypatch.setattr(fix, "outcomes", here)
     return names
 
 
@@ -138,6 +142,45 @@ def test_names_come_from_standard_input(asked) -> None:
 
 
 @pytest.mark.usefixtures("foldable")
+def test_names_with_a_nul_between_them_may_hold_any_character(asked, tmp_path) -> None:
+    """As `git diff -z` writes them; a line may end as it does on Windows."""
+    strange = os.fsencode(tmp_path) + b"/models/a\n\xff\x0c.onnx"
+    Path(os.fsdecode(strange)).write_bytes((tmp_path / "models" / "net.onnx").read_bytes())
+    result = CliRunner().invoke(main, ["check", "-"], input=b"models/net.onnx\0" + strange + b"\0")
+    assert (result.exit_code, len(asked)) == (1, 1)  # they have the same content
+    assert "2 findings in 2 models" in result.stdout
+    result = CliRunner().invoke(main, ["check", "-"], input=b"models/net.onnx\r\n")
+    assert "1 finding in 1 model" in result.stdout
+
+
+@pytest.mark.usefixtures("foldable", "fine")
+def test_what_is_passed_over(run, tmp_path) -> None:
+    (tmp_path / "bnfold.toml").write_text('exclude = ["fine.*"]\n')
+
+    def shown(*arguments: str) -> list[str]:
+        result = run("check", "--show-files", *arguments)
+        assert (result.exit_code, result.stderr) == (0, "")
+        return result.stdout.splitlines()
+
+    both = ["models/fine.onnx", "models/net.onnx"]
+    assert shown() == ["models/net.onnx"]
+    assert shown("--exclude", "net*") == ["models/fine.onnx"]
+    assert shown("--extend-exclude", "models") == []
+    assert shown(*both) == both
+    assert shown(*both, "--force-exclude") == ["models/net.onnx"]
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    (tmp_path / ".gitignore").write_text("net.onnx")
+    assert shown("--exclude", "none") == ["models/fine.onnx"]
+    assert shown("--exclude", "none", "--no-respect-gitignore") == both
+    result = run("check", "--exclude", "none")
+    assert result.stdout == "No findings in 1 model. 1 model that git ignores passed over.\n"
+    assert run("check").exit_code == 2
+    (tmp_path / "bnfold.toml").write_text("respect-gitignore = false\n")
+    assert shown() == both
+    assert shown("--respect-gitignore") == ["models/fine.onnx"]
+
+
+@pytest.mark.usefixtures("foldable")
 def test_answers_are_kept_in_a_folder_unless_they_are_not_wanted(run, asked, tmp_path) -> None:
     for _ in range(2):
         run("check", "--no-cache")
@@ -244,6 +287,28 @@ def test_a_baseline_can_be_written_anew_over_the_one_that_is_read(run, tmp_path)
     assert (tmp_path / "baseline.json").read_bytes() == before
 
 
+@pytest.mark.usefixtures("foldable")
+def test_a_baseline_that_is_written_again_keeps_what_was_not_looked_at(run, tmp_path) -> None:
+    other = save(layers(seed=1), tmp_path / "other.onnx")
+    run("check", "--write-baseline", "baseline.json")
+    before = (tmp_path / "baseline.json").read_bytes()
+    again = ("check", "models", "--baseline", "baseline.json", "--write-baseline", "baseline.json")
+    assert run(*again).exit_code == 0
+    assert (tmp_path / "baseline.json").read_bytes() == before
+    other.unlink()
+    result = run("check", "models", "--baseline", "baseline.json")
+    assert result.stdout.startswith("other.onnx: M101 is in the baseline and not in the model any more: y\n")
+    run(*again)
+    assert json.loads((tmp_path / "baseline.json").read_text())["accepted"].keys() == {"models/net.onnx"}
+
+
+@pytest.mark.usefixtures("foldable")
+def test_formats_are_written_with_a_baseline_as_it_will_be(run, tmp_path) -> None:
+    run("check", "--write-baseline", "baseline.json", "--output-format", "json=out.json")
+    out = json.loads((tmp_path / "out.json").read_text())
+    assert (out["passed"], out["findings"], out["accepted"]) == (True, [], 1)
+
+
 # --- mending ----------------------------------------------------------------------------------------------
 
 
@@ -279,6 +344,29 @@ def test_diff_shows_and_changes_nothing(run, foldable, tmp_path) -> None:
     assert "M101" not in result.stdout
     assert foldable.read_bytes() == before
     assert json.loads((tmp_path / "out.json").read_text())["findings"]
+
+
+def test_diff_ends_with_1_only_if_a_model_would_be_folded(run, foldable, tmp_path) -> None:
+    (tmp_path / "broken.onnx").write_text("no model")
+    result = run("check", "--diff")
+    assert (result.exit_code, result.stderr) == (1, "1 model would be folded.\n")
+    assert run("check", "--diff", "--exit-zero").exit_code == 0
+    foldable.unlink()
+    result = run("check", "--diff")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No models would be folded.\n")
+
+
+def test_a_model_that_cannot_be_mended_is_said_and_fails(run, foldable, monkeypatch) -> None:
+    before = foldable.read_bytes()
+
+    def export(*_: object, **__: object) -> None:
+        raise DisagreementError("It does not agree\x1b.")
+
+    monkeypatch.setattr("bnfold.pipeline.export.export", export)
+    result = run("check", "--fix")
+    assert (result.exit_code, result.stdout) == (1, f"{LINE}1 finding in 1 model, 1 fixable with --fix.\n")
+    assert result.stderr == "models/net.onnx is as it was: It does not agree␛.\n"
+    assert foldable.read_bytes() == before
 
 
 # --- as it is ---------------------------------------------------------------------------------------------

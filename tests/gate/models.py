@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from bnfold.gate.cache import Cache
 from bnfold.gate.finding import Finding
 from bnfold.gate.settings import Limits, Settings
-from bnfold.gate.work import Job, answer
+from bnfold.gate.work import Answer, Job, answer, ask
 from tests.graphs import build, statistics, weight
 
 BATCHNORM = "BatchNormalization(a, scale, bias, mean, var)"
@@ -70,16 +71,34 @@ def asked(path: Path, *wanted: str, **others: Any) -> list[str]:
     return codes(answer(job(path, *wanted, **others)))
 
 
-def answering(names: list[str]) -> Callable[..., Iterator[tuple[int, list[Finding]]]]:
-    """What stands in for the processes of a check: it asks here, and notes the names of the files."""
+def here(
+    function: Callable[..., Any], asked: Mapping[str, tuple[Any, ...]], jobs: int, limit: float
+) -> Iterator[tuple[str, Any]]:
+    """What stands in for the processes of a mending: it works in this one."""
+    assert jobs >= 1
+    assert limit > 0
+    for name, given in asked.items():
+        yield name, function(*given)
+
+
+def answering(names: list[str]) -> Callable[..., Iterator[tuple[int, Answer]]]:
+    """What stands in for the processes of a check: it asks here, and notes about which files."""
 
     def answers(
-        asked: Sequence[Job], left: Sequence[int], jobs: int, limit: float
-    ) -> Iterator[tuple[int, list[Finding]]]:
+        asked: Sequence[Job],
+        left: Sequence[int],
+        store: Cache,
+        versions: tuple[object, ...],
+        jobs: int,
+        limit: float,
+    ) -> Iterator[tuple[int, Answer]]:
         assert jobs >= 1
         assert limit > 0
         for at in left:
-            names.append(asked[at].name)
-            yield at, answer(asked[at])
+            answer = ask(asked[at], store, versions)
+            assert isinstance(answer, Answer), f"{asked[at].name}: {answer.why}"
+            if not answer.remembered:
+                names.append(asked[at].name)
+            yield at, answer
 
     return answers

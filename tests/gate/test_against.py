@@ -77,15 +77,43 @@ def test_a_new_model_has_no_earlier_one(repository: Path) -> None:
         assert found.of(repository.parent / "outside.onnx") is None
 
 
+def test_what_has_not_changed_has_no_earlier_one_and_costs_no_copy(repository: Path) -> None:
+    """Whether it is known which files are its data, or only that nothing in its folder has changed."""
+    models = repository / "project" / "models"
+    other = save(layers(seed=1), repository / "elsewhere" / "net.onnx", data="net.bin")
+    git(repository, "add", "elsewhere")
+    git(repository, "commit", "--quiet", "-m", "Elsewhere")
+    with earlier("git:main", repository) as found:
+        assert found.changed == {
+            f"project/models/{name}" for name in ("whole.onnx", "apart.onnx", "apart.bin")
+        }
+        assert found.is_same(other, None)
+        assert found.is_same(models / "new.onnx", [models / "new.onnx"])
+        assert not found.is_same(models / "whole.onnx", [models / "whole.onnx"])
+        assert not found.is_same(models / "new.onnx", None)
+        assert found.alone().of(models / "new.onnx") is None
+        assert found.alone().of(other) is None
+        assert found.folder is not None
+        assert list(found.folder.iterdir()) == []
+        data = other.with_suffix(".bin")
+        data.write_bytes(bytes(data.stat().st_size))
+        assert found.alone().of(other) is not None
+    with earlier("git:main", repository) as found:
+        assert not found.is_same(other, [other, data])
+        assert found.is_same(other, [other])
+
+
 def test_a_name_with_signs_of_git_is_a_name(repository: Path) -> None:
     strange = repository / "project" / "models" / ":(glob)*é .onnx"
     save(layers(seed=4), strange)
     git(repository, "add", ".")
     git(repository, "commit", "--quiet", "-m", "More")
+    committed = strange.read_bytes()
+    save(layers(seed=5), strange)
     with earlier("git:HEAD", repository) as found:
         before = found.of(strange)
         assert before is not None
-        assert before.read_bytes() == strange.read_bytes()
+        assert before.read_bytes() == committed != strange.read_bytes()
 
 
 @pytest.mark.parametrize("revision", ["absent", "", "--all", "HEAD:project", "main..main", "-h"])
@@ -120,6 +148,7 @@ def test_a_pointer_of_git_lfs_is_not_taken_for_a_model(repository: Path) -> None
     pointer.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12\n")
     git(repository, "add", ".")
     git(repository, "commit", "--quiet", "-m", "A pointer")
+    save(layers(), pointer)
     with (
         earlier("git:HEAD", repository) as found,
         pytest.raises(InputError, match="kept in Git LFS") as caught,
@@ -138,6 +167,7 @@ def test_data_of_an_earlier_model_is_not_written_outside_its_folder(repository: 
     (repository / "escaped.bin").write_bytes(b"x")
     git(repository, "add", ".")
     git(repository, "commit", "--quiet", "-m", "Hostile")
+    save(layers(), hostile)
     with earlier("git:HEAD", repository) as found:
         before = found.of(hostile)
         assert before is not None

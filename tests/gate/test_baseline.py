@@ -123,3 +123,11 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     write([finding()], tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert read(tmp_path / "baseline.json")
+
+
+def test_what_is_accepted_in_other_files_can_stay(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    write([finding("a.onnx", "M101", "x"), finding("b.onnx", "M101", "y")], path)
+    before = read(path)
+    write([finding("b.onnx", "M102", "z")], path, {"a.onnx": before["a.onnx"]})
+    assert read(path) == {"a.onnx": {"M101": ["x"]}, "b.onnx": {"M102": ["z"]}}

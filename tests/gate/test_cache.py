@@ -17,6 +17,7 @@ from bnfold.gate.configuration import Configuration
 from bnfold.gate.finding import Finding, Found
 from bnfold.gate.run import Checked, check
 from bnfold.gate.settings import Limits, Settings, Source, ValidationSettings
+from bnfold.gate.work import Job
 from tests.gate.models import codes, layers, save
 
 FOUND = [
@@ -193,7 +194,7 @@ def test_what_more_than_the_content_decides_is_not_kept(models, cache, in_proces
 
 def test_what_could_not_be_checked_is_not_kept(models, cache, monkeypatch) -> None:
     failed = Finding("a.onnx", "M300", Found("the file could not be checked"), "error")
-    monkeypatch.setattr("bnfold.gate.run._answers", lambda _, left, *_others: ((at, [failed]) for at in left))
+    monkeypatch.setattr("bnfold.gate.work.answer", lambda *_: [failed])
     assert [run(models, cache).remembered for _ in range(2)] == [0, 0]
 
 
@@ -210,12 +211,11 @@ def test_data_that_comes_later_is_seen_although_its_absence_was_ignored(models, 
 def test_a_file_that_changes_while_it_is_looked_at_is_not_kept(models, cache, monkeypatch) -> None:
     """The answer may be about either content."""
 
-    def answers(asked, left, *_):
-        for at in left:
-            save(layers("y = Relu(a)"), asked[at].path)
-            yield at, [FOUND[0]]
+    def answer(job: Job, *_: object) -> list[Finding]:
+        save(layers("y = Relu(a)"), job.path)
+        return [FOUND[0]]
 
-    monkeypatch.setattr("bnfold.gate.run._answers", answers)
+    monkeypatch.setattr("bnfold.gate.work.answer", answer)
     run(models, cache, Settings(include=("a.onnx",)))
     assert kept(cache, "found") == []
 
@@ -349,7 +349,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
     monkeypatch.setattr(Path, step, refuse)
     assert run(models, cache).findings == expected
     monkeypatch.undo()
-    assert [path for path in cache.rglob("*") if path.is_file() and path.name != ".gitignore"] == []
+    assert [path for path in cache.rglob("*") if path.suffix == ".json" or ".json." in path.name] == []
 
 
 def test_a_file_in_place_of_the_folder_costs_time_only(models, cache) -> None:
@@ -398,3 +398,104 @@ def test_two_checks_at_once_on_one_cache_never_read_half_an_answer(cache) -> Non
         assert printed
     assert len(kept(cache, "found")) == 5
     assert [path.name for path in cache.rglob("*.*") if path.suffix != ".json"] == [".gitignore"]
+
+
+# --- what goes --------------------------------------------------------------------------------------------
+
+
+def aged(path: Path, days: float) -> Path:
+    then = time.time() - days * 86_400
+    os.utime(path, (then, then))
+    return path
+
+
+def test_what_was_not_used_for_a_month_goes_and_what_is_used_stays(cache) -> None:
+    store = Cache(cache)
+    for name in ("old", "used", "new"):
+        store.put(key([name]), FOUND)
+    places = {name: store._place("found", key([name])) for name in ("old", "used", "new")}
+    for name in ("old", "used"):
+        aged(places[name], 31)
+    assert store.get(key(["used"])) == FOUND
+    store.prune()
+    assert [name for name, place in places.items() if place.exists()] == ["used", "new"]
+
+
+def test_of_too_much_the_part_goes_that_was_not_used_for_the_longest(cache, monkeypatch) -> None:
+    monkeypatch.setattr(caching, "_LARGEST", 2 * 4096)
+    store = Cache(cache)
+    for days in range(4):
+        store.put(key([days]), FOUND)
+        aged(store._place("found", key([days])), days)
+    store.prune()
+    assert [store.get(key([days])) is not None for days in range(4)] == [True, True, False, False]
+
+
+def test_only_files_of_the_cache_go_and_no_link_is_followed(cache, tmp_path) -> None:
+    """The folder may be one that holds other things."""
+    store = Cache(cache)
+    store.put(key(["x"]), FOUND)
+    place = store._place("found", key(["x"]))
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    aged(outside, 99)
+    draft = place.with_name(f".{place.name}.0123456789ab.77")
+    young = place.with_name(f".{place.name}.0123456789ac.77")
+    others = [cache / "notes.json", place.with_name("notes.json"), cache / "v1" / "notes.json", draft, young]
+    for path in others:
+        path.write_text("mine")
+        aged(path, 0 if path == young else 99)
+    link = place.with_name("0" * 62 + ".json")
+    link.symlink_to(outside)
+    aged(place, 99)
+    store.prune()
+    assert [path.name for path in (*others, link, outside, place) if not path.exists()] == [
+        draft.name,
+        place.name,
+    ]
+
+
+def test_it_is_looked_for_once_a_day(cache) -> None:
+    store = Cache(cache)
+    store.put(key(["x"]), FOUND)
+    store.prune()
+    aged(store._place("found", key(["x"])), 99)
+    store.prune()
+    assert len(kept(cache, "found")) == 1
+    aged(cache / "pruned", 2)
+    store.prune()
+    assert kept(cache, "found") == []
+    Cache(None).prune()
+    Cache(cache / "absent").prune()
+    assert not (cache / "absent").exists()
+
+
+def test_a_check_prunes(models, cache) -> None:
+    run(models, cache)
+    for path in kept(cache, "found"):
+        aged(path, 99)
+    (cache / "pruned").unlink()
+    run(models, cache, Settings(include=("a.onnx",), ignore=("M103",)))
+    assert len(kept(cache, "found")) == 1
+
+
+# --- who looks into models --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("trusting")
+def test_the_process_that_waits_opens_no_model(models, cache, monkeypatch) -> None:
+    """A model may be hostile: only processes that may come to harm look into it."""
+    run(models, cache)
+    expected = run(models, cache)
+
+    def never(*_: object) -> None:
+        pytest.fail("it was opened")
+
+    for name in ("bnfold.files.load.load_onnx", "bnfold.gate.cache._beside", "hashlib.file_digest"):
+        monkeypatch.setattr(name, never)
+    assert run(models, cache) == expected
+    save(layers(seed=9), models / "new.onnx")
+    left: list[int] = []
+    monkeypatch.setattr("bnfold.gate.run._answers", lambda _, at, *_others: left.extend(at) or ())
+    run(models, cache)
+    assert left == [2]

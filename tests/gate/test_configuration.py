@@ -21,9 +21,13 @@ SCHEMA = ROOT / "docs" / "bnfold.schema.json"
 EVERYTHING = """
 include = ["*.onnx"]
 exclude = ["old"]
+extend-exclude = ["models/drafts"]
+force-exclude = true
+respect-gitignore = false
 select = ["M1", "M301"]
 extend-select = ["ALL"]
 ignore = ["M103"]
+targets = ["tensorrt"]
 
 [per-file-ignores]
 "old/*" = ["M1"]
@@ -95,9 +99,13 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     assert found.settings == Settings(
         include=("*.onnx",),
         exclude=("old",),
+        extend_exclude=("models/drafts",),
+        force_exclude=True,
+        respect_gitignore=False,
         select=("M1", "M301"),
         extend_select=("ALL",),
         ignore=("M103",),
+        targets=("tensorrt",),
         per_file_ignores={"old/*": ("M1",)},
         limits=Limits(17, 8, 1_500_000, 1000, 10, ("Conv",), (), {"image*": "Nx3x*x224"}),
         sources={

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from bnfold.errors import InputError
+from bnfold.errors import FileAccessError, InputError
 from bnfold.gate.discover import discover
 from bnfold.gate.settings import Settings
 
@@ -24,7 +25,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(*given: str, **settings: tuple[str, ...]) -> list[str]:
-    return [path.as_posix() for path in discover(given, Settings(**settings))]
+    return [path.as_posix() for path in discover(given, Settings(**settings)).files]
 
 
 def test_of_a_folder_the_models_are_taken_and_nothing_hidden() -> None:
@@ -62,7 +63,11 @@ def test_links_are_files_of_their_own_and_folders_are_not_followed_through_them(
     (tree / "link.onnx").symlink_to("a.onnx")
     (tree / "nowhere.onnx").symlink_to("absent.onnx")
     (tree / "sub" / "loop").symlink_to(tree)
-    assert found(".") == ["a.onnx", "b.pt", "link.onnx", "sub/d.onnx", "sub/deep/e.safetensors"]
+    (tree / "self.onnx").symlink_to("self.onnx")
+    assert found(".") == [
+        *("a.onnx", "b.pt", "link.onnx", "nowhere.onnx", "self.onnx"),
+        *("sub/d.onnx", "sub/deep/e.safetensors"),
+    ]
     assert found("nowhere.onnx") == ["nowhere.onnx"]
 
 
@@ -98,3 +103,86 @@ def test_a_folder_that_cannot_be_read_is_said(monkeypatch: pytest.MonkeyPatch) -
 
 def test_nothing_is_found_in_nothing() -> None:
     assert found() == []
+
+
+def test_paths_may_be_path_objects() -> None:
+    assert [path.name for path in discover([Path("a.onnx"), Path("sub/*.onnx")], Settings()).files] == [
+        *("a.onnx", "d.onnx")
+    ]
+
+
+def test_a_path_that_the_system_refuses_is_an_error() -> None:
+    with pytest.raises(FileAccessError, match="too long"):
+        found("x" * 300)
+
+
+# --- exclusions -------------------------------------------------------------------------------------------
+
+
+def test_a_pattern_with_a_slash_is_about_the_path_and_others_about_names() -> None:
+    assert found(".", extend_exclude=("sub/deep",)) == ["a.onnx", "b.pt", "sub/d.onnx"]
+    assert found(".", extend_exclude=("sub/",)) == ["a.onnx", "b.pt"]
+    assert found(".", extend_exclude=("sub/*.onnx",)) == ["a.onnx", "b.pt", "sub/deep/e.safetensors"]
+    assert found(".", extend_exclude=("**/d.onnx", "./a.onnx")) == ["b.pt", "sub/deep/e.safetensors"]
+    assert found(".", extend_exclude=("deep/e.safetensors",)) == found(".")
+    assert found("sub", extend_exclude=("sub/deep",)) == ["sub/d.onnx"]
+
+
+def test_patterns_are_relative_to_the_folder_of_the_settings(tree: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tree / "sub")
+    settings = Settings(extend_exclude=("sub/deep",))
+    assert [path.as_posix() for path in discover(["."], settings, tree).files] == ["d.onnx"]
+
+
+def test_what_is_named_is_excluded_where_that_is_forced() -> None:
+    given = ("a.onnx", "sub/d.onnx", "sub/deep/e.safetensors", ".g.onnx", "c.txt")
+    assert found(*given, extend_exclude=("sub",)) == sorted(given)
+    forced = Settings(extend_exclude=("sub",), force_exclude=True)
+    assert [path.as_posix() for path in discover(given, forced).files] == ["a.onnx", "c.txt"]
+    forced = Settings(extend_exclude=("sub/deep",), force_exclude=True)
+    assert [path.as_posix() for path in discover(["sub/deep/e.safetensors", "sub/*.onnx"], forced).files] == [
+        "sub/d.onnx"
+    ]
+
+
+# --- what git ignores -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def repository(tree: Path) -> Path:
+    """What git ignores: a folder, a pattern, of which one file is tracked nevertheless."""
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    (tree / ".gitignore").write_text("/sub/deep/\n*.pt\n*.onnx\n")
+    (tree / "kept.pth").touch()
+    subprocess.run(["git", "add", "--force", "a.onnx", "kept.pth"], check=True)
+    return tree
+
+
+@pytest.mark.usefixtures("repository")
+def test_what_git_ignores_is_passed_over_and_counted() -> None:
+    everything = ["a.onnx", "b.pt", "kept.pth", "sub/d.onnx", "sub/deep/e.safetensors"]
+    assert found(".") == ["a.onnx", "kept.pth"]
+    assert discover(["."], Settings()).ignored == 3
+    assert found(".", respect_gitignore=False) == everything
+    assert discover(["."], Settings(respect_gitignore=False)).ignored == 0
+
+
+@pytest.mark.usefixtures("repository")
+def test_what_is_named_is_taken_whatever_git_ignores() -> None:
+    """Also a folder: somebody has named it."""
+    assert found("b.pt", "*.pt") == ["b.pt"]
+    assert found("sub/deep") == ["sub/deep/e.safetensors"]
+    assert discover([".", "b.pt"], Settings()).ignored == 2
+
+
+@pytest.mark.usefixtures("repository")
+def test_where_git_ignores_all_that_there_is_that_is_said() -> None:
+    """A gate that looks at nothing would look as if all were well."""
+    with pytest.raises(InputError, match="git ignores all 2 models here") as caught:
+        found("sub")
+    assert "--no-respect-gitignore" in caught.value.fix
+
+
+def test_where_git_cannot_say_nothing_is_ignored(repository: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(repository))
+    assert len(found(".")) == 5

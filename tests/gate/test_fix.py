@@ -10,16 +10,19 @@ from pathlib import Path
 import onnx
 import pytest
 
-from bnfold.errors import BnfoldError, DisagreementError
+from bnfold.errors import BnfoldError, DisagreementError, MissingExtraError
 from bnfold.gate import fix as mending
 from bnfold.gate.configuration import Configuration
-from bnfold.gate.fix import difference, fix
+from bnfold.gate.fix import Mended, difference, fix
 from bnfold.gate.run import check
 from bnfold.gate.settings import Settings
 from tests.gate.models import codes, layers, save
 from tests.graphs import assert_same, operators
 
 pytestmark = pytest.mark.usefixtures("in_process")
+
+
+NOTHING = Mended((), ())
 
 
 def checked_in(folder: Path):
@@ -32,7 +35,7 @@ def test_what_can_be_folded_is_and_a_second_check_finds_nothing(tmp_path: Path) 
     save(original, tmp_path / "sub" / "b.onnx", data="b.bin")
     save(layers("y = Relu(a)"), tmp_path / "fine.onnx")
     fine = (tmp_path / "fine.onnx").read_bytes()
-    assert fix(checked_in(tmp_path)) == ["a.onnx", "sub/b.onnx"]
+    assert fix(checked_in(tmp_path)) == Mended(("a.onnx", "sub/b.onnx"), ())
     for name in ("a.onnx", "sub/b.onnx"):
         folded = onnx.load(tmp_path / name)
         assert operators(folded) == ["Conv"]
@@ -40,13 +43,13 @@ def test_what_can_be_folded_is_and_a_second_check_finds_nothing(tmp_path: Path) 
     assert (tmp_path / "fine.onnx").read_bytes() == fine
     again = checked_in(tmp_path)
     assert again.findings == ()
-    assert fix(again) == []
+    assert fix(again) == NOTHING
 
 
 def test_other_findings_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_text("no model")
-    assert fix(checked_in(tmp_path)) == []
+    assert fix(checked_in(tmp_path)) == NOTHING
     assert path.read_text() == "no model"
 
 
@@ -59,12 +62,12 @@ def test_a_file_outside_the_root_is_found_where_it_is(
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "here")
     checked = check("../outside/net.onnx", Configuration(Settings(), tmp_path / "root"))
-    assert fix(checked) == ["../outside/net.onnx"]
+    assert fix(checked).files == ("../outside/net.onnx",)
     assert operators(onnx.load(path)) == ["Conv"]
 
 
 def test_a_fold_that_is_not_proved_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files before it are mended, and those after it as they were."""
+    """It is as it was, and the other files are mended."""
     for name in "abc":
         save(layers(), tmp_path / f"{name}.onnx")
     before = (tmp_path / "c.onnx").read_bytes()
@@ -79,10 +82,25 @@ def test_a_fold_that_is_not_proved_changes_nothing(tmp_path: Path, monkeypatch: 
         return real(source, *arguments, **options)
 
     monkeypatch.setattr(pipeline, "export", export)
-    with pytest.raises(BnfoldError, match=r"b\.onnx does not agree"):
+    mended = fix(checked)
+    assert mended == Mended(("a.onnx", "c.onnx"), (("b.onnx", "b.onnx does not agree"),))
+    assert [operators(onnx.load(tmp_path / f"{name}.onnx")) for name in "ac"] == [["Conv"]] * 2
+    assert (tmp_path / "b.onnx").read_bytes() == before
+
+
+def test_without_what_proves_a_fold_the_check_ends_with_what_to_type(tmp_path: Path, monkeypatch) -> None:
+    path = save(layers(), tmp_path / "net.onnx")
+    before = path.read_bytes()
+
+    def export(*_: object, **__: object) -> None:
+        raise MissingExtraError("onnxruntime", "cpu", "validate")
+
+    checked = checked_in(tmp_path)
+    monkeypatch.setattr("bnfold.pipeline.export.export", export)
+    with pytest.raises(BnfoldError, match="onnxruntime is needed") as caught:
         fix(checked)
-    assert operators(onnx.load(tmp_path / "a.onnx")) == ["Conv"]
-    assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "c.onnx").read_bytes() == before
+    assert "pip install" in caught.value.fix
+    assert path.read_bytes() == before
 
 
 def test_the_difference_is_a_line_a_node_and_changes_nothing(tmp_path: Path) -> None:
@@ -111,8 +129,10 @@ from bnfold.gate import run, work
 from bnfold.gate.configuration import Configuration
 from bnfold.gate.settings import Settings
 folder, step = Path(sys.argv[1]), sys.argv[2]
-run._answers = lambda asked, left, *_: ((at, work.answer(asked[at])) for at in left)
+run._answers = lambda asked, left, *_: ((at, work.Answer(work.answer(asked[at]))) for at in left)
 checked = run.check(str(folder), Configuration(Settings(), folder))
+from bnfold.gate import fix as mending
+mending.outcomes = lambda function, asked, *_: ((name, function(*given)) for name, given in asked.items())
 real = Path.replace
 def replace(self, target):
     if step == "after":

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import bnfold
-from bnfold.errors import BnfoldError, MissingExtraError, ModelError, OutOfMemoryError
+from bnfold.errors import BnfoldError, InputError, MissingExtraError, ModelError, OutOfMemoryError
 from bnfold.gate import baseline, work
 from bnfold.gate.configuration import Configuration
+from bnfold.gate.pool import NotAnswered
 from bnfold.gate.run import Checked, check, named
 from bnfold.gate.settings import Settings, Source
-from bnfold.gate.work import NotAnswered, ask
+from bnfold.gate.work import ask
 from tests.gate import dying
 from tests.gate.models import codes, job, layers, save
 
@@ -73,7 +74,7 @@ def test_a_process_that_is_too_slow_for_the_limit_is_said_with_the_limit(tmp_pat
 def test_whatever_is_raised_is_an_answer(tmp_path, monkeypatch, error: Exception, why: str) -> None:
     """Not every exception survives the way to another process."""
 
-    def raising(_: object) -> None:
+    def raising(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(work, "answer", raising)
@@ -81,7 +82,7 @@ def test_whatever_is_raised_is_an_answer(tmp_path, monkeypatch, error: Exception
 
 
 def test_a_rule_that_runs_out_of_memory_does_not_say_so_of_the_model(tmp_path, monkeypatch) -> None:
-    def raising(_: object) -> None:
+    def raising(*_: object) -> None:
         raise OutOfMemoryError("too large.")
 
     monkeypatch.setattr("bnfold.gate.subject.Subject._compared", lambda *_: raising(None))
@@ -90,7 +91,7 @@ def test_a_rule_that_runs_out_of_memory_does_not_say_so_of_the_model(tmp_path, m
 
 
 def test_a_package_that_is_missing_ends_the_check_with_what_to_type(tmp_path, monkeypatch) -> None:
-    def raising(_: object) -> None:
+    def raising(*_: object) -> None:
         raise MissingExtraError("torch", "torch", "read the source")
 
     monkeypatch.setattr(work, "answer", raising)
@@ -102,6 +103,19 @@ def test_a_package_that_is_missing_ends_the_check_with_what_to_type(tmp_path, mo
 
     with pytest.raises(BnfoldError, match="torch is needed"):
         _failed(job(tmp_path / "net.onnx", "M401"), outcome)
+
+
+def test_an_earlier_model_that_is_not_here_ends_the_check_with_what_to_type(tmp_path, monkeypatch) -> None:
+    from bnfold.gate.against import Earlier
+
+    def pointer(*_: object) -> None:
+        raise InputError("net.onnx of main is kept in Git LFS.", "Type: git lfs fetch origin main")
+
+    monkeypatch.setattr(Earlier, "of", pointer)
+    asked = job(save(layers(), tmp_path / "net.onnx"), "M402", before=Earlier(tmp_path, tmp_path))
+    assert ask(asked) == NotAnswered(
+        "net.onnx of main is kept in Git LFS.", "Type: git lfs fetch origin main"
+    )
 
 
 def test_what_could_not_be_checked_can_be_ignored_by_its_code(tmp_path) -> None:
@@ -175,6 +189,15 @@ def test_a_named_pipe_is_unreadable_and_does_not_hang(tmp_path: Path, in_process
     assert check(str(tmp_path), at(tmp_path), cache=tmp_path / "cache").files == ()
     assert time.monotonic() - started < 30
     assert in_process == ["pipe.onnx"]
+
+
+def test_a_link_that_leads_nowhere_is_a_model_that_cannot_be_read(tmp_path: Path, in_process) -> None:
+    """git-annex leaves such links where a content was not fetched."""
+    (tmp_path / "gone.onnx").symlink_to("objects/gone")
+    (tmp_path / "self.onnx").symlink_to("self.onnx")
+    checked = check(str(tmp_path), at(tmp_path), cache=tmp_path / "cache")
+    assert said(checked) == [("gone.onnx", "M301"), ("self.onnx", "M301")]
+    assert in_process == ["gone.onnx", "self.onnx"]
 
 
 def test_a_broken_file_is_found_whatever_is_selected(tmp_path: Path, in_process: list[str]) -> None:

@@ -74,3 +74,23 @@ def test_a_pattern_is_of_the_path_or_of_the_name() -> None:
     assert not fits("a/b/Net.onnx", "net.*")
     assert begins("M101", ("M2", "M10"))
     assert not begins("M101", ())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("*.onnx", {"net.onnx", "models/net.onnx", "models/old/net.onnx"}),
+        ("net.onnx", {"net.onnx", "models/net.onnx", "models/old/net.onnx"}),
+        ("models/*.onnx", {"models/net.onnx", "models/old/net.onnx"}),
+        ("models/**/*.onnx", {"models/net.onnx", "models/old/net.onnx"}),
+        ("**/*.onnx", {"net.onnx", "models/net.onnx", "models/old/net.onnx"}),
+        ("models/old/", {"models/old/net.onnx"}),
+        ("models/old", {"models/old/net.onnx"}),
+        ("./models/net.onnx", {"models/net.onnx"}),
+        ("old", set()),
+        ("models/ol", set()),
+    ],
+)
+def test_what_a_pattern_of_paths_fits(pattern: str, paths: set[str]) -> None:
+    every = ("net.onnx", "models/net.onnx", "models/old/net.onnx")
+    assert {path for path in every if fits(path, pattern)} == paths

@@ -22,6 +22,17 @@ def _problem(code: str) -> Callable[[Subject], Iterator[Found]]:
     return look
 
 
+def _invalid(subject: Subject) -> Iterator[Found]:
+    if subject.problem:
+        yield from _problem("M302")(subject)
+    elif subject.is_onnx:
+        from bnfold.gate.checker import complaint
+
+        cause = complaint(subject.path, subject.model)
+        if cause:
+            yield Found(f"ONNX's checker refuses the model: {cause}")
+
+
 def _unsorted(subject: Subject) -> Iterator[Found]:
     from bnfold.files.load import NOTES
     from bnfold.files.repair import SORTED
@@ -88,9 +99,10 @@ RULES = (
         "M302",
         "invalid",
         "the model is not valid",
-        "It breaks a rule of ONNX, or the file is cut off or damaged.",
+        "It breaks a rule of ONNX, or the file is cut off or damaged. Where bnfold can read it nevertheless,"
+        " the message says what `onnx.checker` has against it: other runtimes and tools may refuse it.",
         "The message says which rule. Export or download the model again.",
-        _problem("M302"),
+        _invalid,
         needs="file",
         severity="error",
         always=True,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.gate.finding import Found
 from bnfold.gate.rule import Rule
+from bnfold.gate.targeted import Look, with_targets
 
 if TYPE_CHECKING:
     from bnfold.gate.subject import Subject
@@ -117,28 +118,45 @@ def _not_listed(subject: Subject) -> Iterator[Found]:
         yield Found("1 operator is not on the list", "{} operators are not on the list", others)
 
 
-def _limit(code: str, name: str, title: str, look: object, setting: str) -> Rule:
+def _limit(code: str, name: str, title: str, look: Look, setting: str, *kinds: str) -> Rule:
+    """A rule on a number.
+
+    Args:
+        code: As of a rule, like `name`, `title` and `look`.
+        name: See there.
+        title: See there.
+        look: See there.
+        setting: The name of the limit.
+        kinds: The kinds of rules of targets that are about the same.
+    """
     return Rule(
         code,
         name,
         title,
-        f"The target that the model is for takes no more; the limit is `limits.{setting}` of the settings.",
+        f"The target that the model is for takes no more; the limit is `limits.{setting}` of the settings"
+        f"{', or that of a target in `targets`' if kinds else ''}.",
         "Export the model again within the limit, or raise it.",
-        look,  # type: ignore[arg-type]
+        with_targets(look, *kinds) if kinds else look,
+        for_targets=bool(kinds),
     )
 
 
 RULES = (
-    _limit("M307", "opset-limit", "the opset is above the limit", _opset, "opset"),
-    _limit("M308", "ir-version-limit", "the IR version is above the limit", _ir_version, "ir-version"),
+    _limit("M307", "opset-limit", "the opset is above the limit", _opset, "opset", "opset"),
+    _limit(
+        *("M308", "ir-version-limit", "the IR version is above the limit", _ir_version),
+        *("ir-version", "ir-version"),
+    ),
     Rule(
         "M309",
         "input-shape",
         "an input has another shape than demanded",
         "Some targets take no open sizes, and callers rely on those that they know. The shapes are"
-        " `limits.shapes` of the settings: a number is that size, a letter an open size, `*` either.",
+        " `limits.shapes` of the settings: a number is that size, a letter an open size, `*` either. Targets"
+        " in `targets` demand sizes of their own.",
         "Export the model again with these sizes; `--dynamic` of `bnfold export` opens them.",
-        _shapes,
+        with_targets(_shapes, "sizes"),
+        for_targets=True,
     ),
     Rule(
         "M310",
@@ -164,8 +182,10 @@ RULES = (
         "M314",
         "operator-list",
         "an operator is not on the list",
-        "The target has no such operator; those that it has are `limits.operators` of the settings.",
+        "The target has no such operator; those that it has are `limits.operators` of the settings, or those"
+        " of a target in `targets`.",
         "Replace the layer, or add the operator to the list if the target has it.",
-        _not_listed,
+        with_targets(_not_listed, "operators"),
+        for_targets=True,
     ),
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
+from bnfold.display.visible import visible
 from bnfold.errors import listed
 from bnfold.gate.finding import Finding
 from bnfold.gate.run import Checked
-from bnfold.report.visible import visible
 
 _SITES = 3
 _BREAKS = str.maketrans("\n\t", "\N{SYMBOL FOR NEWLINE}\N{SYMBOL FOR HORIZONTAL TABULATION}")
@@ -39,7 +39,9 @@ def summary(checked: Checked) -> str:
     parts = [f"{count or 'No'} finding{'s' * (count != 1)} in {files}"]
     parts += [f"{fixable} fixable with --fix"] if fixable else []
     parts += [f"{checked.accepted} accepted by the baseline"] if checked.accepted else []
-    return f"{', '.join(parts)}."
+    ignored = f"{checked.ignored} model{'s' * (checked.ignored != 1)}"
+    more = f" {ignored} that git ignores passed over." if checked.ignored else ""
+    return f"{', '.join(parts)}.{more}"
 
 
 def gone(checked: Checked) -> list[str]:

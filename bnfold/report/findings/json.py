@@ -30,6 +30,7 @@ def render(checked: Checked) -> str:
             for one in checked.findings
         ],
         "accepted": checked.accepted,
+        "ignored": checked.ignored,
         "gone": [{"path": path, "code": code, "site": site} for path, code, site in checked.gone],
     }
     return json.dumps(document, indent=2) + "\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import onnx
 import pytest
 
 from bnfold.gate.rules import RULES
-from bnfold.gate.settings import Limits, Source
+from bnfold.gate.settings import Limits, Settings, Source
 from bnfold.gate.work import Job, answer
 from tests.gate.models import BATCHNORM, job, layers, save
-from tests.graphs import build, weight
+from tests.graphs import build, statistics, weight
 
 Ask = Callable[[Path], Job]
 
@@ -47,6 +47,11 @@ class Case:
 def file(model: onnx.ModelProto, **others: Any) -> Ask:
     """A model with the limits that are given."""
     return lambda folder: job(save(model, folder / "net.onnx"), limits=Limits(**others))
+
+
+def aimed(model: onnx.ModelProto, target: str) -> Ask:
+    """A model that is for a target."""
+    return lambda folder: replace(job(save(model, folder / "net.onnx")), settings=Settings(targets=(target,)))
 
 
 def content(data: bytes | None) -> Ask:
@@ -164,6 +169,9 @@ QUANTISED = (
 TANH = f"b = Tanh(a)  y = {BATCHNORM}".replace("(a, sc", "(b, sc")
 STEP = {"step": np.array(0.05, np.float32), "zero": np.array(0, np.int8)}
 CUSTOM = "y = local.Strange(a)"
+DILATED = "y = MaxPool <kernel_shape = [2, 2], dilations = [2, 2]> (a)"
+HALF = build("g (float16[2] x) => (float16[2] y) { y = Relu(x) }")
+LONE = build(f"g (float[1,4,8] x) => (float[1,4,8] y) {{ a = Relu(x)  y = {BATCHNORM} }}", statistics(4))
 
 CASES = [
     Case("M101", FINE, ("y",), CONV, "1 BatchNorm can be folded"),
@@ -217,6 +225,18 @@ CASES = [
     Case("M313", file(layers(), nodes=1), whole=file(layers(), nodes=2)),
     Case("M314", file(layers(), operators=("Conv",)), ("BatchNormalization",)),
     Case("M314", file(layers(CUSTOM), operators=("Conv", "Strange")), ("local::Strange",)),
+    Case("M307", aimed(layers(opset=20), "rknn"), whole=aimed(layers(), "rknn"), words="for rknn, the opset"),
+    Case("M309", aimed(opened(), "qnn"), ("x",), aimed(layers(), "qnn"), "for qnn, 1 input has open sizes"),
+    Case(
+        "M314", aimed(layers(CUSTOM), "ncnn"), ("y",), aimed(layers(), "ncnn"), "for ncnn, 1 local::Strange"
+    ),
+    Case(
+        "M315", aimed(layers(DILATED), "tensorrt"), ("y",), aimed(layers(), "tensorrt"), "for tensorrt, 1 Max"
+    ),
+    Case("M316", aimed(layers("y = MatMul(a, a)"), "st-edge-ai"), ("y",), aimed(layers(), "st-edge-ai")),
+    Case("M317", aimed(HALF, "st-edge-ai"), ("x",), aimed(layers(), "st-edge-ai"), "in float16"),
+    Case("M318", aimed(LONE, "esp-dl"), ("y",), aimed(layers(), "esp-dl"), "1 BatchNorm stays"),
+    Case("M319", aimed(layers(), "executorch"), whole=aimed(layers(), "rknn"), words="the file is ONNX"),
     Case("M401", with_source(layers(seed=1)), whole=with_source(layers()), words="its source"),
     Case("M402", with_earlier(layers(seed=1)), whole=with_earlier(layers()), words="what it computed before"),
     Case("M403", with_earlier(layers(opset=17)), ("anything",), with_earlier(layers())),

@@ -1,0 +1,411 @@
+"""The conversion of operators to another version: onnx's own converter, with what it needs around it.
+
+It is given the graph without the larger weights, which no operator changes between versions: a model of any
+size is converted, and its weights stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx.version_converter
+import onnx_ir as ir
+
+from bnfold.errors import ModelError, listed, reason
+from bnfold.files.load import from_proto
+from bnfold.files.other_types import to_proto
+from bnfold.graph.constants import held
+from bnfold.graph.naming import Names
+from bnfold.graph.nodes import label
+from bnfold.graph.scopes import ONNX_DOMAINS, scopes, subgraphs
+from bnfold.tensors.sizes import nbytes, sizes
+
+_PARKED = "bnfold.parked"
+_OLDEST_IR = 4
+_LARGE = 1000  # bytes; a larger weight holds no axes or sizes, which adapters read
+# Operators for which onnx's converter has no adapter between versions that differ only in the types they take
+# or in optional inputs and attributes, and the opset from which this holds. The checker, at the end, checks
+# the types, the inputs and the attributes.
+_ALIKE = {
+    **dict.fromkeys(("BatchNormalization", "Relu", "Add", "Sub", "Mul", "Div"), 7),
+    **dict.fromkeys(("GlobalMaxPool", "Identity", "Shape"), 1),
+    "Reshape": 5,
+    "ConstantOfShape": 9,
+    **dict.fromkeys(("CumSum", "Pad"), 11),
+    "Pow": 12,
+    **dict.fromkeys(("If", "Loop", "Split"), 13),
+}
+# The same between opsets 11 and 13, which added bfloat16 to most operators: their inputs, outputs, attributes
+# and what they compute are alike.
+_MIDDLE = (11, 13)
+_ALIKE_IN_THE_MIDDLE = frozenset(
+    {
+        *(
+            "Abs",
+            "Cast",
+            "Ceil",
+            "Clip",
+            "Concat",
+            "DepthToSpace",
+            "Equal",
+            "Erf",
+            "Exp",
+            "Expand",
+            "Flatten",
+        ),
+        *("Floor", "Gather", "GatherElements", "Gemm", "Greater", "Identity", "IsNaN", "LRN", "Less", "Log"),
+        *(
+            "MatMul",
+            "Max",
+            "MaxPool",
+            "Mean",
+            "Min",
+            "Mod",
+            "Neg",
+            "NonZero",
+            "Pow",
+            "Reciprocal",
+            "ReduceL1",
+        ),
+        *(
+            "ReduceL2",
+            "ReduceLogSum",
+            "ReduceLogSumExp",
+            "ReduceMax",
+            "ReduceMean",
+            "ReduceMin",
+            "ReduceProd",
+        ),
+        *("ReduceSumSquare", "ScatterElements", "ScatterND", "Shape", "Sigmoid", "Sign", "Size", "Slice"),
+        *("SpaceToDepth", "Sqrt", "Sum", "Tanh", "Tile", "Transpose"),
+    }
+)
+# What hands on some of its first input's numbers, and what computes with all of them.
+_MOVING = ("Cast", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze")
+_COMPUTING = ("Add", "Concat", "Div", "Mul", "Sub")
+_FAILURES = (
+    *(RuntimeError, ValueError, ModelError, onnx.checker.ValidationError),
+    *(onnx.version_converter.ConvertError, onnx.shape_inference.InferenceError),
+)
+_SHAPE_OF_AXES_SINCE = 15  # Shape takes some sizes only
+_ALLOWZERO_SINCE = 14  # of Reshape, where it takes a zero in a shape for a zero
+
+
+class Through(NamedTuple):
+    """What onnx's converter made.
+
+    Attributes:
+        model: The model in the other version.
+        written_out: The operators that were written out in older ones.
+        of_sizes: Reshapes that mean something else for tensors without elements now.
+    """
+
+    model: ir.Model
+    written_out: tuple[str, ...]
+    of_sizes: int
+
+
+def through_onnx(model: ir.Model, opset: int) -> Through:
+    """Convert with onnx's own converter, which drops the metadata of nodes; that is put back.
+
+    Operators that the other version does not have are first written out as ONNX defines them in older ones.
+
+    Args:
+        model: The model, without functions. It may be modified.
+        opset: The version to convert to.
+
+    Raises:
+        ModelError: That is not possible; names the operator.
+    """
+    now = opset_of(model)
+    origin = {node.outputs[0].name: node for node in model.graph if node.outputs}
+    light, weights = _without_weights(model)
+    try:
+        converted, written_out = _written_out(light, opset)
+        _own_constants(converted, opset)
+        of_sizes = _use_defaults(converted, opset)
+        for stage in _stages(now, opset):
+            converted = _converted(converted, stage)
+        _check(converted)
+    except _FAILURES as error:
+        raise ModelError(
+            f"The model cannot be converted to opset {opset}: {_problem(error, model, now, opset)}.",
+            "Leave --opset out, or take a newer one.",
+        ) from error
+    _put_back(converted, weights)
+    names = {node.name for node in converted.graph}
+    for node in converted.graph:
+        if node.outputs and (before := origin.get(node.outputs[0].name)) is not None:
+            node.metadata_props.update(before.metadata_props)
+            if not node.name and before.name not in names:  # an adapter's last node stands for all of it
+                node.name = before.name
+    for domain, version in model.opset_imports.items():
+        if domain not in ONNX_DOMAINS:
+            converted.graph.opset_imports.setdefault(domain, version)
+    converted.graph.metadata_props.update(model.graph.metadata_props)
+    converted.graph.doc_string = model.graph.doc_string
+    made = ir.Model(
+        converted.graph,
+        ir_version=max(model.ir_version, onnx.helper.OP_SET_ID_VERSION_MAP["ai.onnx", opset]),
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        domain=model.domain,
+        model_version=model.model_version,
+        doc_string=model.doc_string,
+        metadata_props=dict(model.metadata_props),
+    )
+    return Through(made, written_out, of_sizes)
+
+
+def _check(model: ir.Model) -> None:
+    """Let ONNX's checker look at a model; it demands the rank of every output, known or not."""
+    proto = to_proto(model)
+    for output in proto.graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.shape.SetInParent()
+    onnx.checker.check_model(proto)
+
+
+def opset_of(model: ir.Model) -> int:
+    """The version of ONNX's own operators; 0 where the model uses none."""
+    imports = model.graph.opset_imports
+    return imports.get("", imports.get("ai.onnx", 0))
+
+
+def own_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """The nodes of ONNX's own operators, in all scopes."""
+    return (node for scope in scopes(model) for node in scope.graph if node.domain in ONNX_DOMAINS)
+
+
+def differs(node: ir.Node, one: int, other: int) -> bool:
+    """Whether an operator is not the same in two versions, or not there in one of them."""
+    if not (onnx.defs.has(node.op_type, one) and onnx.defs.has(node.op_type, other)):
+        return True
+    schemas = (onnx.defs.get_schema(node.op_type, version) for version in (one, other))
+    return len({schema.since_version for schema in schemas}) > 1
+
+
+def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, ir.TensorProtocol]]:
+    """A copy in which larger weights are inputs, and those weights."""
+    light = model.clone()
+    light.ir_version = max(
+        light.ir_version or 0, _OLDEST_IR
+    )  # before, the converter takes weights for inputs
+    weights = {}
+    for name, value in list(light.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or nbytes(tensor) <= _LARGE or value.is_graph_input():
+            continue
+        weights[name] = tensor
+        light.graph.initializers.pop(name)
+        value.const_value = None
+        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(sizes(tensor))
+        light.graph.inputs.append(value)
+    return light, weights
+
+
+def _put_back(model: ir.Model, weights: dict[str, ir.TensorProtocol]) -> None:
+    for value in [value for value in model.graph.inputs if value.name in weights]:
+        model.graph.inputs.remove(value)
+        value.const_value = weights[value.name or ""]
+        model.graph.register_initializer(value)
+
+
+def _own_constants(model: ir.Model, opset: int) -> None:
+    """Give nodes that are converted small constants of their own: onnx's adapters remove what they read."""
+    now, names = opset_of(model), Names(model)
+    for node in [node for node in model.graph if node.domain in ONNX_DOMAINS and differs(node, now, opset)]:
+        for index, value in enumerate(node.inputs):
+            if value is None or not value.is_initializer() or len(value.uses()) < 2:
+                continue
+            tensor = value.const_value
+            if tensor is None or value.is_graph_input() or nbytes(tensor) > _LARGE:
+                continue
+            name = names.fresh(f"{value.name}")
+            copy = ir.Tensor(tensor.numpy(), name=name, dtype=tensor.dtype)
+            kind = ir.TensorType(tensor.dtype)
+            own = ir.Value(name=name, type=kind, shape=ir.Shape(sizes(tensor)), const_value=copy)
+            model.graph.register_initializer(own)
+            node.replace_input_with(index, own)
+
+
+def _written_out(model: ir.Model, opset: int) -> tuple[ir.Model, tuple[str, ...]]:
+    """Replace operators that a version does not have by what ONNX defines them as, and name them."""
+    found: dict[str, None] = {}
+    while missing := [name for name in _missing(model, opset) if name not in found]:
+        found |= dict.fromkeys(missing)
+        ids = [("", name) for name in missing]
+        proto = onnx.inliner.inline_selected_functions(to_proto(model), ids, inline_schema_functions=True)
+        model = from_proto(proto)
+    return model, tuple(found)
+
+
+def _missing(model: ir.Model, opset: int) -> list[str]:
+    """The operators that a version does not have, and that ONNX defines by others."""
+    now, names = opset_of(model), {node.op_type for node in own_nodes(model)}
+    absent = sorted(name for name in names if not onnx.defs.has(name, opset) and onnx.defs.has(name, now))
+    schemas: list[Any] = [onnx.defs.get_schema(name, now) for name in absent]
+    return [one.name for one in schemas if one.has_function or one.has_context_dependent_function]
+
+
+def _use_defaults(model: ir.Model, opset: int) -> int:
+    """Leave out `allowzero`, which an older Reshape does not know, where it makes no difference.
+
+    Returns:
+        In how many Reshapes it makes one for tensors without elements: their shape is computed from sizes.
+    """
+    of_sizes = 0
+    for node in own_nodes(model) if opset < _ALLOWZERO_SINCE else ():
+        if node.op_type != "Reshape" or "allowzero" not in node.attributes:
+            continue
+        tensor = _held(node.inputs[1])
+        is_computed = tensor is None and _has_no_zero(node.inputs[1])
+        if is_computed or (tensor is not None and 0 not in tensor.numpy()):
+            del node.attributes["allowzero"]
+            of_sizes += is_computed
+    return of_sizes
+
+
+def _held(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of a value that the graph holds."""
+    producer = None if value is None else value.producer()
+    return held(producer) if producer is not None else None if value is None else value.const_value
+
+
+def _has_no_zero(value: ir.Value | None) -> bool:
+    """Whether a value is computed from sizes of tensors and numbers other than zero only."""
+    tensor, producer = _held(value), None if value is None else value.producer()
+    if tensor is not None:
+        return 0 not in tensor.numpy()
+    if producer is None or producer.domain not in ONNX_DOMAINS:
+        return False
+    if producer.op_type in ("Shape", "Size"):
+        return True
+    read = {**dict.fromkeys(_MOVING, producer.inputs[:1]), **dict.fromkeys(_COMPUTING, producer.inputs)}
+    return producer.op_type in read and all(map(_has_no_zero, read[producer.op_type]))
+
+
+def _measure_whole(model: ir.Model, opset: int) -> None:
+    """Let a Slice take the sizes that an older Shape cannot take alone; PyTorch's exporter asks for some."""
+    if opset >= _SHAPE_OF_AXES_SINCE or opset_of(model) < _SHAPE_OF_AXES_SINCE:
+        return
+    names = Names(model)
+    for node in [node for node in own_nodes(model) if node.op_type == "Shape" and node.attributes]:
+        bounds = ("start", "end")
+        given = {name: node.attributes[name].as_int() for name in bounds if name in node.attributes}
+        node.attributes.clear()
+        if node.graph is None or given in ({}, {"start": 0}):
+            continue
+        numbers = (given.get("start", 0), given.get("end", np.iinfo(np.int64).max), 0)
+        made = []
+        for what, number in zip((*bounds, "axis"), numbers, strict=True):
+            tensor = ir.Tensor(np.array([number], np.int64))
+            made.append(ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)]))
+            made[-1].outputs[0].name = names.fresh(f"{node.outputs[0].name}.{what}")
+        whole, part = node.outputs[0], ir.Value(name=names.fresh(f"{node.outputs[0].name}.whole"))
+        part.type = ir.TensorType(ir.DataType.INT64)
+        made.append(ir.Node("", "Slice", [whole, *(one.outputs[0] for one in made)], outputs=[part]))
+        node.graph.insert_after(node, made)
+        whole.replace_all_uses_with(part, replace_graph_outputs=True)
+        made[-1].replace_input_with(0, whole)
+        (part.name, whole.name), part.shape, whole.shape = (whole.name, part.name), whole.shape, None
+
+
+def _problem(error: Exception, model: ir.Model, now: int, opset: int) -> str:
+    """What the converter says, with the operator, which it sometimes leaves out, and one of its nodes."""
+    said = _said(error)
+    nodes = list(own_nodes(model))
+    named = next((node for node in nodes if f" {node.op_type}" in f" {said}"), None)
+    if named is not None:
+        return said
+    culprit = next((node for node in nodes if _complaint(node, now, opset) == said), None)
+    if culprit is not None:
+        return f"{culprit.op_type} {label(culprit)!r}: {said}"
+    changed = dict.fromkeys(node.op_type for node in nodes if differs(node, now, opset))
+    return f"one of {listed(changed)}: {said}" if changed else said
+
+
+def _said(error: Exception) -> str:
+    return reason(error).rpartition(" failed: ")[2]  # without the line of onnx's source
+
+
+def _complaint(node: ir.Node, now: int, opset: int) -> str | None:
+    """What onnx's converter says of this node by itself."""
+    if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+        return None  # its body may read values of the outer graph
+    values = list(dict.fromkeys(value for value in node.inputs if value is not None))
+    small = [
+        value for value in values if value.const_value is not None and nbytes(value.const_value) <= _LARGE
+    ]
+    alone = onnx.helper.make_graph(
+        [ir.to_proto(node)],
+        "alone",
+        [ir.to_proto(value) for value in values if value not in small],
+        [ir.to_proto(value) for value in node.outputs],
+        [ir.to_proto(value.const_value) for value in small if value.const_value is not None],
+    )
+    imports = [onnx.helper.make_opsetid("", now)]
+    try:
+        onnx.version_converter.convert_version(onnx.helper.make_model(alone, opset_imports=imports), opset)
+    except RuntimeError as error:
+        return _said(error)
+    return None
+
+
+def _stages(now: int, opset: int) -> list[int]:
+    """The versions to go through: those between which operators are known to be alike."""
+    between = [middle for middle in _MIDDLE if min(now, opset) < middle < max(now, opset)]
+    return [*(between if opset > now else reversed(between)), opset]
+
+
+def _converted(model: ir.Model, opset: int) -> ir.Model:
+    """One stage, in which what is alike in both versions is hidden from the converter."""
+    now = opset_of(model)
+    _measure_whole(model, opset)
+    nodes = [node for node in own_nodes(model) if _is_alike(node, now, opset)]
+    for node in nodes:
+        node.domain = _PARKED
+    model.graph.opset_imports[_PARKED] = 1
+    made = from_proto(onnx.version_converter.convert_version(to_proto(model), opset))
+    for node in [node for scope in scopes(made) for node in scope.graph if node.domain == _PARKED]:
+        node.domain = ""
+    made.graph.opset_imports.pop(_PARKED, None)
+    _drop_newer_defaults(made, now, opset)
+    return made
+
+
+def _is_alike(node: ir.Node, now: int, opset: int) -> bool:
+    """Whether an operator means the same in both versions, and with it all nodes of the graphs within it."""
+    graphs = [graph for attribute in node.attributes.values() for graph in subgraphs(attribute)]
+    for inner in (one for graph in graphs for one in graph):
+        if inner.domain in ONNX_DOMAINS and differs(inner, now, opset) and not _is_alike(inner, now, opset):
+            return False  # the converter does not look into what is hidden from it
+    if node.op_type == "Constant":
+        return set(node.attributes) == {
+            "value"
+        }  # the only attribute that is a tensor, and has always been there
+    oldest, newest = sorted((now, opset))
+    in_the_middle = _MIDDLE[0] <= oldest and newest <= _MIDDLE[1]
+    if in_the_middle and node.op_type in _ALIKE_IN_THE_MIDDLE:
+        return True
+    return node.op_type in _ALIKE and _ALIKE[node.op_type] <= oldest
+
+
+def _drop_newer_defaults(model: ir.Model, before: int, opset: int) -> None:
+    """Remove attributes that the converter left and `opset` does not know, if they have the default value.
+
+    `ReduceMean` keeps `noop_with_empty_axes=0` of opset 18 when it is converted to 17, for instance.
+    """
+    for node in own_nodes(model):
+        if not (onnx.defs.has(node.op_type, opset) and onnx.defs.has(node.op_type, before)):
+            continue
+        known = onnx.defs.get_schema(node.op_type, opset).attributes
+        newer = onnx.defs.get_schema(node.op_type, before).attributes
+        for name in [name for name in node.attributes if name not in known and name in newer]:
+            default = ir.from_proto(newer[name].default_value)
+            if isinstance(default, ir.Attr) and default.value == node.attributes[name].value:
+                del node.attributes[name]

@@ -1,0 +1,115 @@
+"""`bnfold targets`, and `--target` of the other commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import onnx
+import pytest
+
+from bnfold.targets.profile import names
+from tests.gate.models import layers, save
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """A Conv and a BatchNorm, for any batch, at an opset that not every target reads."""
+    return save(layers(x="N,3,8,8", opset=20), tmp_path / "net.onnx")
+
+
+def test_the_list_names_every_target(run) -> None:
+    result = run("targets")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()[1 : 1 + len(names())]] == list(names())
+
+
+def test_one_target_is_shown_with_its_sources(run) -> None:
+    shown = " ".join(run("targets", "rknn").stdout.split())
+    assert "Opsets 12 to 19 are read. (min: 12; max: 19)" in shown
+    assert "https://github.com/airockchip/rknn-toolkit2/" in shown
+    assert "Not known: No limit on the IR version is documented." in shown
+
+
+def test_markdown_is_that_of_one_target(run) -> None:
+    assert "| Opsets 12 to 19 are read. |" in run("targets", "rknn", "--markdown").stdout
+    assert run("targets", "--markdown").exit_code == 2
+    assert "Did you mean rknn?" in run("targets", "rknnn").stderr
+
+
+def test_the_report_for_programs(run, tmp_path: Path) -> None:
+    path = tmp_path / "targets.json"
+    assert run("targets", "--json", path).exit_code == 0
+    found = json.loads(path.read_text())
+    assert [one["name"] for one in found["targets"]] == list(names())
+    assert {"kind", "what", "limit", "source", "date"} == set(found["targets"][0]["rules"][0])
+
+
+def test_check_lists_what_stands_in_the_way(run, net: Path) -> None:
+    given = ("--no-cache", "--jobs", "1", "--select", "M3")
+    result = run("check", net, "--target", "rknn", "--target", "tensorrt", *given)
+    assert result.exit_code == 1
+    assert "M307 for rknn, the opset is 20, and 19 is the limit" in result.stdout
+    assert "M309 for rknn, 1 input has open sizes ([N, 3, 8, 8]): x" in result.stdout
+    assert "tensorrt" not in result.stdout
+
+
+def test_export_does_what_can_be_done(run, net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    result = run("export", net, "-o", out, "--target", "rknn", "--no-bench", "--samples", "1")
+    assert result.exit_code == 0, result.stderr
+    shown = " ".join(result.stdout.split())
+    assert "Nothing that bnfold knows stands in the way to rknn. Next: python -c " in shown
+    assert f"model='{out}'" in shown.replace(" ", "")
+    made = onnx.load(out)
+    assert made.opset_import[0].version == 19
+    assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+    assert [node.op_type for node in made.graph.node] == ["Conv"]
+
+
+def test_export_says_what_is_left_and_exits_with_one(run, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    net = save(layers("y = MaxPool <kernel_shape = [2, 2], dilations = [2, 2]> (a)"), tmp_path / "net.onnx")
+    result = run("export", net, "-o", out, "--target", "tensorrt", "--no-bench", "--no-validate")
+    assert result.exit_code == 1
+    assert out.exists()
+    shown = " ".join(result.stdout.split())
+    assert (
+        "In the way to tensorrt: 1 MaxPool has dilations = [2, 2], and 1 is taken: Pools are taken" in shown
+    )
+    assert f"trtexec --onnx={out}" in shown
+
+
+def test_what_the_user_asks_for_comes_first(run, net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    given = ("--opset", "13", "--set-batch", "4", "--no-bench", "--no-validate")
+    assert run("export", net, "-o", out, "--target", "rknn", *given).exit_code == 0
+    made = onnx.load(out)
+    assert made.opset_import[0].version == 13
+    assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
+
+
+def test_a_target_without_onnx_says_what_to_type(run, net: Path) -> None:
+    result = run("export", net, "--target", "executorch", "--no-bench")
+    assert result.exit_code == 2
+    assert "reads programs of torch.export, and no ONNX file" in " ".join(result.stderr.split())
+    assert "--to pt2" in result.stderr
+
+
+def test_the_format_that_a_target_reads_is_written(run, tmp_path: Path) -> None:
+    net = save(layers(), tmp_path / "net.onnx")
+    result = run("export", net, "--target", "onnxruntime-mobile", "--no-bench", "--no-validate")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "net.folded.ort").exists()
+
+
+def test_a_pytorch_model_is_written_in_the_form_that_is_read() -> None:
+    from bnfold_cli import _target
+
+    model = Path(__file__).parents[2] / "models" / "convnet.pt"
+    assert _target.form_for("executorch", model, None) == "pt2"
+    assert _target.form_for("rknn", model, None) is None
+    assert _target.form_for(None, model, "module") == "module"
+    with pytest.raises(click.UsageError, match="what rknn does not read"):
+        _target.form_for("rknn", model, "pt2")

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import _lazy, _options, _terminal
+from . import _groups, _lazy, _options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Given
 
 
-@click.command("bench")
+@click.command("bench", cls=_groups.Command)
 @click.argument("original", type=_options.FILE)
 @click.argument("folded", type=_options.FILE)
+@_options.runtime_option
 @_options.provider_option
 @_options.data_options
 @_options.timing_options
@@ -26,6 +27,7 @@ def command(
     original: Path,
     folded: Path,
     providers: tuple[str, ...],
+    runtimes: tuple[str, ...],
     inputs: Given | None,
     seed: int,
     threads: int,
@@ -41,7 +43,8 @@ def command(
     default, basic and off. The default already folds a BatchNorm that follows a convolution, so there the
     gain is smaller, and often zero. The original also runs a second time, as a control. The verdict rests on
     a 95 % interval of the ratio and on the control; it may be "no measurable difference" or "too noisy to
-    say". Where the second model is slower at the default, the first line of the report says so.
+    say". Where the second model is slower at the default, the first line of the report says so. Another
+    runtime has one setting, its own default in the precision that was asked for.
 
     \b
     Examples:
@@ -50,6 +53,7 @@ def command(
         bnfold bench model.onnx folded.onnx --provider cuda --json report.json
         bnfold bench model.onnx folded.onnx --provider cuda --provider-options defaults
         bnfold bench model.onnx folded.onnx --provider openvino
+        bnfold bench model.onnx folded.onnx --runtime openvino --runtime mnn
     """
     _lazy.load_onnx_ir()
     from bnfold.options import Timing
@@ -62,6 +66,6 @@ def command(
     timing = Timing(threads, seconds, seed=seed, batches=batches, provider_options=provider_options)
     with _terminal.progress(quiet=quiet) as progress:
         first, second = read_onnx(original), read_onnx(folded)
-        results = compare_latency(first.model, second.model, providers, timing, inputs, progress)
+        results = compare_latency(first.model, second.model, providers, timing, inputs, progress, runtimes)
     _terminal.write_json(json.bench_document(first, second, results), json_path)
     _terminal.show(text.bench_report(results), quiet=quiet, json_path=json_path)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import _lazy, _options, _terminal
+from . import _groups, _lazy, _options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Given
 
 
-@click.command("validate")
+@click.command("validate", cls=_groups.Command)
 @click.argument("original", type=_options.FILE, required=False)
 @click.argument("folded", type=_options.FILE, required=False)
 @click.option(
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     metavar="REPORT.json",
     help="Repeat the comparison of an earlier report, with its settings, and say whether it still holds.",
 )
+@_options.runtime_option
 @_options.provider_option
 @_options.data_options
 @_options.label_options
@@ -55,8 +56,9 @@ def command(
     If ONNX Runtime cannot load ORIGINAL, what can be evaluated in float64 is compared, and the rest is named.
     What a caller of FOLDED meets otherwise, such as another type of an input, is noted. What was not seen is
     listed: branches that never ran, rows of tables that no index met, channels that were always zero, sizes
-    that were not tried. Exit code 1 means that the models disagree, or with --replay that the report no
-    longer holds.
+    that were not tried. With --runtime both models run in that runtime instead of ONNX Runtime, converted by
+    its own tools; the reference and the verdict are the same. Exit code 1 means that the models disagree, or
+    with --replay that the report no longer holds.
 
     \b
     Examples:
@@ -66,6 +68,7 @@ def command(
         bnfold validate model.onnx other_exporter.onnx --match order
         bnfold validate model.onnx simplified.onnx --cover --cover-seconds 300
         bnfold validate model.onnx float16.onnx --inputs data.npz --labels classes.csv
+        bnfold validate model.onnx folded.onnx --runtime openvino --runtime mnn
         bnfold validate --replay report.json
     """
     if replay_path is not None:

@@ -15,40 +15,38 @@ The verdict, with `THRESHOLD` at 3 % and `RESOLUTION` at 10 %:
 
 Everything is timed at three settings of ONNX Runtime's optimizer: at its default, which is what users run and
 which folds Conv → BatchNormalization by itself; at basic; and off, which shows what the fold gains in a
-runtime that does not fold.
+runtime that does not fold. Other runtimes ([`engines`][bnfold.engines.base]) are timed as they are.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 
 import numpy as np
 
-from bnfold.errors import InputError, ModelError, listed
+from bnfold.engines import known
+from bnfold.errors import InputError, ModelError
+from bnfold.files.load import guarded_pair
 from bnfold.inputs.given import Inputs
-from bnfold.latency.batches import by_batch
 from bnfold.latency.bootstrap import ratios
-from bnfold.latency.footprint import footprint, on_disk
-from bnfold.latency.interleave import MAX_LOADS, Contest, Measures, Setting, contest
+from bnfold.latency.footprint import footprint
+from bnfold.latency.interleave import MAX_LOADS, Contest, Setting, contest
+from bnfold.latency.prepare import for_onnxruntime, for_runtime
 from bnfold.latency.results import Benchmark, Row
 from bnfold.latency.timing import MIN_ROUNDS
 from bnfold.ops.constraints import naming_faults
 from bnfold.options import Timing
-from bnfold.runtime import placement, sessions
+from bnfold.runtime import sessions
+from bnfold.runtime.cgroups import cpu_quota
 from bnfold.runtime.interface import Port, as_ir, interface
-from bnfold.runtime.providers import FIXED_ADDRESSES, device, different
-from bnfold.runtime.sessions import Feeds, ModelLike, Optimizer
-from bnfold.system.environment import cpu_quota
+from bnfold.runtime.sessions import ModelLike
 from bnfold.validation.pairing import pair
 
-OPTIMIZERS: tuple[Optimizer, ...] = ("default", "basic", "off")
 
-
+@guarded_pair
 def benchmark(
     original: ModelLike,
     folded: ModelLike,
@@ -61,6 +59,7 @@ def benchmark(
     inputs: Inputs | None = None,
     batches: Sequence[int] = (),
     provider_options: Sequence[str] = ("bnfold",),
+    runtime: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Benchmark:
     """Time a folded model against its original.
@@ -83,6 +82,9 @@ def benchmark(
         batches: Batch sizes to time, for a model that leaves it open; empty uses the inputs as they are.
         provider_options: Names of what the provider is set to, each of which is timed
             ([`OPTIONS`][bnfold.runtime.providers.OPTIONS]); what this provider does not have is left out.
+        runtime: Another runtime to time both in instead of ONNX Runtime, as `"openvino"`
+            ([`known`][bnfold.engines.known]). Only its runs are timed, at one setting; neither the conversion
+            nor the loading counts, and its memory is not measured.
         on_progress: Called with the number of loads timed and the largest number possible.
 
     Raises:
@@ -98,28 +100,33 @@ def benchmark(
     _check(timing)
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
-    with naming_faults(original):
-        feeds = _feeds(original, folded, provider, inputs, timing)
-    first = next(iter(feeds.values()))
-    settings = _settings(provider, feeds, timing)
-    placed = () if provider == "cpu" else _placed((original, folded), first, provider, threads)
+    other = None if runtime is None else known.choice(runtime)
     rows = []
     with ExitStack() as stack:
-        files = [stack.enter_context(on_disk(model)) for model in (original, folded)]
-        weights = [footprint(file, first, provider, threads) for file in files]
+        before, after = (stack.enter_context(sessions.on_disk(model)) for model in (original, folded))
+        with naming_faults(original):
+            ports = _common_inputs(original, folded)
+            made = (
+                for_runtime((before, after), other, ports, inputs, timing, stack)
+                if other
+                else for_onnxruntime((before, after), provider, ports, inputs, timing)
+            )
+        first = next(iter(made.feeds.values()))
+        sizes = [footprint(file, first, None if other else provider, threads) for file in (before, after)]
         left = max(seconds - (time.perf_counter() - start), seconds / 2)
-        for place, setting in enumerate(settings):
-            on_load = on_progress and _within(on_progress, place, len(settings))
-            share = left / len(settings)
-            given = feeds[setting.batch]
+        for place, setting in enumerate(made.settings):
+            on_load = on_progress and _within(on_progress, place, len(made.settings))
+            share = left / len(made.settings)
+            given = made.feeds[setting.batch]
             held = contest(
-                files[0], files[1], setting, given, rounds=rounds, seconds=share, rng=rng, on_load=on_load
+                *made.files, setting, given, rounds=rounds, seconds=share, rng=rng, on_load=on_load
             )
             rows.append(_row(held, setting, rng))
     shapes = {name: np.shape(array) for name, array in first.items()}
     cpus, quota = sessions.usable_cpus(), cpu_quota()
-    before, after = weights
-    return Benchmark(provider, threads, seed, shapes, tuple(rows), before, after, cpus, quota, placed)
+    where = other.title if other else provider
+    weights = sizes[0], sizes[1]
+    return Benchmark(where, threads, seed, shapes, tuple(rows), *weights, cpus, quota, made.placed)
 
 
 def _check(timing: Timing) -> None:
@@ -141,56 +148,6 @@ def _common_inputs(original: ModelLike, folded: ModelLike) -> tuple[Port, ...]:
             "Give a model and the model that was folded from it.",
         )
     return ports.inputs
-
-
-def _feeds(
-    original: ModelLike, folded: ModelLike, provider: str, inputs: Inputs | None, timing: Timing
-) -> dict[int | None, Feeds]:
-    """Inputs by batch size that the original accepts."""
-    made = sessions.session(original, provider=provider, optimized="off", threads=timing.threads)
-    ports = _common_inputs(original, folded)
-    return by_batch(ports, partial(sessions.run, made), inputs, timing.batches, timing.seed)
-
-
-def _settings(provider: str, feeds: Mapping[int | None, Feeds], timing: Timing) -> list[Setting]:
-    """Everything that is timed, by batch size, options, kind of measurement and optimizer.
-
-    Raises:
-        InputError: That is nothing.
-    """
-    first = next(iter(feeds.values()))
-    settings = [
-        Setting(optimizer, measures, provider, timing.threads, batch, options)
-        for batch, options in itertools.product(feeds, different(provider, timing.provider_options))
-        for measures in _kinds(provider, first)
-        for optimizer in OPTIMIZERS
-        if not (options == FIXED_ADDRESSES and measures == "end to end")
-    ]
-    if not settings:
-        names = listed(timing.provider_options)
-        raise InputError(
-            f"The {provider} provider cannot be timed with the options {names}.",
-            "Time it with the options bnfold or defaults.",
-        )
-    return settings
-
-
-def _kinds(provider: str, feeds: Feeds) -> tuple[Measures, ...]:
-    """What can be measured: strings cannot be on a GPU, and a CPU has no memory other than the host's."""
-    strings = any(np.asarray(array).dtype.kind in "OSU" for array in feeds.values())
-    return ("end to end", "on the device") if device(provider) and not strings else ("end to end",)
-
-
-def _placed(models: Sequence[ModelLike], feeds: Feeds, provider: str, threads: int) -> tuple[str, ...]:
-    """On which provider the nodes of each model run, as sentences.
-
-    Raises:
-        ProviderError: The provider does not run what the model spends its time on.
-    """
-    found = [placement.placements(model, feeds, provider=provider, threads=threads) for model in models]
-    for placed in found:
-        placement.check(placed, provider)
-    return tuple(placement.sentence(placed, provider) for placed in found)
 
 
 def _within(on_progress: Callable[[int, int], None], place: int, settings: int) -> Callable[[int, int], None]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.errors import BnfoldError, ModelError
+from bnfold.errors import BnfoldError
 from bnfold.files.external_data import data_files, tensors
 from bnfold.graph.nodes import count_nodes
 from bnfold.latency import memory_probe
 from bnfold.runtime import sessions
 from bnfold.runtime.interface import as_ir
 from bnfold.runtime.providers import import_runtime, provider_list
-from bnfold.runtime.sessions import Feeds, ModelLike
+from bnfold.runtime.sessions import Feeds
 
 _SECONDS = 120.0
 _CONFIG = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
@@ -51,13 +49,13 @@ class Footprint:
     peak_memory: int | None = None
 
 
-def footprint(file: Path, feeds: Feeds, provider: str, threads: int) -> Footprint:
+def footprint(file: Path, feeds: Feeds, provider: str | None, threads: int) -> Footprint:
     """Measure the size of a model at ONNX Runtime's default.
 
     Args:
         file: The model.
         feeds: Inputs by name.
-        provider: Its short name; the memory is the host's in all cases.
+        provider: Its short name; the memory is the host's in all cases. None leaves the memory out.
         threads: Threads within an operator.
     """
     model = as_ir(file)
@@ -67,31 +65,8 @@ def footprint(file: Path, feeds: Feeds, provider: str, threads: int) -> Footprin
         nodes=count_nodes(model),
         parameters=sum(tensor.size for tensor in constants),
         multiply_adds=_multiply_adds(model, feeds),
-        peak_memory=_peak_memory(file, feeds, provider, threads),
+        peak_memory=None if provider is None else _peak_memory(file, feeds, provider, threads),
     )
-
-
-@contextlib.contextmanager
-def on_disk(model: ModelLike) -> Iterator[Path]:
-    """A file with the model, so that every session begins by reading the same kind of file.
-
-    Raises:
-        ModelError: It could not be written.
-    """
-    with sessions.loadable(model) as source:
-        if isinstance(source, str):
-            yield Path(source)
-            return
-        with tempfile.TemporaryDirectory(prefix="bnfold-", ignore_cleanup_errors=True) as folder:
-            path = Path(folder) / "model.onnx"
-            try:
-                path.write_bytes(source)
-            except OSError as error:
-                raise ModelError(
-                    f"The model could not be written to a temporary file: {error}",
-                    "Check that the temporary folder has room.",
-                ) from error
-            yield path
 
 
 def _multiply_adds(model: ir.Model, feeds: Feeds) -> int | None:

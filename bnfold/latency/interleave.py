@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from bnfold.engines.base import Loaded
 from bnfold.latency.bootstrap import Times
 from bnfold.latency.pinning import pinned
 from bnfold.latency.timing import Plan, Run, measure, plan, warm_up
@@ -37,13 +38,14 @@ class Setting:
     """The conditions of a contest.
 
     Attributes:
-        optimizer: ONNX Runtime's optimizer.
+        optimizer: ONNX Runtime's optimizer; other runtimes are at their default.
         measures: `"end to end"`: from NumPy arrays to NumPy arrays; `"on the device"`: inputs and outputs
             stay in the GPU's memory.
         provider: Its short name.
         threads: Threads within an operator.
         batch: The requested batch size; None without one.
         provider_options: The name of what the provider is set to.
+        load: Loads a file in another runtime; None for ONNX Runtime.
     """
 
     optimizer: Optimizer
@@ -52,6 +54,7 @@ class Setting:
     threads: int
     batch: int | None = None
     provider_options: str = "bnfold"
+    load: Callable[[Path], Loaded] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,8 @@ def contest(
     """Time the original, the folded model and the control.
 
     Args:
-        original: The original's file.
-        folded: The folded model's file.
+        original: The original's file, as its runtime takes it.
+        folded: The folded model's file, likewise.
         setting: The conditions.
         feeds: Inputs by name.
         rounds: Least number of rounds over all loads; None fills the time.
@@ -148,15 +151,11 @@ def _load(
     load_ms: dict[int, float] = {}
     for which in rng.permutation(len(files)).tolist():
         start = time.perf_counter_ns()
-        made = sessions.session(
-            files[which],
-            provider=setting.provider,
-            optimized=setting.optimizer,
-            threads=setting.threads,
-            provider_options=setting.provider_options,
-        )
+        made = _opened(files[which], setting)
         load_ms[which] = (time.perf_counter_ns() - start) / 1e6
-        if setting.measures == "end to end":
+        if isinstance(made, Loaded):
+            runs[which] = made.caller(feeds)
+        elif setting.measures == "end to end":
             runs[which] = sessions.on_host(made, feeds)
         else:
             runs[which] = sessions.on_device(made, feeds, device(setting.provider) or "cpu")
@@ -167,4 +166,17 @@ def _load(
         load_ms=tuple(load_ms[which] for which in order),
         fastest_ms=tuple(one.fastest_ms for one in warm),
         settled=all(one.settled for one in warm),
+    )
+
+
+def _opened(file: Path, setting: Setting) -> Any:
+    """A session of ONNX Runtime, or what another runtime loads."""
+    if setting.load is not None:
+        return setting.load(file)
+    return sessions.session(
+        file,
+        provider=setting.provider,
+        optimized=setting.optimizer,
+        threads=setting.threads,
+        provider_options=setting.provider_options,
     )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from bnfold.display.shown import Shown
 from bnfold.latency.footprint import Footprint
 from bnfold.latency.interleave import Measures
 from bnfold.runtime.sessions import Optimizer
+
+if TYPE_CHECKING:
+    from bnfold.display.plots import Bar
 
 Verdict = Literal["faster", "slower", "no measurable difference", "too noisy to say"]
 
@@ -120,12 +124,14 @@ class Row:
                 return f"too noisy to say (ratio {self.ratio:.2f}, {interval}; original by itself {control})"
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """The outcome of [`bnfold.benchmark`][bnfold.latency.benchmark.benchmark].
+@dataclass(frozen=True, repr=False)
+class Benchmark(Shown):
+    """The outcome of [`bnfold.benchmark`][bnfold.api.benchmark.benchmark].
+
+    It is true if the folded model is faster at ONNX Runtime's default, or in another runtime.
 
     Attributes:
-        provider: Where both models ran.
+        provider: Where both models ran; the title of another runtime than ONNX Runtime.
         threads: Threads within an operator.
         seed: Seed of the inputs, the order and the bootstrap.
         shapes: Shape of every input, at the first of several batch sizes.
@@ -150,13 +156,56 @@ class Benchmark:
     cpu_quota: float | None = None
     placement: tuple[str, ...] = ()
 
+    axis: ClassVar[str] = "original by folded latency (above 1: faster), with the 95 % interval"
+    line: ClassVar[float | None] = 1.0
+
+    @property
+    def headline(self) -> str:
+        """The sentence with the provider, or first of all where it is slower."""
+        return " ".join(self.slower) or f"On {self.provider}, {self.threads} threads: {self.sentence}"
+
+    def __bool__(self) -> bool:
+        return bool(self.defaults) and all(row.verdict == "faster" for row in self.defaults)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each setting, with times in milliseconds."""
+        return [
+            {
+                "provider": self.provider,
+                "optimizer": row.optimizer,
+                "measures": row.measures,
+                "options": row.provider_options,
+                "batch": row.batch,
+                "verdict": row.verdict,
+                "ratio": row.ratio,
+                "low": row.low,
+                "high": row.high,
+                "original_ms": row.original_ms,
+                "folded_ms": row.folded_ms,
+                "original_p99_ms": row.original_p99_ms,
+                "folded_p99_ms": row.folded_p99_ms,
+                "original_load_ms": row.original_load_ms,
+                "folded_load_ms": row.folded_load_ms,
+            }
+            for row in self.rows
+        ]
+
+    def bars(self) -> Sequence[Bar]:
+        """The ratio at each setting."""
+        from bnfold.display.plots import Bar
+
+        return [
+            Bar(f"{self.place(row)}, optimizer {row.optimizer}", row.ratio, row.low, row.high)
+            for row in self.rows
+        ]
+
     @property
     def sentence(self) -> str:
         """Whether the fold made the model faster, as a sentence."""
         groups: dict[str, dict[str, Row]] = {}
         for row in self.rows:
             groups.setdefault(f"{row.measures}{row.conditions}", {})[row.optimizer] = row
-        sentences = {name: _gain(rows["default"], rows["off"]) for name, rows in groups.items()}
+        sentences = {name: _gain(rows["default"], rows.get("off")) for name, rows in groups.items()}
         if len(sentences) == 1:
             return next(iter(sentences.values()))
         return " ".join(f"{name[0].upper()}{name[1:]}: {sentence}" for name, sentence in sentences.items())
@@ -204,7 +253,9 @@ class Benchmark:
             )
 
 
-def _gain(default: Row, off: Row) -> str:
+def _gain(default: Row, off: Row | None) -> str:
+    if off is None:  # another runtime than ONNX Runtime has one setting
+        return f"{default.sentence[0].upper()}{default.sentence[1:]}."
     if default.verdict != "no measurable difference":
         return f"At ONNX Runtime's default, {default.sentence}; with its optimizer off, {off.sentence}."
     if off.verdict == "faster":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from bnfold.errors import InputError
@@ -19,6 +20,9 @@ from bnfold.runtime.sessions import Feeds
 from bnfold.validation.channels import scale_of_each
 from bnfold.validation.deviation import Deviation, deviation, farthest
 from bnfold.validation.unknown_operators import Oracles
+
+Move: TypeAlias = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+"""Moves a value as some rounding would."""
 
 # Multiply-adds in float64, all evaluations together: some ten seconds on two cores.
 BUDGET = 4 * 10**10
@@ -162,11 +166,25 @@ class Truth:
         assert self.oracle is not None, "only the oracle can say"
         assert self.oracles is not None
         true = self.oracle.run(feeds)
-        moved = [_disturbed(original, self.oracles.of(original, seed), feeds, unit, seed) for seed in SEEDS]
+        moved = [
+            _moved(original, self.oracles.of(original, seed), feeds, _noise(unit, seed)) for seed in SEEDS
+        ]
         return [
             farthest([deviation(value, outputs[number]) for outputs in moved])
             for number, value in enumerate(true)
         ]
+
+    def rounded(self, original: ir.Model, feeds: Feeds, rounding: Move) -> list[Deviation]:
+        """How far each output is from the truth where every value of the original is rounded.
+
+        Args:
+            original: The model.
+            feeds: One sample.
+            rounding: Rounds an array in float64.
+        """
+        assert self.oracle is not None, "only the oracle can say"
+        outputs = _moved(original, self.oracle, feeds, rounding)
+        return [deviation(true, value) for true, value in zip(self.oracle.run(feeds), outputs, strict=True)]
 
 
 def find(
@@ -212,19 +230,25 @@ def find(
     return _float32(samples, truth.refused[truth.chosen[0]].rstrip("."))
 
 
-def _disturbed(original: ir.Model, oracle: Oracle, feeds: Feeds, unit: float, seed: int) -> list[Any]:
-    """The outputs with every weight rounded once, and every value rounded as often as a sum is."""
+def _noise(unit: float, seed: int) -> Move:
+    """Moves a value as far as a sum is moved by its roundings."""
     rng = np.random.default_rng(seed)
+    # relative to a channel's largest, since the size of a sum's terms decides how it is rounded
+    return lambda value: (
+        value + _SUM_ROUNDINGS * unit * scale_of_each(value) * rng.uniform(-1, 1, value.shape)
+    )
+
+
+def _moved(original: ir.Model, oracle: Oracle, feeds: Feeds, move: Move) -> list[Any]:
+    """The outputs where every value is moved once it is computed."""
     outputs = [value.name or "" for value in original.graph.outputs]
     sizes = _sizes(original)
     made: dict[str, Any] = dict(feeds)
 
     def see(name: str, value: object) -> object:
         if isinstance(value, np.ndarray) and value.dtype == np.float64 and name not in sizes:
-            # relative to a channel's largest, since the size of a sum's terms decides how it is rounded
-            noise = _SUM_ROUNDINGS * unit * scale_of_each(value) * rng.uniform(-1, 1, value.shape)
             # a whole number comes from Floor, a class or a count, and one that is not whole is another index
-            value = np.where(value == np.rint(value), value, value + noise)
+            value = np.where(value == np.rint(value), value, move(value))
         if name in outputs:
             made[name] = value
         return value

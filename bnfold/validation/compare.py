@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,6 +10,8 @@ from typing import Any
 
 import onnx_ir as ir
 
+from bnfold.engines import known
+from bnfold.engines.known import Choice
 from bnfold.errors import InputError, ModelError
 from bnfold.folding import record
 from bnfold.inputs.given import Given, Inputs, as_samples
@@ -23,6 +26,7 @@ from bnfold.runtime.sessions import Feeds, ModelLike, Written, usable_cpus
 from bnfold.validation import accuracy, choose_reference, gaps, layer_proof, ranked
 from bnfold.validation.accuracy import Accuracy
 from bnfold.validation.choose_reference import Truth
+from bnfold.validation.computed_in import other_precisions
 from bnfold.validation.cover import Cover
 from bnfold.validation.dtypes import coarsest
 from bnfold.validation.optimizer_faults import changed_outputs, with_optimizers
@@ -142,7 +146,8 @@ def _compared(
     watch, second = Watch(pair.before), Watch(pair.after, only_branches=True)
     reference = choose_reference.find(pair.before, chosen.feeds, checking.oracle, watch.choose)
     first = chosen.feeds[reference.chosen[0]]
-    runners = _runners(pair, measure.settings(providers), checking.tolerance)
+    runtimes = tuple(map(known.choice, checking.runtimes))
+    runners = _runners(pair, measure.settings(providers, runtimes), checking.tolerance)
     placement = tuple(nodes_elsewhere(pair.folded, pair.pairing, providers, first, pair.threads))
     _compare(chosen, reference, runners, measure, watch, on_progress)
     demand_original(measure, runners, first)
@@ -154,12 +159,16 @@ def _compared(
         outcome,
         checks=confirm_excuses([check for runner in runners for check in runner.checks(ports.outputs)]),
         problems=(*outcome.problems, *(runner.problem for runner in runners if runner.problem)),
-        notes=(*chosen.notes, *_chaos(runners, chosen, reference)),
+        notes=(
+            *chosen.notes,
+            *(one.sentence(pair.threads) for one in runtimes),
+            *_chaos(runners, chosen, reference),
+        ),
         samples=len(reference.chosen),
         seed=checking.seed if inputs is None else None,
         oracle=reference.sentence,
         labels=tuple(chosen.labels[number] for number in reference.chosen),
-        repeatability=tuple(measure.repeatability(providers, first)),
+        repeatability=tuple(measure.repeatability(_repeated(providers, runtimes), first)),
         is_fold=pair.is_fold,
         placement=placement,
         accuracy=labelled,
@@ -167,6 +176,7 @@ def _compared(
     bounds = [check.bound or check.tolerance or 0.0 for check in outcome.checks if not check.row]
     outcome = replace(outcome, tolerance=max(bounds, default=0.0))
     outcome = _with_faults(outcome, pair, chosen, reference, runners)
+    outcome = other_precisions(outcome, pair.before, chosen, reference, runners)
     if reference.decides and outcome.checks:  # what does not run may not be a model
         places = _proving(reference, runners, drawn)
         outcome = replace(outcome, proved_on=tuple(chosen.labels[place] for place in places))
@@ -250,16 +260,25 @@ def _begun(
 ) -> Validation:
     """What is known before anything is run; `others` are differences besides inputs and outputs."""
     given = None if inputs is None else inputs.record() if isinstance(inputs, Given) else {}
-    providers = tuple(checking.providers)
-    request = Request(**asdict(replace(checking, providers=providers, threads=threads)), inputs=given)
+    providers, runtimes = tuple(checking.providers), tuple(checking.runtimes)
+    asked = replace(checking, providers=providers, threads=threads, runtimes=runtimes)
+    request = Request(**asdict(asked), inputs=given)
     return Validation(
         (),
         pairing.problems,
-        providers=providers,
+        providers=(*providers, *(known.choice(one).title for one in runtimes)),
         threads=threads,
         request=request,
         differences=(*pairing.notes, *others),
     )
+
+
+def _repeated(providers: Sequence[str], runtimes: Sequence[Choice]) -> list[Setting]:
+    """The settings at which the original runs twice."""
+    return [
+        *(Setting(provider, "off") for provider in providers),
+        *(Setting(one.title, "default") for one in runtimes),
+    ]
 
 
 def _samples(pair: _Pair, checking: Checking, inputs: Inputs | None, original: Original) -> Samples:
@@ -299,8 +318,13 @@ def _runners(pair: _Pair, settings: Sequence[Setting], tolerance: float | None) 
             pair.pairing,
             setting,
             [
-                OutputCheck(TOLERANCES[kind] if kind else None, UNITS[kind or "float32"], tolerance)
-                for kind in pair.kinds
+                OutputCheck(
+                    TOLERANCES[kind] if kind else None,
+                    UNITS[kind or "float32"],
+                    tolerance,
+                    setting.noise_cap,
+                )
+                for kind in setting.coarser(pair.kinds)
             ],
             pair.threads,
         )
@@ -357,13 +381,14 @@ def _covered(
 
 def _condition(pair: _Pair, samples: Samples, reference: Truth, runners: Sequence[Runner]) -> None:
     """Measure what rounding does where a check needs to know it."""
-    judging = [runner for runner in runners if not runner.setting.tf32]
-    checks = [check for runner in judging for check in runner.outputs]
-    for place in sorted({place for check in checks for place in check.runs_to_condition}):
-        moved = reference.conditioning(pair.before, samples.feeds[reference.chosen[place]], judging[0].unit)
-        for runner in runners:
-            for check, one in zip(runner.outputs if not runner.problem else (), moved, strict=False):
-                check.set_conditioning(place, one)
+    for unit in sorted({runner.unit for runner in runners}):
+        alike = [runner for runner in runners if runner.unit == unit]
+        checks = [check for runner in alike if not runner.setting.tf32 for check in runner.outputs]
+        for place in sorted({place for check in checks for place in check.runs_to_condition}):
+            moved = reference.conditioning(pair.before, samples.feeds[reference.chosen[place]], unit)
+            for runner in alike:
+                for check, one in zip(runner.outputs if not runner.problem else (), moved, strict=False):
+                    check.set_conditioning(place, one)
 
 
 def _chaos(runners: Sequence[Runner], samples: Samples, reference: Truth) -> Iterator[str]:
@@ -436,7 +461,9 @@ def _with_layers(
     wanted = checking.per_layer or (failing and pair.is_fold and not wrong)
     if wanted and all(check.provider != FLOAT64 for check in outcome.checks):
         where = provider, pair.threads
-        proved = layer_proof.measure(proved, pair.before, pair.after, samples[0], *where, oracle)
+        # another runtime may not give the values inside
+        with contextlib.suppress(*((ModelError,) if known.titled(provider) else ())):
+            proved = layer_proof.measure(proved, pair.before, pair.after, samples[0], *where, oracle)
     outcome = replace(outcome, layers=proved)
     if not pair.is_fold:
         return _by_outputs(outcome, pair, failing is not None)
@@ -491,7 +518,7 @@ def _verdict(blame: Blame) -> str:
 def _with_faults(
     outcome: Validation, pair: _Pair, samples: Samples, reference: Truth, runners: Sequence[Runner]
 ) -> Validation:
-    """Add what ONNX Runtime's default optimizer changes in the original by more than rounding."""
+    """Add what ONNX Runtime's default optimizer, or another runtime, computes wrongly in the original."""
     if not reference.decides:
         return outcome
     names = [port.name for port in pair.ports.outputs]
@@ -504,5 +531,7 @@ def _with_faults(
                 place = reference.chosen[check.worst_original_run.sample]
                 feeds = samples.feeds[place]
                 true = reference.outputs(place, len(names))[number]
-                found.append(with_optimizers(fault, check, number, pair.original, feeds, true, pair.threads))
+                if setting.runtime is None:
+                    fault = with_optimizers(fault, check, number, pair.original, feeds, true, pair.threads)
+                found.append(fault)
     return replace(outcome, faults=tuple(found))

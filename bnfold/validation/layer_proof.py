@@ -22,6 +22,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from bnfold.engines import base, known
 from bnfold.folding.recognise import is_batchnorm
 from bnfold.graph.nodes import captured, label, module_name
 from bnfold.oracle.oracle import Oracle
@@ -220,26 +221,37 @@ def measure(
     threads: int,
     oracle: Callable[[ir.Model], Oracle] = Oracle,
 ) -> tuple[Layer, ...]:
-    """Add the error of ONNX Runtime at every value in both models, with the optimizer off.
+    """Add the error at every value in both models, in ONNX Runtime with the optimizer off.
 
     Raises:
-        ModelError: ONNX Runtime does not give every value.
+        ModelError: ONNX Runtime, or the runtime that `provider` is the title of, does not give every value.
     """
     names = [layer.name for layer in layers]
     truth: dict[str, Any] = {}
     oracle(original).walk(feeds, lambda name, value: truth.setdefault(name, value) if name in names else None)
     found = []
     for model in (original, folded):
-        session = sessions.session(
-            _exposing(model, names), provider=provider, optimized="off", threads=threads
-        )
-        values = sessions.run(session, cast(feeds, interface(model).inputs), names)
+        values = _values(_exposing(model, names), names, feeds, provider, threads)
         found.append(
             [deviation(truth[name], value).largest for name, value in zip(names, values, strict=True)]
         )
     return tuple(
         replace(layer, original_error=before, folded_error=after)
         for layer, before, after in zip(layers, *found, strict=True)
+    )
+
+
+def _values(
+    model: ir.Model, names: Sequence[str], feeds: Feeds, provider: str, threads: int
+) -> Sequence[Any]:
+    """The values of these names, all of which are outputs of the model."""
+    given = cast(feeds, interface(model).inputs)
+    if (other := known.titled(provider)) is not None:
+        made = base.load(other.engine, model, threads, other.precision).run(given)
+        found = dict(zip((value.name for value in model.graph.outputs), made, strict=True))
+        return [found[name] for name in names]
+    return sessions.run(
+        sessions.session(model, provider=provider, optimized="off", threads=threads), given, names
     )
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from bnfold.display.shown import Shown
 from bnfold.errors import listed
 from bnfold.options import Checking
 from bnfold.validation.unseen import Unseen
 
 if TYPE_CHECKING:
+    from bnfold.display.plots import Bar
     from bnfold.runtime.sessions import Optimizer
     from bnfold.validation.accuracy import Accuracy
+
+
+def is_runtime(provider: str) -> bool:
+    """Whether that is the title of another runtime: ONNX Runtime's short names are in lower case."""
+    return provider != provider.lower()
 
 
 @dataclass(frozen=True)
@@ -21,8 +28,8 @@ class Check:
     """One output of the folded model under one provider and optimizer setting, over all samples.
 
     Attributes:
-        provider: `"cpu"` or `"cuda"`; `"float64"` where ONNX Runtime cannot load the original, and the
-            float64 evaluations of both models are compared.
+        provider: `"cpu"` or `"cuda"`; the title of another runtime; `"float64"` where ONNX Runtime cannot
+            load the original, and the float64 evaluations of both models are compared.
         optimizer: ONNX Runtime's optimizer on the folded model: `"off"` or `"default"`.
         output: The graph output's name.
         type: Its type, such as `"float32"`.
@@ -75,6 +82,42 @@ class Check:
     def passed(self) -> bool:
         """Whether this output agrees."""
         return self.problem is None
+
+    @property
+    def has_optimizer(self) -> bool:
+        """Whether ONNX Runtime ran it, whose optimizer has a setting."""
+        return not is_runtime(self.provider)
+
+    @property
+    def place(self) -> str:
+        """The provider with its optimizer setting, or the runtime."""
+        return f"{self.provider}, optimizer {self.optimizer}" if self.has_optimizer else self.provider
+
+    @property
+    def share(self) -> float | None:
+        """The error, or without an oracle the difference, by its bound; None where nothing was measured."""
+        measured, bound = (self.max_rel, self.tolerance) if self.bound is None else (self.error, self.bound)
+        return None if measured is None or not bound or math.isinf(bound) else measured / bound
+
+    def record(self) -> dict[str, Any]:
+        """The comparison as a row of plain values."""
+        outcome = "agrees" if self.compared else "not compared"
+        if not self.passed:
+            outcome = "excused" if self.excused else "disagrees"
+        return {
+            "output": self.output,
+            "provider": self.provider,
+            "optimizer": self.optimizer if self.has_optimizer else None,
+            "outcome": "for comparison" if self.row else outcome,
+            "error": self.error,
+            "original_error": self.original_error,
+            "ratio": self.ratio,
+            "bound": self.tolerance if self.bound is None else self.bound,
+            "max_abs": self.max_abs,
+            "max_rel": self.max_rel,
+            "top1": self.top1,
+            "problem": self.problem,
+        }
 
     @property
     def fails(self) -> bool:
@@ -173,7 +216,7 @@ class Blame:
 
 @dataclass(frozen=True)
 class Fault:
-    """ONNX Runtime's default optimizer changes the original itself by more than rounding.
+    """ONNX Runtime's default optimizer, or another runtime, changes the original by more than rounding.
 
     Attributes:
         provider: Where it happens.
@@ -199,6 +242,13 @@ class Fault:
     @property
     def sentence(self) -> str:
         """Which optimizer changes the original, by how much, and whether the folded model is affected."""
+        if is_runtime(self.provider):
+            also = "also" if self.affects_folded else "not"
+            return (
+                f"{self.provider} computes the output {self.output!r} of the original wrongly: it is "
+                f"{self.error:.2g} of its scale off, more than rounding explains, and {self.off:.2g} in ONNX "
+                f"Runtime. The other model is {also} affected ({self.folded:.2g})."
+            )
         who = f"its optimizer {listed(self.optimizers)}" if self.optimizers else "its default optimization"
         folded = (
             f"The other model is affected too ({self.folded:.2g}), but not with the optimizer off."
@@ -224,9 +274,9 @@ class Request(Checking):
     inputs: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Validation:
-    """The outcome of [`bnfold.validate`][bnfold.validation.validate.validate].
+@dataclass(frozen=True, repr=False)
+class Validation(Shown):
+    """The outcome of [`bnfold.validate`][bnfold.api.validate.validate]. It is true if the models agree.
 
     Attributes:
         checks: One for each provider, optimizer setting and output; empty if the models cannot be compared.
@@ -282,6 +332,34 @@ class Validation:
     unseen: Unseen = Unseen()  # noqa: RUF009 - it is frozen
     not_run: tuple[str, ...] = ()
 
+    axis: ClassVar[str] = "largest error or difference, in units of what is allowed"
+    line: ClassVar[float | None] = 1.0
+
+    @property
+    def headline(self) -> str:
+        """Whether the models compute the same, and if not, what differs first."""
+        if self.undecided and not self.failures:
+            return self.undecided
+        if not self.passed:
+            rest = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+            return f"The models differ. {next(iter(self.failures), '')}{rest}"
+        left = f" Not compared: {listed(self.not_compared)}." if self.not_compared else ""
+        return f"The models compute the same, on {self.samples} inputs.{left}"
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each output on each provider at each setting."""
+        return [check.record() for check in self.checks]
+
+    def bars(self) -> Sequence[Bar]:
+        """How near each output is to its bound."""
+        from bnfold.display.plots import Bar
+
+        shares = [(f"{check.output} ({check.place})", check.share) for check in self.checks if not check.row]
+        return [Bar(label, share) for label, share in shares if share is not None]
+
     @property
     def not_compared(self) -> tuple[str, ...]:
         """The outputs of which no element was compared, by name."""
@@ -324,7 +402,7 @@ class Validation:
             *self.problems,
             *(self.differences if self.request and self.request.strict else ()),
             *(
-                f"Output {check.output!r} ({check.provider}, optimizer {check.optimizer}): {check.problem}"
+                f"Output {check.output!r} ({check.place}): {check.problem}"
                 for check in self.checks
                 if check.fails
             ),

@@ -7,13 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from bnfold.engines import base, known
+from bnfold.engines.base import Loaded
+from bnfold.engines.known import Choice
 from bnfold.errors import ModelError, ProviderError
 from bnfold.oracle.evaluator import NotEvaluableError
 from bnfold.oracle.oracle import Oracle
 from bnfold.runtime import agreement, placement, sessions
+from bnfold.runtime.agreement import UNITS
 from bnfold.runtime.interface import Port, as_ir
 from bnfold.runtime.sessions import Feeds, ModelLike, Optimizer, Written
-from bnfold.validation.output_check import OutputCheck
+from bnfold.validation.output_check import NOISE_CAP, RUNTIME_NOISE_CAP, OutputCheck
 from bnfold.validation.pairing import Pairing
 from bnfold.validation.recorded import Recorded
 from bnfold.validation.results import Check
@@ -26,8 +30,9 @@ class Setting(NamedTuple):
     """How a model is run.
 
     Attributes:
-        provider: Such as `"cpu"` or `"cuda"`, or `FLOAT64` where ONNX Runtime cannot load the original.
-        optimizer: ONNX Runtime's optimizer, off or at its default.
+        provider: Such as `"cpu"` or `"cuda"`; the title of another runtime; or `FLOAT64` where ONNX Runtime
+            cannot load the original.
+        optimizer: ONNX Runtime's optimizer, off or at its default, where other runtimes always are.
         tf32: Whether CUDA may round float32 factors to TF32.
     """
 
@@ -42,6 +47,8 @@ class Setting(NamedTuple):
             if self.provider == FLOAT64:
                 graph = as_ir(model.model)
                 return Oracles(graph).of(graph)
+            if self.runtime is not None:
+                return base.load(self.runtime.engine, model.source, threads, self.runtime.precision)
             made = sessions.session(
                 model.source,
                 provider=self.provider,
@@ -55,7 +62,35 @@ class Setting(NamedTuple):
 
         return Recorded(start, _run)
 
+    @property
+    def runtime(self) -> Choice | None:
+        """The runtime, where it is another one than ONNX Runtime."""
+        return known.titled(self.provider)
+
+    def coarser(self, kinds: Sequence[str | None]) -> list[str | None]:
+        """The float types that bound the outputs' errors, given those that the model computes them in.
+
+        Another runtime is asked for one precision for all, and float64 is beyond every one of them.
+        """
+        asked = self.runtime.precision if self.runtime else None
+        return [kind and max((kind, asked or kind), key=UNITS.__getitem__) for kind in kinds]
+
+    @property
+    def noise_cap(self) -> float:
+        """How much farther off the original may be here before it counts as something else than rounding."""
+        fine = self.runtime is not None and self.runtime.precision == "float32"
+        return RUNTIME_NOISE_CAP if fine else NOISE_CAP
+
+    @property
+    def turned(self) -> Setting:
+        """The same at ONNX Runtime's other optimizer setting; other runtimes have no such setting."""
+        if self.runtime is not None:
+            return self
+        return self._replace(optimizer="default" if self.optimizer == "off" else "off")
+
     def __str__(self) -> str:
+        if self.runtime is not None:
+            return self.provider
         return f"{self.provider}, optimizer {self.optimizer}{', TF32' if self.tf32 else ''}"
 
 
@@ -106,16 +141,17 @@ class Original:
         """Run all samples at a setting ahead, and close its session."""
         self._at(setting).record(samples)
 
-    def settings(self, providers: Sequence[str]) -> list[Setting]:
+    def settings(self, providers: Sequence[str], runtimes: Sequence[Choice] = ()) -> list[Setting]:
         """Where the folded model is compared with it; with TF32 on CUDA too, to show its effect."""
+        others = [Setting(one.title, "default") for one in runtimes]
         if self.reference == IN_FLOAT64:
-            return [IN_FLOAT64]
+            return [IN_FLOAT64, *others]
         found = [Setting(provider, optimizer) for provider in providers for optimizer in OPTIMIZERS]
-        return [*found, *([Setting("cuda", "default", tf32=True)] if "cuda" in providers else [])]
+        return [*found, *([Setting("cuda", "default", tf32=True)] if "cuda" in providers else []), *others]
 
     def run(self, setting: Setting, feeds: Feeds, expected: Sequence[object]) -> Sequence[object]:
         """The outputs at a setting; `expected`, and so no noise, where the original does not run there."""
-        if self.reference in (setting, IN_FLOAT64):
+        if setting == self.reference or (self.reference == IN_FLOAT64 and setting.runtime is None):
             return expected
         outputs = self._try(setting, feeds)
         return expected if outputs is None else outputs
@@ -129,18 +165,17 @@ class Original:
         """Whether the original runs at a setting at all."""
         return self._try(setting, feeds) is not None
 
-    def repeatability(self, providers: Sequence[str], feeds: Feeds) -> Iterator[tuple[str, float]]:
+    def repeatability(self, settings: Sequence[Setting], feeds: Feeds) -> Iterator[tuple[str, float]]:
         """How far a second run of the original is from the first, by provider: no comparison can be finer.
 
-        This is the largest relative difference with the optimizer off; a provider on which the original does
-        not run is left out.
+        This is the largest relative difference, in ONNX Runtime with the optimizer off; a setting at which
+        the original does not run is left out.
         """
-        for provider in providers:
-            setting = Setting(provider, "off")
+        for setting in settings:
             first, second = self._try(setting, feeds), self._try(setting, feeds, again=True)
             if first is not None and second is not None:
                 outcomes = (agreement.compare(a, b, math.inf) for a, b in zip(first, second, strict=True))
-                yield provider, max((outcome.max_rel or 0.0 for outcome in outcomes), default=0.0)
+                yield setting.provider, max((outcome.max_rel or 0.0 for outcome in outcomes), default=0.0)
 
     def _at(self, setting: Setting) -> Recorded:
         if setting not in self._settings:
@@ -156,6 +191,8 @@ class Original:
 
 
 def _run(session: Any, feeds: Feeds) -> list[Any]:
+    if isinstance(session, Loaded):
+        return list(session.run(feeds))
     if not isinstance(session, Oracle):
         return sessions.run(session, feeds)
     try:
@@ -200,8 +237,8 @@ class Runner:
         if actual is None:
             return
         own = original.run(self.setting, feeds, expected)
-        turned: Optimizer = "default" if self.setting.optimizer == "off" else "off"
-        other = original.run(self.setting._replace(optimizer=turned), feeds, expected)
+        turned = self.setting.turned
+        other = own if turned == self.setting else original.run(turned, feeds, expected)
         for check, *values in zip(self.outputs, true, expected, own, other, actual, strict=True):
             check.add(*values)
 
@@ -230,7 +267,7 @@ class Runner:
 
 
 def demand_original(original: Original, runners: Sequence[Runner], feeds: Feeds) -> None:
-    """Refuse a provider that runs neither model: it says nothing about the folded one.
+    """Refuse a provider or a runtime that runs neither model: it says nothing about the folded one.
 
     Raises:
         ProviderError: There is one.
@@ -238,6 +275,12 @@ def demand_original(original: Original, runners: Sequence[Runner], feeds: Feeds)
     for runner in runners:
         provider = runner.setting.provider
         if runner.problem and provider not in ("cpu", FLOAT64) and not original.runs(runner.setting, feeds):
+            if runner.setting.runtime is not None:
+                _, _, why = runner.problem.partition(f"({runner.setting}). ")
+                raise ProviderError(
+                    f"{provider} runs neither model. {why}",
+                    "Compare the models in a runtime that has what they need.",
+                )
             raise ProviderError(
                 f"The {provider} provider does not run the original either. {runner.problem}",
                 "Compare the models on another provider.",

@@ -19,8 +19,8 @@ import onnx.shape_inference
 import onnx_ir as ir
 
 from bnfold.errors import ModelError, listed
+from bnfold.graph.harmless import harmless
 from bnfold.graph.scopes import ONNX_DOMAINS
-from bnfold.graph.shape_inference import harmless
 from bnfold.oracle.multiply_adds import multiply_adds
 from bnfold.oracle.ops import operator
 from bnfold.oracle.ops.call import Call, Operator

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bnfold.files.load import guarded_pair
 from bnfold.ops.constraints import naming_faults
 from bnfold.options import Checking, CheckingOptions
 from bnfold.validation.results import Check, Validation
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Validation", "validate"]
 
 
+@guarded_pair
 def validate(
     original: ModelLike,
     folded: ModelLike,

@@ -14,9 +14,10 @@ from onnx import numpy_helper, parser
 
 from bnfold.errors import InputError, ModelError, ProviderError
 from bnfold.latency import benchmark as module
-from bnfold.latency import footprint
-from bnfold.latency.benchmark import OPTIMIZERS, benchmark
+from bnfold.latency import footprint, prepare
+from bnfold.latency.benchmark import benchmark
 from bnfold.latency.interleave import MAX_LOADS, Contest, Setting
+from bnfold.latency.prepare import OPTIMIZERS
 from bnfold.latency.results import Benchmark, Row
 from bnfold.options import Timing
 
@@ -127,7 +128,7 @@ def test_options_that_the_provider_does_not_have_are_refused():
 
 def test_a_captured_graph_is_timed_on_the_device_alone():
     timing = Timing(provider_options=("graph", "defaults"))
-    settings = module._settings("cuda", {None: {"x": np.ones(2)}}, timing)
+    settings = prepare._settings("cuda", {None: {"x": np.ones(2)}}, timing)
     found = [(setting.provider_options, setting.measures) for setting in settings]
     assert list(dict.fromkeys(found)) == [
         ("graph", "on the device"),
@@ -135,7 +136,7 @@ def test_a_captured_graph_is_timed_on_the_device_alone():
         ("defaults", "on the device"),
     ]
     with pytest.raises(InputError, match="options graph"):  # strings stay with the host
-        module._settings("cuda", {None: {"x": np.array(["a"], object)}}, Timing(provider_options=("graph",)))
+        prepare._settings("cuda", {None: {"x": np.array(["a"], object)}}, Timing(provider_options=("graph",)))
 
 
 @pytest.mark.skipif(
@@ -356,7 +357,7 @@ def test_what_went_less_well_is_told():
     ],
 )
 def test_what_can_be_measured(provider: str, x: np.ndarray, kinds: tuple[str, ...]):
-    assert module._kinds(provider, {"x": x}) == kinds
+    assert prepare._kinds(provider, {"x": x}) == kinds
 
 
 @pytest.mark.gpu

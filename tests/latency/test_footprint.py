@@ -11,7 +11,8 @@ import onnx_ir as ir
 import pytest
 
 from bnfold.latency import footprint as module
-from bnfold.latency.footprint import footprint, on_disk
+from bnfold.latency.footprint import footprint
+from bnfold.runtime.sessions import on_disk
 from tests.graphs import build, weight
 
 MEGABYTES = 16

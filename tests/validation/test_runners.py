@@ -131,7 +131,7 @@ def test_an_original_that_loads_and_does_not_run_elsewhere(desk: Callable[..., D
     desk(outputs)
     original = Original("m.onnx", 2)
     assert original.run(Setting("cuda", "off"), {}, expected := original.expected({})) is expected
-    assert dict(original.repeatability(("cpu", "cuda"), {})) == {"cpu": 0.0}
+    assert dict(original.repeatability((Setting("cpu", "off"), Setting("cuda", "off")), {})) == {"cpu": 0.0}
 
 
 def test_an_original_that_does_not_load_is_an_error(desk: Callable[..., Desk]) -> None:
@@ -148,13 +148,13 @@ def test_the_floor_is_the_difference_of_a_second_run(desk: Callable[..., Desk]) 
 
     desk(outputs)
     original = Original("m.onnx", 2)
-    floors = dict(original.repeatability(("cpu", "cuda"), {}))
+    floors = dict(original.repeatability((Setting("cpu", "off"), Setting("cuda", "off")), {}))
     assert floors == {"cpu": 0.0, "cuda": pytest.approx(0.01 / 4)}
     assert dict(Original(MODEL, 2).repeatability((), {})) == {}
 
 
 def test_a_real_run_repeats_on_the_cpu() -> None:
-    assert dict(Original(MODEL, 1).repeatability(("cpu",), FEEDS)) == {"cpu": 0.0}
+    assert dict(Original(MODEL, 1).repeatability((Setting("cpu", "off"),), FEEDS)) == {"cpu": 0.0}
 
 
 def test_a_folded_model_that_does_not_load_is_an_outcome(desk: Callable[..., Desk]) -> None:

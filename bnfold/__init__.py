@@ -8,24 +8,31 @@ from typing import TYPE_CHECKING
 from bnfold._version import __version__
 
 if TYPE_CHECKING:
+    from bnfold.api.benchmark import benchmark
+    from bnfold.api.export import export
+    from bnfold.api.fold import fold
+    from bnfold.api.inspect import Inspection, inspect
+    from bnfold.api.validate import validate
+    from bnfold.contract.contract import Contract, Preprocessing
     from bnfold.edge.equalize import Equalized, equalize
     from bnfold.errors import BnfoldError
-    from bnfold.folding.fold import fold
     from bnfold.gate.run import Checked, check
-    from bnfold.latency.benchmark import benchmark
     from bnfold.latency.results import Benchmark
-    from bnfold.pipeline.export import Export, export
+    from bnfold.pipeline.export import Export
     from bnfold.reasons import Reason
     from bnfold.result import FoldResult, Site
-    from bnfold.validation.validate import Validation, validate
+    from bnfold.validation.results import Validation
 
 __all__ = [
     "Benchmark",
     "BnfoldError",
     "Checked",
+    "Contract",
     "Equalized",
     "Export",
     "FoldResult",
+    "Inspection",
+    "Preprocessing",
     "Reason",
     "Site",
     "Validation",
@@ -35,6 +42,7 @@ __all__ = [
     "equalize",
     "export",
     "fold",
+    "inspect",
     "validate",
 ]
 
@@ -43,18 +51,22 @@ if not TYPE_CHECKING:  # a type checker would accept any name
         "Benchmark": "latency.results",
         "BnfoldError": "errors",
         "Checked": "gate.run",
+        "Contract": "contract.contract",
         "Equalized": "edge.equalize",
         "Export": "pipeline.export",
         "FoldResult": "result",
+        "Inspection": "api.inspect",
+        "Preprocessing": "contract.contract",
         "Reason": "reasons",
         "Site": "result",
-        "Validation": "validation.validate",
-        "benchmark": "latency.benchmark",
+        "Validation": "validation.results",
+        "benchmark": "api.benchmark",
         "check": "gate.run",
         "equalize": "edge.equalize",
-        "export": "pipeline.export",
-        "fold": "folding.fold",
-        "validate": "validation.validate",
+        "export": "api.export",
+        "fold": "api.fold",
+        "inspect": "api.inspect",
+        "validate": "api.validate",
     }
 
     def __getattr__(name):

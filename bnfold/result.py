@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import onnx
 import onnx_ir as ir
 
+from bnfold.display.shown import Shown, counted
 from bnfold.reasons import Reason
+
+if TYPE_CHECKING:
+    from bnfold.display.plots import Bar
 
 Status = Literal["folded", "merged", "decomposed", "kept"]
 ModelT = TypeVar("ModelT", onnx.ModelProto, ir.Model)
@@ -39,6 +45,50 @@ class Site:
     into: tuple[str, ...] = ()
     reason: Reason | None = None
     reason_after: Reason | None = None
+
+    @property
+    def is_batchnorm(self) -> bool:
+        """Whether it is a BatchNormalization, and not other arithmetic."""
+        return self.op_type == "BatchNormalization"
+
+    def record(self) -> dict[str, Any]:
+        """The site as a row of plain values."""
+        why = [reason for reason in (self.reason, self.reason_after) if reason is not None]
+        return {
+            "site": self.name,
+            "operator": self.op_type,
+            "status": self.status,
+            "into": ", ".join(self.into),
+            "reason": ", ".join(reason.code for reason in why),
+            "why": " ".join(reason.sentence for reason in why),
+            "graph": self.graph,
+        }
+
+
+def said(sites: Sequence[Site], nodes_before: int, nodes_after: int) -> str:
+    """What became of sites, in a sentence or two."""
+    norms = [site for site in sites if site.is_batchnorm]
+    others = [site for site in sites if not site.is_batchnorm and site.status != "kept"]
+    gone = sum(site.status in ("folded", "merged") for site in norms)
+    text = (
+        f"{gone} of {len(norms)} BatchNorm{'' if len(norms) == 1 else 's'} folded"
+        if norms
+        else "No BatchNorm"
+    )
+    if others:
+        text += f", and arithmetic at {len(others)} other place{'' if len(others) == 1 else 's'}"
+    text += f"; {nodes_before} → {nodes_after} nodes."
+    codes = Counter(site.reason.code for site in norms if site.status == "kept" and site.reason is not None)
+    stays = counted({f"for {code}": number for code, number in codes.most_common(6)})
+    return f"{text} Kept: {stays}." if stays else text
+
+
+def by_fate(sites: Sequence[Site]) -> list[Bar]:
+    """Sites counted by operator and fate, for a plot."""
+    from bnfold.display.plots import Bar
+
+    fates = Counter(f"{site.op_type}, {site.status}" for site in sites)
+    return [Bar(label, number) for label, number in fates.most_common()]
 
 
 @dataclass(frozen=True)
@@ -73,9 +123,9 @@ class Join:
     op_type: str
 
 
-@dataclass(frozen=True)
-class FoldResult(Generic[ModelT]):
-    """The outcome of [`bnfold.fold`][bnfold.fold].
+@dataclass(frozen=True, repr=False)
+class FoldResult(Shown, Generic[ModelT]):
+    """The outcome of [`bnfold.fold`][bnfold.fold]. It is true if no BatchNorm stays.
 
     Attributes:
         model: The folded model, of the kind that was given (a path gives an `onnx_ir.Model`).
@@ -94,6 +144,24 @@ class FoldResult(Generic[ModelT]):
     merges: tuple[Merge, ...] = ()
     apart: tuple[Reason, ...] = ()
     joins: tuple[Join, ...] = ()
+
+    axis: ClassVar[str] = "sites"
+
+    @property
+    def headline(self) -> str:
+        """How many BatchNorms are gone, and why others stay."""
+        return said(self.sites, self.nodes_before, self.nodes_after)
+
+    def __bool__(self) -> bool:
+        return not any(site.is_batchnorm for site in self.kept)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each site."""
+        return [site.record() for site in self.sites]
+
+    def bars(self) -> Sequence[Bar]:
+        """How many sites of each operator had each fate."""
+        return by_fate(self.sites)
 
     @property
     def folded(self) -> tuple[Site, ...]:

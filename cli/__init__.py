@@ -22,11 +22,34 @@ from . import _lazy
 _MOMENT = 0.01  # seconds, after which a signal that arrived at a bad time is sent again
 
 _QUIET = "bnfold.quiet"  # in click's meta
-COMMANDS = ("export", "fold", "check", "inspect", "validate", "bench", "explain", "doctor")
+COMMANDS = {
+    "export": "Turn a trained model into a checked ONNX file.",
+    "fold": "Fold an ONNX model without running it.",
+    "check": "Check every model of a repository.",
+    "fleet": "Check, fold or export every model of a zoo.",
+    "inspect": "Show what a model is, and what becomes of each of its BatchNorms.",
+    "validate": "Compare the outputs of two ONNX models on the same data.",
+    "bench": "Measure the latency of two ONNX models against each other.",
+    "explain": "Explain why a BatchNorm stays, or a finding of `bnfold check`.",
+    "targets": "List the targets that `--target` takes, or what one demands of a model.",
+    "doctor": "Examine this installation and say what to fix.",
+}
+"""What each command says first of itself, so that `bnfold --help` imports none of them."""
 
 
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is used, and reports its errors."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of a name that is not one, say what was meant."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            from ._groups import meant
+
+            raise click.UsageError(f"bnfold has no command {name!r}.{meant(name, COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order in which a new user needs them."""
@@ -41,6 +64,12 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f".{cmd_name}", __name__).command
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them, which takes as long as all the rest."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note whether the command is quiet, which has to be known even where its options are wrong."""
         ctx.meta[_QUIET] = not {"-q", "--quiet"}.isdisjoint(args)
@@ -51,7 +80,7 @@ class LazyGroup(click.Group):
         try:
             return super().main(*arguments, **options)
         except SystemExit as end:
-            given_up = sys.modules.get("bnfold.system.bounded_run")
+            given_up = sys.modules.get("bnfold.runtime.bounded_run")
             if given_up is not None and given_up.is_left():
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -145,11 +174,19 @@ def _complain(error: Exception, *, quiet: bool, report: bool) -> int:
 
     An error that bnfold did not raise on purpose is reported as a bug.
     """
-    from bnfold.errors import BnfoldError, DisagreementError, MissingShapeError, UnforeseenError
-    from bnfold.report.visible import visible
+    from bnfold.display.visible import visible
+    from bnfold.errors import (
+        BnfoldError,
+        DisagreementError,
+        FileAccessError,
+        MissingShapeError,
+        UnforeseenError,
+    )
 
     if isinstance(error, UnforeseenError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
+    if isinstance(error, OSError) and not isinstance(error, BnfoldError):
+        error = FileAccessError("A file", error)
     if isinstance(error, BnfoldError):
         problem, fix, exit_code = error.problem, error.fix, error.exit_code
         if isinstance(error, MissingShapeError) and not error.has_blanks:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import rich.console
 from rich.segment import Segment
 
-from bnfold.report.visible import visible
+from bnfold.display.visible import visible
 
 
 class Console(rich.console.Console):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import _options, _terminal
+from . import _groups, _options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.pipeline.narrow import Convert, Quantize
@@ -79,10 +79,7 @@ def narrow_options(command: Callable[..., Any]) -> Callable[..., Any]:
             narrow = _quantize(images, **own)
         return command(narrow=narrow, **options)
 
-    made: Callable[..., Any] = with_narrow
-    for option in reversed(_GROUP):
-        made = option(made)
-    return made
+    return _groups.together("Fewer bits", *_GROUP)(with_narrow)
 
 
 _OWN = ("half_io", "calibration", "per_channel", "symmetric", "signed", "pow2_scales", "leave")

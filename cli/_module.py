@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from . import _terminal
+from . import _groups, _terminal
 
 if TYPE_CHECKING:
     from bnfold.torch.write_back.save import Form
@@ -25,19 +25,26 @@ _READING = (
     "dynamic",
     "ignore_unexpected",
 )
-_ALLOWED = {*_READING, "merge", "keep", "model", "output", "form", "json_path", "quiet", "no_bench"}
+_ALLOWED = {*_READING, "merge", "keep", "model", "output", "form", "json_path", "quiet", "no_bench", "target"}
 
-option = click.option(
-    "--to",
-    "form",
-    type=click.Choice(list(_SUFFIXES)),
-    help="Write a PyTorch file instead of ONNX: a program of torch.export, the pickled module, or only its"
-    " weights. The folded module is verified in eager mode and float64.",
+option = _groups.together(
+    "The file",
+    click.option(
+        "--to",
+        "form",
+        type=click.Choice(list(_SUFFIXES)),
+        help="Write a PyTorch file instead of ONNX: a program of torch.export, the pickled module, or only"
+        " its weights. The folded module is verified in eager mode and float64.",
+    ),
 )
 
 
-def export(model: Path, output: Path | None, form: Form, json_path: Path | None, *, quiet: bool) -> None:
-    """Do the whole job and print its report, with the options of the running command."""
+def export(model: Path, output: Path | None, form: Form, json_path: Path | None, *, quiet: bool) -> Path:
+    """Do the whole job and print its report, with the options of the running command.
+
+    Returns:
+        The file that was written.
+    """
     from bnfold.errors import InputError
     from bnfold.files.file_kind import kind_of
     from bnfold.options import Reading
@@ -64,3 +71,4 @@ def export(model: Path, output: Path | None, form: Form, json_path: Path | None,
     if json_path is not None:
         _terminal.write_json(report.module_document(done), json_path)
     _terminal.show(report.module_report(done), quiet=quiet, json_path=json_path)
+    return destination

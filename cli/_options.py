@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from . import _terminal
+from . import _groups, _terminal
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -17,18 +17,8 @@ FILE = click.Path(path_type=Path)
 """A path that bnfold checks itself, so that the message about a missing file is the same everywhere."""
 
 
-def _together(*options: Callable[[Any], Any]) -> Callable[[CommandT], CommandT]:
-    """Combine several decorators into one; the help shows the options in this order."""
-
-    def decorate(command: CommandT) -> CommandT:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-output_options = _together(
+output_options = _groups.together(
+    "Reports",
     click.option(
         "--json",
         "json_path",
@@ -39,7 +29,8 @@ output_options = _together(
     click.option("-q", "--quiet", is_flag=True, help="Print only errors, each in one line."),
 )
 
-fold_options = _together(
+fold_options = _groups.together(
+    "Folding",
     click.option(
         "--no-batchnorm",
         is_flag=True,
@@ -68,7 +59,8 @@ fold_options = _together(
     ),
 )
 
-step_options = _together(
+step_options = _groups.together(
+    "After the fold",
     click.option(
         "--equalize",
         is_flag=True,
@@ -99,7 +91,8 @@ def _announce_trust(ctx: click.Context, option: click.Parameter, trust: bool) ->
     return trust
 
 
-torch_options = _together(
+torch_options = _groups.together(
+    "Reading a PyTorch file",
     click.option(
         "--input-shape",
         multiple=True,
@@ -153,13 +146,15 @@ torch_options = _together(
         "--opset",
         type=click.IntRange(min=7),
         metavar="N",
-        help="ONNX opset of a PyTorch model's export; the exporter chooses one otherwise.",
+        help="ONNX opset of a PyTorch model's export, which chooses one otherwise; `export` converts an ONNX"
+        " file to it.",
     ),
     click.option(
         "--ir-version",
         type=click.IntRange(min=4),
         metavar="N",
-        help="ONNX IR version of a PyTorch model's export, for a runtime that accepts no later one.",
+        help="ONNX IR version of a PyTorch model's export, for a runtime that accepts no later one; `export`"
+        " writes an ONNX file in it.",
     ),
     click.option(
         "--dynamic",
@@ -171,15 +166,18 @@ torch_options = _together(
     ),
 )
 
-_given_providers = click.option(
-    "--provider",
-    "providers",
-    multiple=True,
-    default=("cpu",),
-    metavar="NAME",
-    show_default=True,
-    help="Where ONNX Runtime runs the models: cpu, cuda, or another provider of the installed one, such as"
-    " openvino, tensorrt or coreml. Repeatable.",
+_given_providers = _groups.together(
+    "Where models run",
+    click.option(
+        "--provider",
+        "providers",
+        multiple=True,
+        default=("cpu",),
+        metavar="NAME",
+        show_default=True,
+        help="Where ONNX Runtime runs the models: cpu, cuda, or another provider of the installed one, such"
+        " as openvino, tensorrt or coreml. Repeatable.",
+    ),
 )
 
 
@@ -188,12 +186,52 @@ def provider_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_providers(*, providers: tuple[str, ...], **options: Any) -> Any:
-        return command(providers=_terminal.known_providers(providers), **options)
+        return command(providers=_terminal.known_providers(providers) if providers else (), **options)
 
     return _given_providers(with_providers)
 
 
-_given_options = _together(
+_given_runtimes = _groups.together(
+    "Where models run",
+    click.option(
+        "--runtime",
+        "runtimes",
+        multiple=True,
+        default=("onnxruntime",),
+        metavar="NAME[:PRECISION]",
+        show_default=True,
+        help="The runtime to run the models in: onnxruntime, openvino, mnn or ncnn. It converts them with"
+        " its own tools, and is asked to compute in float32, or in another precision as openvino:bfloat16."
+        " Repeatable.",
+    ),
+)
+
+
+def runtime_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option for other runtimes; it goes around `provider_option`.
+
+    A command gets `runtimes`, those other than ONNX Runtime, which are known to be installed; its `providers`
+    are empty where ONNX Runtime was not asked for.
+    """
+
+    @functools.wraps(command)
+    def with_runtimes(*, runtimes: tuple[str, ...], **options: Any) -> Any:
+        others = _terminal.known_runtimes(runtimes)
+        if others and len(others) == len(set(runtimes)):
+            source = click.get_current_context().get_parameter_source("providers")
+            if source is not click.core.ParameterSource.DEFAULT:
+                raise click.UsageError(
+                    f"--provider says where ONNX Runtime runs, and --runtime {runtimes[0]} does not run it."
+                    " Leave one of the two out, or add --runtime onnxruntime to have both."
+                )
+            options["providers"] = ()
+        return command(runtimes=others, **options)
+
+    return _given_runtimes(with_runtimes)
+
+
+_given_options = _groups.together(
+    "Data",
     click.option(
         "--inputs",
         "inputs_path",
@@ -238,7 +276,8 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _OF_INPUTS = ("mean", "std", "size", "labels", "top")
 
-label_options = _together(
+label_options = _groups.together(
+    "Data",
     click.option(
         "--labels",
         type=FILE,
@@ -258,7 +297,8 @@ label_options = _together(
 """They go with `data_options`, which puts them into `inputs`."""
 
 
-validation_options = _together(
+validation_options = _groups.together(
+    "Comparing outputs",
     click.option(
         "--samples",
         type=click.IntRange(min=1),
@@ -289,7 +329,8 @@ validation_options = _together(
     ),
 )
 
-cover_options = _together(
+cover_options = _groups.together(
+    "Comparing outputs",
     click.option(
         "--cover",
         is_flag=True,
@@ -306,7 +347,8 @@ cover_options = _together(
     ),
 )
 
-timing_options = _together(
+timing_options = _groups.together(
+    "Timing",
     click.option(
         "--threads",
         type=click.IntRange(min=1),
@@ -325,27 +367,35 @@ timing_options = _together(
     ),
 )
 
-provider_options_option = click.option(
-    "--provider-options",
-    type=click.Choice(["bnfold", "defaults", "tf32", "exhaustive", "graph"]),
-    multiple=True,
-    default=("bnfold",),
-    show_default=True,
-    help="What the provider is set to: bnfold is as precise as the types and the same every time (CUDA: no"
-    " TF32, heuristic search); defaults are the provider's own. CUDA has three more: tf32, exhaustive (search"
-    " for convolutions) and graph (a captured CUDA graph). Repeatable; they share the time.",
+provider_options_option = _groups.together(
+    "Where models run",
+    click.option(
+        "--provider-options",
+        type=click.Choice(["bnfold", "defaults", "tf32", "exhaustive", "graph"]),
+        multiple=True,
+        default=("bnfold",),
+        show_default=True,
+        help="What the provider is set to: bnfold is as precise as the types and the same every time (CUDA:"
+        " no TF32, heuristic search); defaults are the provider's own. CUDA has three more: tf32,"
+        " exhaustive (search for convolutions) and graph (a captured CUDA graph). Repeatable; they share"
+        " the time.",
+    ),
 )
 
-batch_option = click.option(
-    "--batch",
-    "batches",
-    type=click.IntRange(min=1),
-    multiple=True,
-    metavar="N",
-    help="Batch size to time, for a model that leaves it open. Repeatable; the sizes share the time.",
+batch_option = _groups.together(
+    "Timing",
+    click.option(
+        "--batch",
+        "batches",
+        type=click.IntRange(min=1),
+        multiple=True,
+        metavar="N",
+        help="Batch size to time, for a model that leaves it open. Repeatable; the sizes share the time.",
+    ),
 )
 
-pairing_options = _together(
+pairing_options = _groups.together(
+    "Comparing outputs",
     click.option(
         "--match",
         type=click.Choice(["name", "order"]),

@@ -11,21 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnfold.pipeline.progress import Stage, silent
+from bnfold.pipeline.progress import WORDS, silent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bnfold.inputs.given import Given
-
-_STAGES: Mapping[str, str] = {
-    Stage.LOAD: "Loading",
-    Stage.EXPORT: "Exporting to ONNX",
-    Stage.FOLD: "Folding",
-    Stage.VALIDATE: "Comparing outputs",
-    Stage.TIME: "Timing",
-    Stage.SAVE: "Saving",
-}
 
 _WIDTH_OF_A_FILE = 160  # a file has no width: wrap late, but keep tables readable
 
@@ -145,22 +136,26 @@ def known_providers(names: Sequence[str]) -> tuple[str, ...]:
     return short
 
 
+def known_runtimes(names: Sequence[str]) -> tuple[str, ...]:
+    """The runtimes other than ONNX Runtime, each once; one that is not there is an error before any work."""
+    from bnfold.engines.known import OWN, choice
+
+    others = tuple(dict.fromkeys(name for name in names if name != OWN))
+    for name in others:
+        choice(name).engine.demand()
+    return others
+
+
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show each stage on a terminal; show nothing in a pipe."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield silent
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from bnfold.display.bar import bar
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Starting", total=None)
-
-        yield lambda stage, done, total: bar.update(
-            task, description=_STAGES[stage], completed=done, total=total or None
-        )
+    with bar(WORDS) as report:
+        yield report
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import _edge, _lazy, _module, _options, _terminal
+from . import _contract, _edge, _groups, _lazy, _module, _options, _target, _terminal
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Given
@@ -17,17 +17,23 @@ if TYPE_CHECKING:
     from bnfold.torch.write_back.save import Form
 
 
-@click.command("export")
+@click.command("export", cls=_groups.Command)
 @click.argument("model", type=_options.FILE)
-@click.option(
-    "-o",
-    "--output",
-    type=_options.FILE,
-    metavar="OUT.onnx",
-    help="The file to write; an existing one is replaced. Without it, MODEL.folded.onnx next to the model.",
+@_groups.together(
+    "The file",
+    click.option(
+        "-o",
+        "--output",
+        type=_options.FILE,
+        metavar="OUT.onnx",
+        help="The file to write; an existing one is replaced. Without it, MODEL.folded.onnx next to the"
+        " model.",
+    ),
 )
 @_module.option
 @_options.torch_options
+@_contract.contract_options
+@_target.option
 @_options.fold_options
 @_options.step_options
 @_edge.narrow_options
@@ -36,31 +42,38 @@ if TYPE_CHECKING:
 @_options.label_options
 @_options.validation_options
 @_options.timing_options
-@click.option(
-    "--rollback",
-    is_flag=True,
-    help="If a fold turns out wrong, undo it and keep the others, instead of writing nothing.",
+@_groups.together(
+    "What decides",
+    click.option(
+        "--rollback",
+        is_flag=True,
+        help="If a fold turns out wrong, undo it and keep the others, instead of writing nothing.",
+    ),
+    click.option("--no-validate", is_flag=True, help="Write the file without comparing the outputs first."),
+    click.option("--no-bench", is_flag=True, help="Do not measure the latency."),
+    click.option(
+        "--only-if-faster",
+        is_flag=True,
+        help="Write the file only if the folded model turns out faster at ONNX Runtime's default on every"
+        " --provider; exit with 1 otherwise.",
+    ),
 )
-@click.option("--no-validate", is_flag=True, help="Write the file without comparing the outputs first.")
-@click.option("--no-bench", is_flag=True, help="Do not measure the latency.")
-@click.option(
-    "--only-if-faster",
-    is_flag=True,
-    help="Write the file only if the folded model turns out faster at ONNX Runtime's default on every"
-    " --provider; exit with 1 otherwise.",
-)
-@click.option(
-    "--html",
-    "html_path",
-    type=_options.FILE,
-    metavar="FILE",
-    help="Write an HTML page with figures: every BatchNorm, the errors, the latency. It works offline.",
+@_groups.together(
+    "Reports",
+    click.option(
+        "--html",
+        "html_path",
+        type=_options.FILE,
+        metavar="FILE",
+        help="Write an HTML page with figures: every BatchNorm, the errors, the latency. It works offline.",
+    ),
 )
 @_options.output_options
 def command(
     model: Path,
     output: Path | None,
     form: Form | None,
+    target: str | None,
     inputs: Given | None,
     no_validate: bool,
     no_bench: bool,
@@ -79,7 +92,9 @@ def command(
     nodes, bytes read and written or multiply-adds there are taken back (reason BN310). Then the original and
     the folded model run on the same data in ONNX Runtime, and their latency is measured; if the folded model
     is slower, the first line of the report says so. The file is written only if the outputs agree, and then
-    completely or not at all. The report of --json is written after it; if that fails, the file stays.
+    completely or not at all. Changes of the inputs, outputs and versions come before the fold; each is proved
+    by running the model before and after it, and data of --inputs is then that of the new inputs. The report
+    of --json is written after the model; if that fails, the model stays.
 
     \b
     Examples:
@@ -90,13 +105,18 @@ def command(
         bnfold export model.pt2 -o model.onnx --html report.html
         bnfold export model.onnx -o folded.onnx --only-if-faster
         bnfold export custom.pt --input-shape 1x8 --allow mypackage.layers.Gate
+        bnfold export model.onnx -o camera.onnx --normalize imagenet --scale 1/255 --uint8-input --bgr
+        bnfold export model.onnx -o small.ort --set-batch 1 --opset 13 --ir-version 8
+        bnfold export model.pt2 -o model.onnx --target rknn
         bnfold export model.onnx -o half.onnx --precision float16 --inputs real.npz
         bnfold export model.onnx -o int8.onnx --equalize --int8 --calibration train.npz
         bnfold export weights.safetensors --arch mypackage.nets:resnet18 --input-shape 1x3x224x224
         bnfold export model.pt --input-shape 1x3x224x224 --to pt2 -o model.folded.pt2
     """
+    form = _target.form_for(target, model, form)
     if form is not None:
-        _module.export(model, output, form, json_path, quiet=quiet)
+        written = _module.export(model, output, form, json_path, quiet=quiet)
+        _target.show_next(target, written, quiet=quiet, json_path=json_path)
         return
     if no_validate and options["rollback"]:
         raise click.UsageError(
@@ -109,9 +129,9 @@ def command(
         NotFasterError,
         export,
     )
-    from bnfold.report.terminal import text
+    from bnfold.report.terminal import headline, text
 
-    destination = output or _next_to(model)
+    destination = output or _next_to(model, _target.suffix_for(target))
     _terminal.check_report(json_path, model, destination)
     _terminal.check_report(record_path, model, destination, *filter(None, [json_path]))
     if html_path is not None:
@@ -126,6 +146,7 @@ def command(
                 validate=not no_validate,
                 bench=not no_bench,
                 record=record_path is not None,
+                target=target,
                 progress=progress,
                 **options,
             )
@@ -140,7 +161,13 @@ def command(
         _terminal.write_json(json.statistics_document(done), record_path)
     _terminal.show(text.export_report(done), quiet=quiet, json_path=json_path)
     if html_path is not None:
-        _terminal.show(text.written(html_path), quiet=quiet, json_path=json_path)
+        _terminal.show(headline.written(html_path), quiet=quiet, json_path=json_path)
+    if done.target is not None:
+        from bnfold.report.terminal import targets
+
+        _terminal.show(targets.reached(done.target, destination), quiet=quiet, json_path=json_path)
+        if not done.target:
+            click.get_current_context().exit(1)
 
 
 def _write(export: Export, json_path: Path | None, html_path: Path | None) -> None:
@@ -158,12 +185,12 @@ def _write(export: Export, json_path: Path | None, html_path: Path | None) -> No
         html.write(html.page(export, command=command, record=record), html_path)
 
 
-def _next_to(model: Path) -> Path:
+def _next_to(model: Path, suffix: str) -> Path:
     """The file to write if --output is not given."""
     from bnfold.files.file_kind import kind_of
     from bnfold.files.weight_index import file_of
 
     if (file := file_of(model)) != model:
-        return model.with_name(f"{model.resolve().name}.folded.onnx")
+        return model.with_name(f"{model.resolve().name}.folded{suffix}")
     kind_of(file)  # raises the usual error if it is not a file: "." has no suffix to replace
-    return model.with_suffix(".folded.onnx")
+    return model.with_suffix(f".folded{suffix}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
-from . import _collector, _lazy, _options, _terminal
+from . import _collector, _contract, _groups, _lazy, _options, _terminal
 
 
-@click.command("fold")
+@click.command("fold", cls=_groups.Command)
 @click.argument("model", type=_options.FILE, metavar="IN.onnx")
 @click.option(
     "-o",
@@ -20,6 +21,7 @@ from . import _collector, _lazy, _options, _terminal
     help="The file to write; an existing one is replaced.",
 )
 @click.option("--in-place", is_flag=True, help="Replace IN.onnx itself.")
+@_contract.contract_options_of_fold
 @_options.fold_options
 @_options.step_options
 @_options.output_options
@@ -28,15 +30,10 @@ def command(
     model: Path,
     output: Path | None,
     in_place: bool,
-    keep: tuple[str, ...],
-    merge: bool,
-    inline_functions: bool,
-    no_batchnorm: bool,
-    equalize: bool,
     record_path: Path | None,
-    record_in_model: bool,
     json_path: Path | None,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Fold an ONNX model without running it.
 
@@ -51,9 +48,12 @@ def command(
         bnfold fold model.onnx -o folded.onnx
         bnfold fold model.onnx -o folded.onnx --json - | jq .fold.summary
         bnfold fold model.onnx --in-place
+        bnfold fold model.onnx -o edge.onnx --set-shape 1x3x224x224 --opset 13
     """
     if in_place == (output is not None):
         raise click.UsageError("Name the file to write with -o OUT.onnx, or use --in-place.")
+    if output is not None and output.exists() and model.exists() and output.samefile(model):
+        raise click.UsageError(f"{output} is the model itself: use --in-place to replace it, without -o.")
     # numpy's linear algebra would start a thread per core, but a fold multiplies element by element
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _lazy.load_onnx_ir()
@@ -74,14 +74,9 @@ def command(
             source,
             target,
             in_place=in_place,
-            keep=keep,
-            merge=merge,
-            inline_functions=inline_functions,
-            no_batchnorm=no_batchnorm,
-            equalize=equalize,
             record=record_path is not None,
-            record_in_model=record_in_model,
             progress=progress,
+            **options,
         )
     if json_path is not None or record_path is not None:
         from bnfold.report import json

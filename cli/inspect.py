@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from . import _lazy, _options, _terminal
+from . import _groups, _lazy, _options, _terminal
 
 
-@click.command("inspect")
+@click.command("inspect", cls=_groups.Command)
 @click.argument("models", nargs=-1, required=True, type=_options.FILE, metavar="MODEL...")
 @click.option(
     "--fail-on",

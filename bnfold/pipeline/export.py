@@ -6,10 +6,12 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import onnx_ir as ir
 
+from bnfold.contract.contract import AS_IT_IS, Contract
+from bnfold.display.shown import Shown
 from bnfold.errors import BnfoldError, DisagreementError, InputError, ModelError, UndecidedError
 from bnfold.files.atomic import check_destination
 from bnfold.files.external_data import data_files
@@ -17,9 +19,10 @@ from bnfold.files.load import blaming, guarded
 from bnfold.files.save import save_onnx
 from bnfold.folding.fold import fold_into
 from bnfold.options import Checking, OracleMode, Reading, Timing
+from bnfold.pipeline.contract import as_given, contracted
 from bnfold.pipeline.harm import RuntimeGraphs, counted_again, without_harm
 from bnfold.pipeline.progress import Progress, Stage, silent, within
-from bnfold.pipeline.read import Source, read_model, read_onnx
+from bnfold.pipeline.read import Source, is_torch, read_model, read_onnx
 from bnfold.pipeline.rollback import Attempt
 from bnfold.pipeline.statistics import Statistics, of_folded
 from bnfold.pipeline.statistics import read as read_statistics
@@ -28,14 +31,16 @@ from bnfold.pipeline.steps import Done, Equalize, Step, Trial, apply
 from bnfold.result import FoldResult
 
 if TYPE_CHECKING:
+    from bnfold.display.plots import Bar
     from bnfold.inputs.given import Inputs
     from bnfold.latency.results import Benchmark
+    from bnfold.pipeline.targeting import Reached
     from bnfold.validation.validate import Validation
 
 
-@dataclass(frozen=True)
-class Export:
-    """What [`export`][bnfold.export] did.
+@dataclass(frozen=True, repr=False)
+class Export(Shown):
+    """What [`export`][bnfold.export] did. It is true if a file was written.
 
     Attributes:
         source: The model as it was read.
@@ -49,6 +54,10 @@ class Export:
         not_timed: Why the latency was not measured although it was asked for, as a sentence.
         steps: What was done after the fold, in that order; `fold` has the model that came out of it.
         statistics: The numbers of every BatchNorm that was folded, if they were asked for.
+        asked: The contract that the model was brought to before the fold.
+        contract: What was done for it, in that order.
+        base: The model that came out of it.
+        target: What still stands in the way of the target, if one was named.
     """
 
     source: Source
@@ -61,6 +70,38 @@ class Export:
     not_timed: str | None = None
     steps: tuple[Done, ...] = ()
     statistics: tuple[Statistics, ...] = ()
+    asked: Contract = AS_IT_IS
+    contract: tuple[Done, ...] = ()
+    base: ir.Model | None = None
+    target: Reached | None = None
+
+    axis: ClassVar[str] = "sites"
+
+    @property
+    def headline(self) -> str:
+        """What was folded, whether the models agree, whether it is faster, and what was written."""
+        parts = [self.fold.headline]
+        if self.validation is not None:
+            parts.append(self.validation.headline)
+        parts += [one.headline for one in self.benchmarks]
+        parts.append(f"Written: {self.destination}." if self.destination else "Nothing was written.")
+        return " ".join(parts)
+
+    def __bool__(self) -> bool:
+        return self.destination is not None
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each site; `validation` and `benchmarks` have their own."""
+        return self.fold.records()
+
+    def bars(self) -> Sequence[Bar]:
+        """How many sites of each operator had each fate."""
+        return self.fold.bars()
+
+    @property
+    def original(self) -> ir.Model:
+        """The model that the fold, the validation and the latency begin with."""
+        return self.source.model if self.base is None else self.base
 
 
 class ExportDisagreementError(DisagreementError):
@@ -78,7 +119,7 @@ class ExportDisagreementError(DisagreementError):
             f"The folded model does not agree with {export.source.path}; {destination} was not written.",
             f"A fold is meant to be exact: please report this, with the model.{'' if rollback else undo}"
             " If you accept the difference, give a larger --tolerance.",
-            cause=next(iter(export.validation.failures), "") if export.validation else "",
+            cause=next(iter(export.validation.failures), "") if export.validation is not None else "",
         )
         self.export = export
 
@@ -125,7 +166,7 @@ class NarrowedTooFarError(BnfoldError):
 
 @guarded
 def export(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Source,
     destination: str | os.PathLike[str],
     *,
     input_shape: Sequence[int] | Sequence[str] | str | None = None,
@@ -161,6 +202,8 @@ def export(
     bench: bool = True,
     only_if_faster: bool = False,
     in_place: bool = False,
+    contract: Contract = AS_IT_IS,
+    target: str | None = None,
     progress: Progress = silent,
 ) -> Export:
     """Turn a trained model into an ONNX file without its BatchNorms, checked before it is written.
@@ -169,7 +212,8 @@ def export(
     after which ONNX Runtime's own graph of the model is worse are taken back, if it is installed.
 
     Args:
-        source: The model, in any form that [`read_model`][bnfold.pipeline.read.read_model] reads.
+        source: The model, in any form that [`read_model`][bnfold.pipeline.read.read_model] reads, or as it
+            was read.
         destination: The ONNX file to write. An existing one is replaced; `source` only with `in_place`.
         input_shape: Shape of a PyTorch model's inputs, like all options up to `ignore_unexpected` a field of
             [`Reading`][bnfold.options.Reading].
@@ -179,8 +223,8 @@ def export(
         key: Where the model is in a checkpoint.
         allow: Classes that a pickle may use.
         trust: Whether a pickle may run any code while it is read.
-        opset: ONNX opset of a PyTorch model's export.
-        ir_version: IR version of a PyTorch model's export.
+        opset: ONNX opset of a PyTorch model's export; an ONNX file is converted to it.
+        ir_version: IR version of the file, likewise.
         dynamic: Sizes of a PyTorch model to leave open, as `"batch"` or `"x:2=height"`.
         ignore_unexpected: Whether weights that `arch` does not have are left out.
         merge: Whether parallel linear branches become one convolution where that does not cost more.
@@ -212,9 +256,15 @@ def export(
         only_if_faster: Whether to write the file only if the verdict at ONNX Runtime's default is "faster" on
             every provider. It needs `bench`.
         in_place: Whether `destination` may be the file of `source`, if that is an ONNX file.
+        contract: What is changed in the model before the fold, each change proved by running it: its inputs
+            and outputs, sizes and versions; and the format of the file. Given `inputs` are those of the new
+            model.
+        target: What the file is for, as `bnfold targets` lists it, or a TOML file that describes it: what it
+            demands of the contract is done, and `target` of the result has what still stands in the way.
         progress: Called with each stage and how far it is.
 
     Raises:
+        ContractNotMetError: A change of the contract does not compute the same. Nothing was written.
         ExportDisagreementError: The outputs disagree; it carries the report. Nothing was written.
         NotFasterError: The model is not faster, with `only_if_faster`; it carries the report. Nothing was
             written.
@@ -222,6 +272,10 @@ def export(
             written.
         BnfoldError: Something else went wrong; it says what to do. Nothing was written.
     """
+    # a fold alone needs none of them
+    from bnfold.pipeline.targeting import contract_for, reached, reading_for
+    from bnfold.targets.profile import load as load_target
+
     if only_if_faster and not bench:
         raise InputError(
             "--only-if-faster needs the latency, which --no-bench leaves out.", "Leave out one of the two."
@@ -234,36 +288,70 @@ def export(
     checking = Checking(
         tuple(providers), samples, seed, tolerance, oracle=oracle, per_layer=per_layer, strict=True
     )
-    target = Path(destination)
-    check_destination(target, *(() if in_place else (Path(source),)))
-    original = read_model(source, reading, progress=progress)
+    output, profile = Path(destination), None if target is None else load_target(target)
+    path = source.path if isinstance(source, Source) else Path(source)
+    check_destination(output, *(() if in_place else (path,)))
+    reading, contract = _versions(source, reading_for(profile, source, reading), contract)
+    original = source if isinstance(source, Source) else read_model(source, reading, progress=progress)
     if not in_place:
-        check_destination(target, *data_files(original.model))
-    known = read_statistics(original.model) if record or record_in_model else ()
-    attempt = Attempt(original, keep, merge, inline_functions, checking, inputs, progress)
+        check_destination(output, *data_files(original.model))
+    contract, without = contract_for(profile, original.model, contract, reading)
+    inputs = as_given(inputs, contract)
+    trial = Trial(checking, inputs)
+    agreed = contracted(original.model, contract, trial if validate else None)
+    base = replace(original, model=agreed.model)
+    known = read_statistics(base.model) if record or record_in_model else ()
+    attempt = Attempt(base, keep, merge, inline_functions, checking, inputs, progress)
     attempt, folded, graphs = without_harm(attempt, attempt.fold())
-    if no_batchnorm:
+    if no_batchnorm or without:
         attempt = replace(attempt, no_batchnorm=True)
         folded = attempt.fold()
         graphs = graphs and counted_again(graphs, folded.model)
-    steps = _Steps(_asked_for(equalize=equalize), Trial(checking, inputs))
-    done = steps.applied(Export(original, None, folded, graphs=graphs))
+    steps = _Steps(_asked_for(equalize=equalize), trial)
+    done = Export(
+        original, None, folded, graphs=graphs, asked=contract, contract=agreed.done, base=base.model
+    )
+    done = steps.applied(done)
     if validate:
-        done = _validated(done, attempt, target, folded, steps if rollback else None)
+        done = _validated(done, attempt, output, folded, steps if rollback else None)
     floats = done.fold.model
+    done = replace(done, contract=agreed.with_left(floats))
     if narrow is not None:
-        done = _narrowed(done, narrow, steps.trial, folded.model if equalize else None, target)
+        done = _narrowed(done, narrow, trial, folded.model if equalize else None, output)
     if bench:
         timing = Timing(threads, seconds, seed=seed)
         done = _timed(done, providers, timing, inputs, progress, demanded=only_if_faster)
     if only_if_faster and any(row.verdict != "faster" for one in done.benchmarks for row in one.defaults):
-        raise NotFasterError(done, target)
-    done = replace(done, statistics=of_folded(known, floats))
+        raise NotFasterError(done, output)
+    done = replace(done, statistics=of_folded(known, floats), target=reached(profile, done.fold.model))
     if record_in_model:
         write_statistics(done.fold.model, known)
     progress(Stage.SAVE, 0, 0)
-    save_onnx(done.fold.model, target, exclusive=True)
-    return replace(done, destination=target)
+    return _saved(done, output, trial if validate else None)
+
+
+def _versions(
+    source: str | os.PathLike[str] | Source, reading: Reading, contract: Contract
+) -> tuple[Reading, Contract]:
+    """Where the versions that were asked for are met: by the export of a PyTorch file, or by the contract."""
+    opset = reading.opset or contract.opset
+    version = reading.ir_version or contract.ir_version
+    if not isinstance(source, Source) and is_torch(source):
+        reading = replace(reading, opset=opset, ir_version=version)
+        return reading, replace(contract, opset=None, ir_version=None)
+    reading = replace(reading, opset=None, ir_version=None)
+    return reading, replace(contract, opset=opset, ir_version=version)
+
+
+def _saved(done: Export, target: Path, trial: Trial | None) -> Export:
+    """Write the file in the format that was asked for, or that its suffix says."""
+    if done.asked.format_of(target) == "onnx":
+        save_onnx(done.fold.model, target, exclusive=True)
+        return replace(done, destination=target)
+    from bnfold.pipeline.ort_format import save_ort  # it runs models
+
+    last = save_ort(done.fold.model, target, trial)
+    return replace(done, destination=target, steps=(*done.steps, last))
 
 
 def _timed(
@@ -278,7 +366,7 @@ def _timed(
     """Add the latency, or unless it is demanded, why ONNX Runtime cannot run the original at all."""
     from bnfold.runtime.sessions import loads
 
-    original = done.source.model
+    original = done.original
     try:
         latencies = compare_latency(original, done.fold.model, providers, timing, inputs, progress)
     except ModelError as error:
@@ -293,7 +381,10 @@ def _narrowed(done: Export, step: Step, trial: Trial, unequalized: ir.Model | No
     from bnfold.pipeline.narrow import Quantize
 
     if isinstance(step, Quantize):
-        step = replace(step, before=unequalized)
+        calibration = as_given(step.calibration, done.asked)
+        step = replace(
+            step, before=unequalized, calibration=step.calibration if calibration is None else calibration
+        )
     model, last = step(done.fold.model, trial)
     done = replace(done, fold=replace(done.fold, model=model), steps=(*done.steps, last))
     if not last.passed:
@@ -360,6 +451,7 @@ def fold_file(
     equalize: bool = False,
     record: bool = False,
     record_in_model: bool = False,
+    contract: Contract = AS_IT_IS,
     progress: Progress = silent,
 ) -> Export:
     """Fold an ONNX file into another without running either model.
@@ -375,18 +467,26 @@ def fold_file(
         equalize: Whether the channels of weights are balanced by powers of two.
         record: Whether `statistics` of the result has the numbers of every BatchNorm that was folded.
         record_in_model: Whether the file has them too, in its metadata.
+        contract: What is changed in the model before the fold; the file is an ONNX file.
         progress: Called with each stage and how far it is.
 
     Raises:
         BnfoldError: Something went wrong; it says what to do. Nothing was written.
     """
     target = Path(destination)
+    if contract.format_of(target) == "ort":
+        raise InputError(
+            f"{target}: ONNX Runtime writes its own format, and a fold runs nothing.",
+            "Type bnfold export instead.",
+        )
     path = source.path if isinstance(source, Source) else Path(source)
     check_destination(target, *(() if in_place else (path,)))
     original = source if isinstance(source, Source) else read_onnx(path)
     check_destination(target, *data_files(original.model))
 
-    known = read_statistics(original.model) if record or record_in_model else ()
+    with blaming(path):
+        agreed = contracted(original.model, contract, None)
+    known = read_statistics(agreed.model) if record or record_in_model else ()
     steps = _asked_for(equalize=equalize, in_memory=False)
     made: list[tuple[ir.Model, tuple[Done, ...]]] = []
 
@@ -401,7 +501,7 @@ def fold_file(
     with blaming(path):
         folded = fold_into(
             write,
-            original.model,
+            agreed.model,
             merge=merge,
             inline_functions=inline_functions,
             keep=keep,
@@ -410,7 +510,8 @@ def fold_file(
         )
     model, done = made[0]
     folded = replace(folded, model=model)
-    return Export(original, target, folded, steps=done, statistics=of_folded(known, model))
+    export = Export(original, target, folded, steps=done, statistics=of_folded(known, model))
+    return replace(export, asked=contract, contract=agreed.with_left(model), base=agreed.model)
 
 
 def compare_latency(
@@ -420,9 +521,13 @@ def compare_latency(
     timing: Timing,
     inputs: Inputs | None,
     progress: Progress,
+    runtimes: Sequence[str] = (),
 ) -> tuple[Benchmark, ...]:
-    """Time two models against each other on every provider."""
+    """Time two models against each other on every provider, and in every other runtime."""
     from bnfold.latency.benchmark import benchmark
 
     options = {**vars(timing), "inputs": inputs, "on_progress": within(Stage.TIME, progress)}
-    return tuple(benchmark(original, folded, provider=provider, **options) for provider in providers)
+    return (
+        *(benchmark(original, folded, provider=provider, **options) for provider in providers),
+        *(benchmark(original, folded, runtime=runtime, **options) for runtime in runtimes),
+    )

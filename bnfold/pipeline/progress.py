@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 
 class Stage(enum.StrEnum):
@@ -18,6 +18,16 @@ class Stage(enum.StrEnum):
 
     __str__ = str.__str__
 
+
+WORDS: Mapping[str, str] = {
+    Stage.LOAD: "Loading",
+    Stage.EXPORT: "Exporting to ONNX",
+    Stage.FOLD: "Folding",
+    Stage.VALIDATE: "Comparing outputs",
+    Stage.TIME: "Timing",
+    Stage.SAVE: "Saving",
+}
+"""What each stage is called where it is shown."""
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(stage, done, total)`; a stage of unknown length has the total 0."""

@@ -61,7 +61,7 @@ def read_model(
     """
     path = file_of(path)
     progress(Stage.LOAD, 0, 0)
-    if not _is_torch(path):
+    if not is_torch(path):
         _refuse_torch_options(path, reading.given)
         return _source(path)
     from bnfold.torch.export.example_inputs import example_inputs, parse_shapes
@@ -91,7 +91,7 @@ def read_onnx(path: str | os.PathLike[str]) -> Source:
         ModelError: The file cannot be read, or is not an ONNX model.
     """
     path = Path(path)
-    if _is_torch(path):
+    if is_torch(path):
         raise ModelError(
             f"{path} is a PyTorch file; an ONNX model is needed here.", f"Type: bnfold export {path}"
         )
@@ -103,8 +103,9 @@ def _source(path: Path) -> Source:
     return Source(path, "onnx", False, model, notes=model.meta[NOTES])
 
 
-def _is_torch(path: Path) -> bool:
+def is_torch(path: str | os.PathLike[str]) -> bool:
     """Recognise PyTorch's files by their first bytes; only the suffix of an unknown file counts."""
+    path = file_of(Path(path))
     kind = kind_of(path)
     if kind is FileKind.TEXT and is_index(path):
         return True

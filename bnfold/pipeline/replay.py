@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bnfold.contract.contract import Contract
 from bnfold.errors import InputError, reason
 from bnfold.files.file_kind import sha256
 from bnfold.inputs.given import Given
 from bnfold.options import Reading
+from bnfold.pipeline.contract import as_given, contracted
 from bnfold.pipeline.progress import Progress, Stage, silent, within
 from bnfold.pipeline.read import read_model
 from bnfold.system.environment import versions
@@ -64,13 +66,14 @@ def replay(path: str | os.PathLike[str], *, trust: bool = False, progress: Progr
     moved = (*_changed_files(original), *_changed_files(folded), *_changed_inputs(request["inputs"]))
     if moved:
         return Replay(report, None, (*moved, *_changed_versions(record)), False)
+    contract = _contract(record, folded, report)
     before = read_model(original["path"], _reading(original, trust, report), progress=progress)
     after = read_model(folded["path"], progress=progress)
     validation = validate(
-        before.model,
+        contracted(before.model, contract, None).model,
         after.model,
         **{name: value for name, value in request.items() if name != "inputs"},
-        inputs=_inputs(request["inputs"], report),
+        inputs=as_given(_inputs(request["inputs"], report), contract),
         on_progress=within(Stage.VALIDATE, progress),
     )
     passed = record["validation"]["passed"]
@@ -148,6 +151,17 @@ def _reading(model: Record, trust: bool, report: Path) -> Reading:
             "If you trust both files, add --trust.",
         )
     return Reading(**options)
+
+
+def _contract(record: Record, folded: Record, report: Path) -> Contract:
+    """What was changed in the original before the fold."""
+    contract = Contract.from_record((record.get("contract") or {}).get("asked", {}))
+    if contract.format_of(Path(folded["path"])) == "ort":
+        raise InputError(
+            f"{report} is of a file in ONNX Runtime's own format, which bnfold does not read.",
+            "Export to .onnx, and keep the report of that.",
+        )
+    return contract
 
 
 def _inputs(inputs: Record | None, report: Path) -> Given | None:

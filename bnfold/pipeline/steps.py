@@ -103,7 +103,7 @@ class Trial:
         from bnfold.runtime.sessions import Written, run, session
 
         with closing(Written(before)) as first, closing(Written(after)) as second:
-            samples = self._samples(before, first)
+            samples = self.samples(before, first)
             names = [port.name for port in interface(before).outputs]
             for provider in self.checking.providers:
                 for optimizer in _OPTIMIZERS:
@@ -118,13 +118,18 @@ class Trial:
                     )
                     for feeds in samples:
                         for name, a, b in zip(names, run(one, feeds), run(other, feeds), strict=True):
-                            if _bits(a) != _bits(b):
+                            if bits(a) != bits(b):
                                 where = f"{provider}, optimizer {optimizer}"
                                 return len(samples), f"the output {name!r} differs on {where}"
         return len(samples), None
 
-    def _samples(self, model: ir.Model, written: Any) -> tuple[Feeds, ...]:
-        """The samples of the validation; those that are drawn are drawn once for all steps."""
+    def samples(self, model: ir.Model, written: Any) -> tuple[Feeds, ...]:
+        """The samples of the validation; those that are drawn are drawn once for all steps.
+
+        Args:
+            model: The model that they are drawn for.
+            written: The same as a [`Written`][bnfold.runtime.sessions.Written].
+        """
         known = self._drawn
         if not known:
             from bnfold.inputs.given import as_samples
@@ -154,12 +159,12 @@ class Trial:
         return []
 
 
-def _bits(output: Any) -> Any:
+def bits(output: Any) -> Any:
     """What has to be equal of an output: an array's type, shape and bytes; all of a sequence or map."""
     if isinstance(output, list | tuple):
-        return [_bits(one) for one in output]
+        return [bits(one) for one in output]
     if isinstance(output, Mapping):
-        return {key: _bits(one) for key, one in output.items()}
+        return {key: bits(one) for key, one in output.items()}
     if isinstance(output, np.ndarray) and output.dtype.kind != "O":
         return output.dtype.str, output.shape, output.tobytes()
     return output.tolist() if isinstance(output, np.ndarray) else output

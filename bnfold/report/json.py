@@ -20,8 +20,8 @@ from bnfold.files.file_kind import sha256
 from bnfold.graph.facts import Facts
 from bnfold.report.record import Json, plain, record
 from bnfold.report.summary import summarise
+from bnfold.report.targets import reached_record
 from bnfold.result import Status
-from bnfold.runtime.providers import options
 from bnfold.system.environment import environment, versions
 
 if TYPE_CHECKING:
@@ -64,12 +64,14 @@ def export_document(command: str, export: Export, source: Json | None = None) ->
         source=source or source_record(export.source),
         output=file_record(export.destination) if export.destination else None,
         fold=fold_record(export.fold),
-        validation=validation_record(export.validation) if export.validation else None,
+        validation=validation_record(export.validation) if export.validation is not None else None,
         benchmarks=[benchmark_record(benchmark) for benchmark in export.benchmarks],
         rolled_back=list(export.rolled_back),
         graphs=plain(export.graphs),
         not_timed=export.not_timed,
         steps=plain(export.steps),
+        contract=contract_record(export) if export.contract else None,
+        target=None if export.target is None else reached_record(export.target, export.destination),
         environment=record(environment()),
     )
 
@@ -113,7 +115,7 @@ def replay_document(result: Replay) -> Json:
         report=file_record(result.report),
         holds=result.holds,
         changes=list(result.changes),
-        validation=validation_record(result.validation) if result.validation else None,
+        validation=validation_record(result.validation) if result.validation is not None else None,
         environment=record(environment()),
     )
 
@@ -143,6 +145,11 @@ def doctor_document(diagnosis: Diagnosis) -> Json:
         healthy=diagnosis.healthy,
         findings=plain(diagnosis.findings),
     )
+
+
+def contract_record(export: Export) -> Json:
+    """Say what was changed before the fold, as it was asked for and step by step."""
+    return {"asked": export.asked.record(), "steps": plain(export.contract)}
 
 
 def file_record(path: Path) -> Json:
@@ -195,6 +202,8 @@ def _reason_record(reason: Reason) -> Json:
 
 def validation_record(validation: Validation) -> Json:
     """List every comparison, for each provider, optimizer setting and output, and the proof of the fold."""
+    from bnfold.engines.known import options  # it reads models
+
     return record(validation, "passed", "undecided", "not_compared") | {
         "checks": [record(check, "passed") for check in validation.checks],
         "layers": [record(layer, "agrees") for layer in validation.layers],
@@ -203,7 +212,9 @@ def validation_record(validation: Validation) -> Json:
         "faults": [record(fault, "affects_folded", "sentence") for fault in validation.faults],
         "repeatability": plain(dict(validation.repeatability)),
         "placement": plain(dict(validation.placement)),
-        "provider_options": {provider: options(provider) for provider in validation.providers},
+        "provider_options": {
+            provider: dict(options(provider, validation.threads)) for provider in validation.providers
+        },
     }
 
 

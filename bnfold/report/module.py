@@ -9,7 +9,7 @@ from rich.text import Text
 
 from bnfold.report import json
 from bnfold.report.record import Json, record
-from bnfold.report.terminal import fates, text
+from bnfold.report.terminal import fates, headline
 from bnfold.result import FoldResult
 from bnfold.system.environment import environment
 
@@ -27,7 +27,13 @@ def module_report(export: ModuleExport) -> RenderableType:
     """Show the sites, the notes, the error, and the file."""
     folded = export.folded
     named = sum(old != (new,) for new, old in folded.parameters.items())
-    parts: list[RenderableType] = [fates.sites(_fold(export))]
+    parts: list[RenderableType] = [
+        Text(folded.headline),
+        headline.written(export.destination),
+        Text(f"It holds {_FORMS[export.form]}."),
+        "",
+        fates.sites(_fold(export)),
+    ]
     parts += [Text(note, style="yellow") for note in (*export.notes, *folded.notes)]
     parts += [
         "",
@@ -38,9 +44,6 @@ def module_report(export: ModuleExport) -> RenderableType:
         Text(
             f"{named} of {len(folded.parameters)} tensors also contain numbers of others; --json lists which."
         ),
-        "",
-        text.written(export.destination),
-        Text(f"It holds {_FORMS[export.form]}."),
     ]
     return Group(*parts)
 

@@ -25,7 +25,7 @@ class Summary:
         operators: How many nodes there are of each operator, the most frequent first, subgraphs and functions
             included.
         parameters: The number of elements of all weights.
-        bytes: The size of the file with its external data.
+        bytes: The size of the file with its external data; of a model in memory, that of its weights.
     """
 
     inputs: tuple[str, ...]
@@ -62,5 +62,12 @@ def summarise(source: Source) -> Summary:
         producer=f"{model.producer_name or ''} {model.producer_version or ''}".strip(),
         operators=dict(sorted(operators.items(), key=lambda pair: (-pair[1], pair[0]))),
         parameters=sum(tensor.size for tensor in constants if tensor is not None),
-        bytes=sum(path.stat().st_size for path in {source.path, *data_files(model)}),
+        bytes=_size(source, sum(tensor.nbytes for tensor in constants if tensor is not None)),
     )
+
+
+def _size(source: Source, weights: int) -> int:
+    """The size of the files, or of a model that is in none that of its weights, in bytes."""
+    if not source.path.is_file():
+        return weights
+    return sum(path.stat().st_size for path in {source.path, *data_files(source.model)})

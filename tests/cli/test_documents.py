@@ -78,6 +78,19 @@ def test_inspect(run, stubborn, report, follows) -> None:
     follows(report, "inspect")
 
 
+def test_targets(run, report, follows) -> None:
+    assert run("targets", "--json", report).exit_code == 0
+    assert len(follows(report, "targets")["targets"]) > 10
+
+
+def test_an_export_for_a_target(run, model, tmp_path, report, follows) -> None:
+    given = ("--no-bench", "--no-validate", "--target", "tensorrt")
+    assert run("export", model, "-o", tmp_path / "o.onnx", "--json", report, *given).exit_code == 0
+    target = follows(report, "export")["target"]
+    assert (target["name"], target["obstacles"]) == ("tensorrt", [])
+    assert target["next"][0].startswith("trtexec")
+
+
 def test_explain(run, report, follows) -> None:
     assert run("explain", "BN108", "--json", report).exit_code == 0
     follows(report, "explain")

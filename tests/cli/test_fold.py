@@ -75,7 +75,7 @@ def test_the_source_is_never_replaced(run, model, tmp_path) -> None:
     for output in (model, link):
         result = run("fold", model, "-o", output)
         assert result.exit_code == 2
-        assert "Name another file" in result.stderr
+        assert "use --in-place to replace it" in result.stderr
     assert model.read_bytes() == before
 
 

@@ -100,7 +100,7 @@ def test_what_is_loaded_already_is_left_alone() -> None:
 def test_importing_bnfold_changes_nothing_for_others() -> None:
     program = "import sys, bnfold; print(bnfold.fold.__module__); assert sys.modules['sympy'].__file__"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "bnfold.folding.fold"
+    assert done.stdout.strip() == "bnfold.api.fold"
 
 
 def test_a_module_with_an_open_size_is_exported_with_the_real_sympy(tmp_path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bnfold.report.visible import visible
+from bnfold.display.visible import visible
 
 BAD = [
     *range(0x20),

@@ -144,8 +144,8 @@ def test_the_record_of_another_model_is_left_alone() -> None:
 )
 def test_bits(other: Callable[[np.ndarray], np.ndarray], differs: bool) -> None:
     output = np.array([[0.0, 1.0, np.nan]], np.float32)
-    assert (steps._bits(output) != steps._bits(other(output))) == differs
-    assert (steps._bits([output, {"a": output}]) != steps._bits([output, {"a": other(output)}])) == differs
+    assert (steps.bits(output) != steps.bits(other(output))) == differs
+    assert (steps.bits([output, {"a": output}]) != steps.bits([output, {"a": other(output)}])) == differs
 
 
 def test_given_inputs_are_the_samples_of_the_proof() -> None:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from bnfold.display.visible import visible
 from bnfold.edge.ranges import ranges
 from bnfold.errors import MissingExtraError
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.external_data import tensors
 from bnfold.report.page.view import View, view
-from bnfold.report.visible import visible
 
 if TYPE_CHECKING:
     from bnfold.latency.results import Row
@@ -42,7 +42,7 @@ def page(export: Export, *, command: str, record: Mapping[str, Any]) -> str:
     """
     from bnfold.latency.results import THRESHOLD
 
-    original, folded = export.source.model, export.fold.model
+    original, folded = export.original, export.fold.model
     shown = view(
         record,
         command=command,

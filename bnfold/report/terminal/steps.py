@@ -27,6 +27,11 @@ def steps(done: Sequence[Done]) -> list[RenderableType]:
     return parts
 
 
+def changes(done: Sequence[Done]) -> list[RenderableType]:
+    """Show what was changed before the fold, and what is left of it, each in a line."""
+    return [Text(one.sentence) for one in done]
+
+
 def _equalized(details: Mapping[str, Any]) -> list[RenderableType]:
     """The layers that changed most, or would lose most with one step, and what stopped their scales."""
     layers = details["layers"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -15,9 +14,10 @@ from rich.text import Text
 from bnfold.edge.ranges import losses as measured_losses
 from bnfold.errors import listed
 from bnfold.graph.facts import Facts
+from bnfold.report.terminal import headline
 from bnfold.report.terminal.fates import sites
 from bnfold.report.terminal.graphs import graphs
-from bnfold.report.terminal.steps import steps
+from bnfold.report.terminal.steps import changes, steps
 from bnfold.report.terminal.tables import count, headed, large, size, small
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bnfold.pipeline.export import Export
     from bnfold.pipeline.read import Source
     from bnfold.pipeline.replay import Replay
+    from bnfold.pipeline.steps import Done
     from bnfold.reasons import Rule
     from bnfold.report.summary import Summary
     from bnfold.result import FoldResult
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from bnfold.validation.results import Check, Validation
 
 _LAYERS_SHOWN = 12
+_FAILURES_SHOWN = 6
 _LOSSES_SHOWN = 4
 _UNSEEN_SHOWN = 3  # of each kind
 _VERDICTS = {"faster": "green", "slower": "red", "too noisy to say": "yellow"}
@@ -39,37 +41,50 @@ _STATES = {"good": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def export_report(export: Export) -> RenderableType:
-    """Show a whole export or fold: what is slower, the sites, the validation, the latency, and the file."""
-    parts: list[RenderableType] = [*_slower(export.benchmarks)]
-    parts.append(inspect_report(export.source, export.fold, foreseen=False))
+    """Show a whole export or fold: the answer, then the sites, the validation and the latency."""
+    parts: list[RenderableType] = [*headline.of_export(export), ""]
+    parts.append(inspect_report(export.source, export.fold, foreseen=False, contract=export.contract))
     if export.graphs:
         parts.append(graphs(export.graphs, export.fold))
     if export.rolled_back:
         names = ", ".join(export.rolled_back)
         parts += ["", Text(f"Rolled back, because the fold was wrong: {names}.", style="yellow")]
     parts += steps(export.steps)
-    if export.validation:
+    if export.validation is not None:
         parts += ["", validation(export.validation)]
     if export.benchmarks:
         parts.append(benchmarks(export.benchmarks))
     if export.not_timed:
         parts += ["", Text(export.not_timed, style="yellow")]
-    if export.destination:
-        parts += ["", written(export.destination)]
-        if not export.validation:
-            check = shlex.join(("bnfold", "validate", str(export.source.path), str(export.destination)))
-            two = export.source.kind == "onnx" and export.source.path != export.destination
-            hint = f" To compare them: {check}" if two else ""
-            parts.append(Text(f"The outputs were not compared.{hint}", style="yellow"))
+    if export.destination and export.validation is None:
+        check = shlex.join(("bnfold", "validate", str(export.source.path), str(export.destination)))
+        two = (
+            export.source.kind == "onnx" and export.source.path != export.destination and not export.contract
+        )
+        hint = f" To compare them: {check}" if two else ""
+        parts.append(Text(f"The outputs were not compared.{hint}", style="yellow"))
     return Group(*parts)
 
 
 def inspect_report(
-    source: Source, result: FoldResult[Any], *, about: Summary | None = None, foreseen: bool = True
+    source: Source,
+    result: FoldResult[Any],
+    *,
+    about: Summary | None = None,
+    foreseen: bool = True,
+    contract: Sequence[Done] = (),
 ) -> RenderableType:
-    """Show what was read and what [`sites`][bnfold.report.terminal.fates.sites] shows of its fold."""
+    """Show what was read, how it was changed, and its fold as [`sites`][bnfold.report.terminal.fates.sites].
+
+    Args:
+        source: The model.
+        result: Its fold.
+        about: The model in a few figures.
+        foreseen: Whether the fold was only tried.
+        contract: What was changed before the fold.
+    """
     described = [summary(about)] if about else []
-    shown = [source_note(source), *described, "", sites(result, foreseen=foreseen)]
+    shown = [source_note(source), *changes(contract), *described, "", sites(result, foreseen=foreseen)]
     return Group(*shown, *(losses(result) if about else ()))
 
 
@@ -129,11 +144,11 @@ _KINDS = {
 
 
 def validation(result: Validation) -> RenderableType:
-    """Show every comparison with the truth, the verdict, the layers that stand out, and what was not seen."""
-    parts: list[RenderableType] = [Text(result.accuracy.sentence), ""] if result.accuracy else []
-    parts += [_checks(result), ""] if result.checks else []
+    """Show the verdict, every comparison with the truth, the layers that stand out, and what was not seen."""
+    parts: list[RenderableType] = [Text(result.accuracy.sentence)] if result.accuracy else []
     parts.append(_agreement(result))
     parts += [Text(other, style="yellow") for other in result.differences if other not in result.failures]
+    parts += ["", _checks(result), ""] if result.checks else []
     parts += [Text(fault.sentence, style="yellow") for fault in result.faults]
     if result.layers:
         parts += [Text(_proof(result)), *_worst_layers(result)]
@@ -159,7 +174,7 @@ def _checks(result: Validation) -> Table:
         table.add_row(
             Text(check.output),
             check.provider,
-            f"{check.optimizer}{', TF32' if check.row else ''}",
+            f"{check.optimizer}{', TF32' if check.row else ''}" if check.has_optimizer else "–",
             *figures,
             small(check.tolerance if check.bound is None else check.bound),
             "–" if check.top1 is None else f"{check.top1:.2%}",
@@ -189,7 +204,9 @@ def _agreement(result: Validation) -> Text:
             if result.differs_to_callers_only
             else " does not compute what the original computes."
         )
-        lines = (other, *result.failures)
+        more = len(result.failures) - _FAILURES_SHOWN
+        rest = [f"and {more} more; --json FILE lists all."] if more > 0 else []
+        lines = (other, *result.failures[:_FAILURES_SHOWN], *rest)
         return Text("\n".join(lines), style="bold red")
     kind = "given input" if result.seed is None else "random input"
     left = result.not_compared
@@ -242,17 +259,14 @@ def replay(result: Replay) -> RenderableType:
     holds = "still holds" if result.holds else "does not hold any more"
     verdict = Text(f"What {result.report} says {holds}.", style="green" if result.holds else "bold red")
     changes = [Text(change, style="yellow") for change in result.changes]
-    parts = [validation(result.validation), ""] if result.validation else []
+    parts = [validation(result.validation), ""] if result.validation is not None else []
     return Group(*parts, verdict, *changes)
 
 
 def bench_report(results: Sequence[Benchmark]) -> RenderableType:
-    """Show what is slower, then the latency on every provider."""
-    return Group(*_slower(results), benchmarks(results))
-
-
-def _slower(results: Iterable[Benchmark]) -> list[Text]:
-    return [Text(sentence, style="bold red") for result in results for sentence in result.slower]
+    """Show the answer, what is slower before all, then the latency on every provider."""
+    answers = [line for result in results if not result.slower for line in headline.of_benchmark(result)]
+    return Group(*headline.slower(results), *answers, benchmarks(results))
 
 
 def benchmarks(results: Iterable[Benchmark]) -> RenderableType:
@@ -329,11 +343,6 @@ def _sizes(result: Benchmark) -> list[RenderableType]:
             "–" if model.peak_memory is None else size(model.peak_memory),
         )
     return [table, ""]
-
-
-def written(path: Path) -> Text:
-    """Say which file was written and how large it is."""
-    return Text.assemble("Wrote ", (str(path), "bold"), f" ({size(path.stat().st_size)}).")
 
 
 def rule(one: Rule) -> RenderableType:

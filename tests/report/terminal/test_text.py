@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -22,6 +25,7 @@ from bnfold.validation.accuracy import Accuracy, Score
 from bnfold.validation.results import Blame, Fault, Layer, Request
 from bnfold.validation.unseen import Gap, Unseen
 from bnfold.validation.validate import Check, Validation
+from tests.graphs import build
 from tests.report.shown import GONE, STAYS, result, shown, words
 
 fold_of = partial(Validation, is_fold=True)
@@ -245,11 +249,15 @@ def test_what_is_slower_is_the_first_line_for_every_setting_that_is_slower() -> 
         assert not any("Slower" in line for line in lines[2:])
 
 
-def test_an_export_ends_with_the_file(tmp_path: Path) -> None:
+def test_an_export_begins_with_the_answer_and_all_files(tmp_path: Path) -> None:
     path = tmp_path / "out.onnx"
-    path.write_bytes(bytes(1234))
+    model = build("g (float[4] x) => (float[4] y) { y = Add (x, w) }", {"w": np.ones(4, np.float32)})
+    onnx.save_model(model, path, save_as_external_data=True, location="out.data", size_threshold=0)
     page = words(text.export_report(Export(source(path), path, result(GONE), fold_of((CHECK,)))))
-    assert page.endswith("out.onnx (1.2 kB).")
+    first = page.partition(" holds ")[0]
+    assert first.startswith("1 of 1 BatchNorm folded; ")
+    assert "The models compute the same, on " in first
+    assert re.search(r"Wrote \S*out\.onnx \(\d+ bytes\) and out\.data \(16 bytes\)\.", first)
 
 
 def test_an_export_that_was_not_compared_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""`bnfold.benchmark`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bnfold.api.models import is_network, read
+from bnfold.api.speaking import speaking_python
+from bnfold.api.watching import watching
+from bnfold.files.load import guarded_pair
+from bnfold.latency import benchmark as latency
+from bnfold.latency.results import Benchmark
+from bnfold.pipeline.progress import Progress, Stage, within
+
+if TYPE_CHECKING:
+    from bnfold.api.models import AnyModel, ExampleInputs
+
+
+@speaking_python
+@guarded_pair
+def benchmark(
+    original: AnyModel,
+    folded: AnyModel,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    provider: str = "cpu",
+    seconds: float = 10.0,
+    threads: int = 1,
+    progress: Progress | bool | None = None,
+    **timing: Any,
+) -> Benchmark:
+    """Time a folded model against its original. The result is true if it is faster.
+
+        bnfold.benchmark("model.onnx", "folded.onnx", threads=4)
+        bnfold.benchmark("model.onnx", "folded.onnx", provider="cuda", batches=(1, 8)).plot()
+
+    Args:
+        original: A path to an ONNX or a PyTorch file, an `onnx.ModelProto`, an `onnx_ir.Model`, an
+            `nn.Module` or an `ExportedProgram`.
+        folded: The same, after folding.
+        example_inputs: What a network is traced with, as in [`validate`][bnfold.api.validate.validate].
+        provider: A short name, such as `"cpu"` or `"cuda"` ([`providers`][bnfold.runtime.providers]).
+        seconds: Total time to measure for. A slow model takes longer, because fewer than 16 rounds say
+            nothing.
+        threads: Threads within an operator.
+        progress: As in `validate`.
+        timing: Further keywords of [`latency.benchmark`][bnfold.latency.benchmark.benchmark]: `rounds`,
+            `seed`, `inputs`, `batches`, `provider_options` and `runtime`.
+
+    Raises:
+        InputError: The given inputs do not fit the model, or it accepts none of the random ones; or there are
+            `batches`, and the model's batch size is fixed; or the provider has none of the options.
+        ModelError: A model cannot be read, the two differ in inputs or outputs, or ONNX Runtime does not run
+            one.
+        ProviderError: The provider is unknown or absent, or another one would silently run the model or its
+            main nodes.
+        MissingExtraError: ONNX Runtime is not installed, or torch for a PyTorch model.
+    """
+    with watching(progress) as report:
+        first, second = (
+            read(model, example_inputs if is_network(model) else None, progress=report).model
+            for model in (original, folded)
+        )
+        return latency.benchmark(
+            first,
+            second,
+            provider=provider,
+            seconds=seconds,
+            threads=threads,
+            on_progress=within(Stage.TIME, report),
+            **timing,
+        )

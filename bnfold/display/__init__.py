@@ -1,0 +1,1 @@
+"""How results show themselves, and how text of a model is shown."""

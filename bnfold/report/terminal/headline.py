@@ -1,0 +1,61 @@
+"""The answer before any table: what was folded, does it agree, is it faster, what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from bnfold.files.load import files_beside
+from bnfold.report.terminal.tables import count, size
+
+if TYPE_CHECKING:
+    from bnfold.latency.results import Benchmark
+    from bnfold.pipeline.export import Export
+    from bnfold.validation.results import Validation
+
+_VERDICTS = {"faster": "green", "slower": "bold red", "too noisy to say": "yellow"}
+
+
+def of_export(export: Export) -> list[Text]:
+    """The answer of an export or a fold, a line for each question."""
+    lines = [*slower(export.benchmarks), Text(export.fold.headline)]
+    if export.validation is not None:
+        lines.append(of_validation(export.validation))
+    lines += [line for one in export.benchmarks if not one.slower for line in of_benchmark(one)]
+    lines.append(written(export.destination) if export.destination else Text("Nothing was written."))
+    return lines
+
+
+def of_validation(validation: Validation) -> Text:
+    """Whether the models compute the same."""
+    if not validation.passed:
+        undecided = validation.undecided and not validation.failures
+        return Text(validation.headline, style="bold yellow" if undecided else "bold red")
+    return Text(validation.headline, style="yellow" if validation.not_compared else "green")
+
+
+def of_benchmark(benchmark: Benchmark) -> list[Text]:
+    """Whether the folded model is faster where it runs as it will be used."""
+    threads = count(benchmark.threads, "thread")
+    return [
+        Text(f"On {benchmark.place(row)}, {threads}: {row.sentence}.", style=_VERDICTS.get(row.verdict, ""))
+        for row in benchmark.defaults
+    ]
+
+
+def slower(benchmarks: Iterable[Benchmark]) -> list[Text]:
+    """Where the folded model is slower, which is said before all else."""
+    return [Text(line, style=_VERDICTS["slower"]) for one in benchmarks for line in one.slower]
+
+
+def written(path: Path) -> Text:
+    """Which files were written, with their sizes."""
+    line = Text("Wrote ")
+    for place, file in enumerate((path, *sorted(files_beside(path)))):
+        line.append(" and " if place else "")
+        line.append(str(file) if place == 0 else file.name, style="bold")
+        line.append(f" ({size(file.stat().st_size)})")
+    return line.append(".")

@@ -1,0 +1,53 @@
+"""Errors name keywords where a command has options."""
+
+from __future__ import annotations
+
+import pytest
+
+from bnfold.api.speaking import in_python, speaking_python
+from bnfold.errors import DisagreementError, InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "python"),
+    [
+        ("Give a larger --tolerance.", "Give a larger tolerance=."),
+        ("Name it with --input-shape 1x3x8x8", "Name it with input_shape=1x3x8x8"),
+        (
+            "Leave out --no-validate, or add --no-batchnorm.",
+            "Leave out validate=False, or add no_batchnorm=.",
+        ),
+        ("--provider cuda is not there", "providers=cuda is not there"),
+        ('Type: pip install --upgrade "bnfold[torch]"', 'Type: pip install --upgrade "bnfold[torch]"'),
+        ("A file a--b-c.onnx and -o stay", "A file a--b-c.onnx and -o stay"),
+    ],
+)
+def test_options_become_keywords(text: str, python: str) -> None:
+    assert in_python(text) == python
+
+
+def test_an_error_keeps_its_type_and_its_attributes() -> None:
+    @speaking_python
+    def fails() -> None:
+        raise DisagreementError("They differ.", "Try --tolerance 1e-3.", cause="y is off")
+
+    with pytest.raises(DisagreementError) as caught:
+        fails()
+    assert caught.value.fix == "Try tolerance=1e-3."
+    assert str(caught.value) == "They differ.\nTry tolerance=1e-3."
+    assert caught.value.cause == "y is off"
+
+
+def test_other_errors_are_left_alone() -> None:
+    @speaking_python
+    def fails() -> None:
+        raise ValueError("--tolerance")
+
+    with pytest.raises(ValueError, match="--tolerance"):
+        fails()
+    with pytest.raises(InputError, match=r"^Leave out validate=False\.$"):
+        speaking_python(_refuse)()
+
+
+def _refuse() -> None:
+    raise InputError("Leave out --no-validate.")

@@ -1,0 +1,80 @@
+"""What a target asks of an export, next to what its user asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+import bnfold
+from bnfold.contract.apply import changes
+from bnfold.contract.contract import Contract
+from bnfold.errors import InputError
+from bnfold.options import Reading
+from bnfold.pipeline.targeting import contract_for, reached, reading_for
+from bnfold.targets.profile import load
+from tests.graphs import build, feeds, run, weight
+
+
+def reshaping(shape: list[int]) -> onnx.ModelProto:
+    """A Reshape as PyTorch's exporter writes it, and a layer."""
+    return build(
+        "g (float[1,2,8] x) => (float[4,3] y) { a = Reshape <allowzero = 1> (x, s)  y = MatMul(a, w) }",
+        {"s": np.array(shape, np.int64), "w": weight(4, 3)},
+    )
+
+
+def test_allowzero_goes_where_it_means_nothing() -> None:
+    before = reshaping([4, 4])
+    (changed,) = changes(ir.from_proto(before), Contract(plain_reshapes=True))
+    after = ir.to_proto(changed.model)
+    assert not after.graph.node[0].attribute
+    assert changed.details == {"dropped": 1}
+    given = feeds(before)
+    np.testing.assert_array_equal(run(before, given)[0], run(after, given)[0])
+
+
+def test_allowzero_stays_where_a_zero_is_a_size() -> None:
+    model = build(
+        "g (float[0,8] x) => (float y) { y = Reshape <allowzero = 1> (x, s) }",
+        {"s": np.array([0, 4], np.int64)},
+    )
+    (changed,) = changes(ir.from_proto(model), Contract(plain_reshapes=True))
+    assert changed.details == {"dropped": 0}
+    assert ir.to_proto(changed.model).graph.node[0].attribute[0].i == 1
+
+
+def test_an_export_has_what_stands_in_the_way(tmp_path: Path) -> None:
+    model = tmp_path / "net.onnx"
+    onnx.save(reshaping([4, 4]), model)
+    done = bnfold.export(model, tmp_path / "out.onnx", target="st-edge-ai", validate=False, bench=False)
+    assert done.target
+    assert [one.name for one in done.contract] == ["plain-reshapes"]
+    left = reached(load("st-edge-ai"), done.source.model)
+    assert left is not None
+    assert not left
+    assert [broken.rule.kind for broken in left.obstacles] == ["attribute"]
+
+
+def test_without_a_target_nothing_is_asked() -> None:
+    model, contract = ir.from_proto(reshaping([4, 4])), Contract(batch=1)
+    assert contract_for(None, model, contract, Reading()) == (contract, False)
+    assert reading_for(None, "net.pt", Reading()) == Reading()
+    assert reached(None, model) is None
+
+
+def test_a_target_that_reads_no_onnx_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        reading_for(load("executorch"), tmp_path / "net.onnx", Reading())
+    assert "--to pt2" in caught.value.fix
+
+
+def test_versions_that_a_user_asked_of_the_exporter_stay() -> None:
+    model = ir.from_proto(reshaping([4, 4]))
+    model.graph.opset_imports[""] = 20
+    assert contract_for(load("rknn"), model, Contract(), Reading())[0].opset == 19
+    assert contract_for(load("rknn"), model, Contract(), Reading(opset=20))[0].opset is None
+    assert contract_for(load("rknn"), model, Contract(opset=18), Reading())[0].opset == 18

@@ -1,0 +1,126 @@
+"""The report of a fleet as text: the outcome in the first line, then what it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bnfold.display.visible import visible
+from bnfold.fleet.progress import duration
+from bnfold.fleet.summary import Report
+from bnfold.report.terminal.tables import plural, size
+
+WORDS = {
+    "passed": "passed",
+    "findings": "with findings",
+    "folded": "folded",
+    "unchanged": "with nothing to fold",
+    "proved": "exported and proved",
+    "exported": "exported without proof",
+    "disagrees": "that would disagree, not written",
+    "not faster": "that would not be faster, not written",
+    "failed": "that could not be read or done",
+    "slow": "that took too long",
+    "memory": "that needed too much memory",
+    "killed": "whose process died",
+    "unable": "for which a package is missing",
+    "unreachable": "that could not be fetched or stored",
+    "lost": "whose worker was lost each time",
+}
+"""How verdicts and states are said after a number of models."""
+
+_FEW = 20  # failures that a terminal shows
+
+
+def render(report: Report, *, most_failures: int | None = _FEW) -> str:
+    """The report as text, in which every name is only text.
+
+    Args:
+        report: As `Summary.report` makes it.
+        most_failures: How many failures are listed; None lists all that the report has.
+    """
+    return visible("\n".join(_lines(report, most_failures)) + "\n")
+
+
+def headline(report: Report) -> str:
+    """The outcome in one line."""
+    counts = {**report["verdicts"], **{name: n for name, n in report["states"].items() if name != "done"}}
+    parts = [f"{counts[name]:,} {words}" for name, words in WORDS.items() if counts.get(name)]
+    noun = plural(report["models"], "model")
+    return f"{report['models']:,} {noun}: {', '.join(parts) or 'none'}."
+
+
+def _lines(report: Report, most: int | None) -> Iterator[str]:
+    yield headline(report)
+    if numbers := list(_numbers(report)):
+        yield from ("", *numbers)
+    yield from _table(
+        "Why BatchNorms stay",
+        ("models", "BatchNorms", "reason"),
+        [
+            (f"{one['models']:,}", f"{one['batchnorms']:,}", f"{one['code']} {one['title']}")
+            for one in report["reasons"]
+        ],
+    )
+    yield from _table(
+        "What was found",
+        ("models", "rule"),
+        [(f"{one['models']:,}", f"{one['code']} {one['title']}") for one in report["findings"]],
+    )
+    yield from _outliers(report)
+    yield from _failures(report, most)
+    measured = report["measured"]
+    yield ""
+    yield (
+        f"{duration(measured['worker_seconds'])} of workers, {duration(measured['processor_seconds'])} of "
+        f"processors; {size(int(measured['fetched']))} fetched."
+    )
+
+
+def _numbers(report: Report) -> Iterator[str]:
+    for name, label in (("batchnorms", "BatchNorms"), ("nodes", "nodes")):
+        before, after = report[name]["before"], report[name]["after"]
+        if before or after:
+            yield f"{label:<11}{before:,} → {after:,}"
+    if any(report["bytes"].values()):
+        yield f"{'bytes':<11}{size(report['bytes']['before'])} → {size(report['bytes']['after'])}"
+    if report["latency"]:
+        verdicts = [f"{count:,} {verdict}" for verdict, count in report["latency"].items()]
+        yield f"{'latency':<11}{', '.join(verdicts)}"
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    if not rows:
+        return
+    yield ""
+    yield title
+    widths = [max(len(row[at]) for row in (headings, *rows)) for at in range(len(headings) - 1)]
+    for row in (headings, *rows):
+        numbers = "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=False))
+        yield f"  {numbers}  {row[-1]}"
+
+
+def _outliers(report: Report) -> Iterator[str]:
+    for title, rows in {**report["outliers"], **report["measured"]["outliers"]}.items():
+        shown = [(amount(title, one["amount"]), one["path"].replace("\n", " ")) for one in rows]
+        yield from _table(f"Outliers: {title}", ("", "model"), shown)
+
+
+def amount(title: str, value: float) -> str:
+    """The amount of an outlier, in its unit."""
+    if title in ("largest", "most memory"):
+        return size(int(value))
+    return f"{value:.1f} s" if title == "longest" else f"{int(value):,}"
+
+
+def _failures(report: Report, most: int | None) -> Iterator[str]:
+    failures = report["failures"][:most]
+    if not failures:
+        return
+    yield ""
+    yield "Failures, each with the line that repeats it alone"
+    for one in failures:
+        yield f"  {' '.join(one['path'].split())}: {' '.join(one['why'].split())}"
+        yield f"    {one['again']}"
+    left = len(report["failures"]) - len(failures) + report["failures_left_out"]
+    if left:
+        yield f"  and {left:,} more in results.jsonl"

@@ -5,6 +5,11 @@
 # make bench     time whole processes next to other tools, into docs/speed.md (needs 20 GB of disk)
 # make gpu       everything that needs an NVIDIA GPU, in under eight minutes, into docs/gpu.md
 # make packages  fold and measure networks that packages of PyPI ship, and those in the folder ZOO=…
+# make docs      the site of docs/, into build/site; any warning is an error
+# make dist      wheel and source distribution into dist/, checked, and the wheel tried in a new environment
+# make release   what is tested before a release only: each extra, each Python, the ten tasks (downloads packages)
+# make lowest    the lowest versions that pyproject.toml accepts, into constraints-lowest.txt
+# make sbom      a bill of materials of the environment, into dist/
 # make clean     remove what the others made
 
 PYTHON ?= python3
@@ -12,7 +17,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench gpu packages judged clean
+.PHONY: help install demo test lint bench gpu packages judged docs dist release lowest sbom clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -21,7 +26,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[ci,cpu,torch,report,images,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[ci,cpu,torch,report,images,dev,docs,release]"
 	@touch $@
 
 demo: $(STAMP)
@@ -60,6 +65,29 @@ judged: $(STAMP)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[benchmarks,torch]"
 	$(BIN)/python -m benchmarks.judged --exporters $(if $(ZOO),--zoo $(ZOO)) --page docs/judged.md
 	$(BIN)/python -m benchmarks.node_models --page docs/judged.md
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+dist: $(STAMP)
+	rm -rf dist build/lib build/bdist*
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m build --installer uv >/dev/null
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/python -m tests.release.environments dist/*.whl
+
+release: dist
+	$(BIN)/python -m pytest -m release
+
+lowest: $(STAMP)
+	$(BIN)/uv pip compile pyproject.toml --extra ci --extra cpu --extra images --extra report \
+	    --resolution lowest-direct --universal --python-version 3.11 --no-header --no-annotate --quiet \
+	    --output-file constraints-lowest.txt
+
+sbom: $(STAMP)
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --validate \
+	    --output-file dist/bnfold.cdx.json $(BIN)/python
 
 clean:
 	rm -rf .venv .venv-gpu out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bnfold
 from benchmarks.page import markdown_table, today
-from bnfold.latency import benchmark
+from bnfold.latency.prepare import OPTIMIZERS
 from bnfold.system.environment import environment
 
 RUNS = 20
@@ -104,7 +104,7 @@ def measure(pair: Pair, runs: int, seconds: float) -> list[bnfold.Benchmark]:
 def table(pair: Pair, results: Sequence[bnfold.Benchmark]) -> tuple[list[tuple[str, ...]], bool]:
     """The lines for a pair, one an optimizer setting, and whether it failed."""
     lines, failed = [], False
-    for optimizer in benchmark.OPTIMIZERS:
+    for optimizer in OPTIMIZERS:
         rows = [row for result in results for row in result.rows if row.optimizer == optimizer]
         verdicts = Counter(str(row.verdict) for row in rows)
         failed |= pair.failed(verdicts)

@@ -104,6 +104,8 @@ class Checking:
         cover: Whether more random inputs are drawn, aimed at what the first ones did not show, until nothing
             new is seen, or for at most `cover_seconds` and 200 inputs.
         cover_seconds: The time for that.
+        runtimes: Other runtimes that both models run in besides, as `"openvino"`, or with the precision to
+            compute in as `"openvino:bfloat16"` ([`known`][bnfold.engines.known]).
     """
 
     providers: Sequence[str] = ("cpu",)
@@ -117,6 +119,7 @@ class Checking:
     strict: bool = False
     cover: bool = False
     cover_seconds: float = 60.0
+    runtimes: Sequence[str] = ()
 
 
 class CheckingOptions(TypedDict, total=False):
@@ -133,6 +136,7 @@ class CheckingOptions(TypedDict, total=False):
     strict: bool
     cover: bool
     cover_seconds: float
+    runtimes: Sequence[str]
 
 
 @dataclass(frozen=True)

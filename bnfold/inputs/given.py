@@ -44,6 +44,8 @@ class Given:
         size: Height and width of pictures, where the model leaves them open.
         labels: A file with the class of every row, as [`labels.read`][bnfold.inputs.labels.read] reads it.
         top: The `k` of the top-k accuracy that is measured with them.
+        raw: Whether pixels range from 0 to 255, for a model that scales them itself.
+        bgr: Whether pictures are given with their channels in the order BGR.
 
     Raises:
         InputError: The path does not exist or holds something else, or a number is not valid.
@@ -56,6 +58,8 @@ class Given:
     size: tuple[int, int] | None = None
     labels: Path | None = None
     top: int = 5
+    raw: bool = False
+    bgr: bool = False
 
     def __post_init__(self) -> None:
         if self.kind == "images":
@@ -198,7 +202,7 @@ class Given:
 
     @property
     def _look(self) -> images.Look:
-        return images.Look(self.mean, self.std, self.size)
+        return images.Look(self.mean, self.std, self.size, self.raw, self.bgr)
 
 
 Inputs: TypeAlias = Feeds | Sequence[Feeds] | Given | Samples

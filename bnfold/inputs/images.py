@@ -35,11 +35,15 @@ class Look:
         mean: Subtracted from every pixel from 0 to 1; one for all channels, or one for each.
         std: What the difference is divided by; likewise.
         size: Height and width, where the model leaves them open.
+        raw: Whether pixels stay as they are, from 0 to 255, before `mean` is subtracted.
+        bgr: Whether the channels are in the order BGR.
     """
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     size: tuple[int, int] | None = None
+    raw: bool = False
+    bgr: bool = False
 
 
 def pillow() -> ModuleType:
@@ -176,9 +180,13 @@ def _check_look(port: Port, channels: int, look: Look) -> None:
 def _tensor(path: Path, frame: _Frame, look: Look) -> Array:
     """One picture as `[C, H, W]` or `[H, W, C]`, of the input's type."""
     pixels = _pixels(path, frame)
+    if look.bgr:
+        pixels = np.ascontiguousarray(pixels[..., ::-1])
     if frame.type != "uint8":
         # In float64 and rounded once, like everything that is compared later.
-        pixels = ((pixels / 255.0 - np.array(look.mean)) / np.array(look.std)).astype(frame.type)
+        pixels = ((pixels / (1.0 if look.raw else 255.0) - np.array(look.mean)) / np.array(look.std)).astype(
+            frame.type
+        )
     return pixels if frame.channels_last else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import onnx_ir as ir
 import torch
@@ -13,9 +14,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from bnfold import reasons
+from bnfold.display.shown import Shown
 from bnfold.errors import DisagreementError, InputError, ModelError, reason
 from bnfold.graph.nodes import path_of
-from bnfold.result import FoldResult, Merge, Site
+from bnfold.result import FoldResult, Merge, Site, by_fate, said
 from bnfold.torch.export import refuse_lossy
 from bnfold.torch.export.signature import Inputs
 from bnfold.torch.export.to_onnx import to_onnx
@@ -28,12 +30,15 @@ from bnfold.torch.write_back.refold import Refold, Refusals
 from bnfold.torch.write_back.tensor_lookup import named_tensors
 from bnfold.torch.write_back.trace_run import TraceRun, expose, trace_run
 
+if TYPE_CHECKING:
+    from bnfold.display.plots import Bar
+
 ExampleInputs = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Folded:
-    """A folded copy of a module.
+@dataclass(frozen=True, repr=False)
+class Folded(Shown):
+    """A folded copy of a module. It is true if no BatchNorm stays.
 
     Attributes:
         module: The copy: its type, device, hooks and modes are the original's.
@@ -55,6 +60,24 @@ class Folded:
     parameters: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
     error: float
+
+    axis: ClassVar[str] = "sites"
+
+    @property
+    def headline(self) -> str:
+        """How many BatchNorms are gone, and why others stay."""
+        return f"{type(self.module).__name__}: {said(self.sites, self.nodes_before, self.nodes_after)}"
+
+    def __bool__(self) -> bool:
+        return not any(site.is_batchnorm for site in self.kept)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each BatchNorm."""
+        return [site.record() for site in self.sites]
+
+    def bars(self) -> Sequence[Bar]:
+        """How many BatchNorms had each fate."""
+        return by_fate(self.sites)
 
     @property
     def folded(self) -> tuple[Site, ...]:

@@ -45,10 +45,10 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; of a name that is not one, say what was meant."""
         name = args[0]
-        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+        if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
             from ._groups import meant
 
-            raise click.UsageError(f"bnfold has no command {name!r}.{meant(name, COMMANDS)}", ctx)
+            raise click.UsageError(f"No such command {name!r}.{meant(name, COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

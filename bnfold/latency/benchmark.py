@@ -109,7 +109,7 @@ def benchmark(
             made = (
                 for_runtime((before, after), other, ports, inputs, timing, stack)
                 if other
-                else for_onnxruntime((before, after), provider, ports, inputs, timing)
+                else for_onnxruntime(original, (before, after), provider, ports, inputs, timing)
             )
         first = next(iter(made.feeds.values()))
         sizes = [footprint(file, first, None if other else provider, threads) for file in (before, after)]

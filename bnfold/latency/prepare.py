@@ -23,7 +23,7 @@ from bnfold.options import Timing
 from bnfold.runtime import placement, sessions
 from bnfold.runtime.interface import Port
 from bnfold.runtime.providers import FIXED_ADDRESSES, device, different
-from bnfold.runtime.sessions import Feeds, Optimizer
+from bnfold.runtime.sessions import Feeds, ModelLike, Optimizer
 
 OPTIMIZERS: tuple[Optimizer, ...] = ("default", "basic", "off")
 
@@ -46,16 +46,29 @@ class Prepared:
 
 
 def for_onnxruntime(
-    files: tuple[Path, Path], provider: str, ports: Sequence[Port], inputs: Inputs | None, timing: Timing
+    original: ModelLike,
+    files: tuple[Path, Path],
+    provider: str,
+    ports: Sequence[Port],
+    inputs: Inputs | None,
+    timing: Timing,
 ) -> Prepared:
     """Prepare a timing in ONNX Runtime.
+
+    Args:
+        original: The original as it was given: an error names it, and not a temporary file.
+        files: The original and the folded model.
+        provider: Where they run.
+        ports: Their inputs.
+        inputs: As `benchmark` takes them.
+        timing: How to time.
 
     Raises:
         InputError: The inputs do not fit, or there is nothing to time.
         ModelError: ONNX Runtime does not run the original.
         ProviderError: The provider does not run what the model spends its time on.
     """
-    made = sessions.session(files[0], provider=provider, optimized="off", threads=timing.threads)
+    made = sessions.session(original, provider=provider, optimized="off", threads=timing.threads)
     feeds = by_batch(ports, partial(sessions.run, made), inputs, timing.batches, timing.seed)
     first = next(iter(feeds.values()))
     settings = _settings(provider, feeds, timing)

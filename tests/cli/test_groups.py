@@ -39,8 +39,8 @@ def test_an_option_that_takes_one_value_is_given_once() -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["exprt"], "bnfold has no command 'exprt'. Did you mean 'export'?"),
-        (["qqq"], "bnfold has no command 'qqq'."),
+        (["exprt"], "No such command 'exprt'. Did you mean 'export'?"),
+        (["qqq"], "No such command 'qqq'."),
         (["fold", "--inplace"], "--in-place"),
     ],
 )

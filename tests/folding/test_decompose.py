@@ -27,7 +27,7 @@ from tests.graphs import (
 from tests.random_graphs import random_feeds, random_model
 from tests.random_streams import stream_model
 
-EXAMPLES = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "120"))
 NORM = "BatchNormalization({0}, scale, bias, mean, var)"
 
 

@@ -22,7 +22,7 @@ from tests.random_graphs import random_feeds
 from tests.random_half import fits, half_model
 from tests.random_streams import stream_model
 
-EXAMPLES = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "40"))
 UNIT = 2.0**-11
 SIZES = (0.05, 1.0, 3.0)  # of the inputs, by those that the statistics are of
 figures = {"graphs": 0, "runs": 0, "sites": 0, "folded": 0}

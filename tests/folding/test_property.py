@@ -20,7 +20,7 @@ from tests.random_graphs import random_feeds, random_model
 from tests.random_streams import stream_model
 
 Make = Callable[[Callable[[int], int], type], onnx.ModelProto]
-EXAMPLES = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("BNFOLD_PROPERTY_EXAMPLES", "120"))
 TOLERANCE = 2e-4  # float32, a dozen operators deep, relative to the largest element
 EXACT = 1e-8  # float64
 _AFFINE = ("BatchNormalization", "Mul", "Div", "Sub", "Add")

@@ -199,7 +199,7 @@ def test_the_evidence_of_a_validation_is_in_the_document(source) -> None:
     assert record["provider_options"]["cuda"]["use_tf32"] == "0"
     assert record["request"] == {
         "providers": ["cpu", "cuda"], "samples": 6, "seed": 0, "tolerance": 1e-3, "threads": 2,
-        "oracle": "auto", "per_layer": True, "match": "name", "strict": False,
+        "oracle": "auto", "per_layer": True, "match": "name", "strict": False, "runtimes": [],
         "cover": False, "cover_seconds": 60.0, "inputs": proved().request.inputs,
     }  # fmt: skip
 

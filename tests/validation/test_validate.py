@@ -461,7 +461,7 @@ def lookup(entries: int, index: str) -> onnx.ModelProto:
 
 def test_a_small_vocabulary_under_every_seed():
     made = lookup(10, "i = Identity(x)")
-    assert all(validate(made, made, seed=seed, threads=1).passed for seed in range(120))
+    assert all(validate(made, made, seed=seed, threads=1).passed for seed in range(40))
 
 
 def test_a_random_input_that_is_rejected_is_left_out():

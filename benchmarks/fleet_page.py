@@ -57,10 +57,7 @@ def _each(run: Row) -> tuple[float, float]:
 def _engines(rows: Mapping[str, Row]) -> list[str]:
     row = rows["engines"]
     states = ", ".join(f"{number:,} {state}" for state, number in row["states"].items())
-    table = [
-        (engine, *(f"{value:.0f} ms" for value in _each(run)), f"{run['coordinator_bytes'] / 1e6:.0f} MB")
-        for engine, run in row["runs"].items()
-    ]
+    table = [(engine, *(f"{value:.0f} ms" for value in _each(run))) for engine, run in row["runs"].items()]
     return [
         f"""**Equal reports.** `fold` of {row["runs"]["local"]["models"]:,} generated models of 10 kB to
         {row["largest"] / 1e6:.0f} MB, most of them small. One in {fleet_models.BROKEN} is broken, one in
@@ -68,7 +65,7 @@ def _engines(rows: Mapping[str, Row]) -> list[str]:
         process; the last two are planted. They end as {states}. Two local processes and a Dask
         LocalCluster of two workers give the same results and the same report, but for what was
         measured.""",
-        _table(("engine", "workers, a model", "coordinator, a model", "coordinator's memory"), table),
+        _table(("engine", "workers, a model", "coordinator, a model"), table),
     ]
 
 

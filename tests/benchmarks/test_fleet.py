@@ -62,7 +62,7 @@ def test_the_page_says_what_was_measured() -> None:
         | {"further_resumes": 0, "missing": 0, "different": 0},
     }
     said = section(rows)
-    assert "| dask | 50 ms | 5 ms | 100 MB |" in said
+    assert "| dask | 50 ms | 5 ms |" in said
     assert "| local | 200 | 75 | 2 | 0 | 0 | 0 |" in said
     assert "Ray" not in said
     assert "On paper" not in said

@@ -72,7 +72,6 @@ def test_a_signal_ends_it_soon(
         [sys.executable, "-W", "ignore", "-c", call],
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heard,
     )
     try:
         busy(process.pid)
@@ -85,11 +84,6 @@ def test_a_signal_ends_it_soon(
         process.kill()
     assert (process.returncode, text.strip()) == (128 + sent, "bnfold: interrupted.")
     assert [one.name for one in tmp_path.iterdir()] == ["m.pt"]
-
-
-def heard() -> None:
-    """Let Ctrl-C end the process, also where the tests run in the background of a shell, which ignores it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def busy(pid: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bnfold.api.models import is_network, read
+from bnfold.api.models import to_compare
 from bnfold.api.speaking import speaking_python
 from bnfold.api.watching import watching
 from bnfold.files.load import guarded_pair
@@ -57,10 +57,7 @@ def benchmark(
         MissingExtraError: ONNX Runtime is not installed, or torch for a PyTorch model.
     """
     with watching(progress) as report:
-        first, second = (
-            read(model, example_inputs if is_network(model) else None, progress=report).model
-            for model in (original, folded)
-        )
+        first, second = (to_compare(model, example_inputs, progress=report) for model in (original, folded))
         return latency.benchmark(
             first,
             second,

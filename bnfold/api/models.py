@@ -15,8 +15,8 @@ import onnx_ir as ir
 from bnfold.errors import InputError, MissingShapeError
 from bnfold.files.load import from_proto
 from bnfold.options import PLAIN, Reading
-from bnfold.pipeline.progress import Progress, Stage, silent
-from bnfold.pipeline.read import Source, read_model
+from bnfold.pipeline.progress import Progress, silent
+from bnfold.pipeline.read import Source, export_loaded, is_torch, read_model
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     AnyModel: TypeAlias = OnnxModel | Network
 
 
+_LONGEST_NAME = 80  # characters; it stands where the path of a file does, and paths have an end
+
+
 def is_network(model: object) -> bool:
     """Whether it is an `nn.Module` or an `ExportedProgram`; torch is not imported for it."""
     torch = sys.modules.get("torch")
@@ -39,10 +42,8 @@ def is_network(model: object) -> bool:
 
 def name_of(model: object) -> str:
     """What a message calls a model that is not in a file."""
-    if isinstance(model, onnx.ModelProto):
-        return model.graph.name or "the model"
-    if isinstance(model, ir.Model):
-        return model.graph.name or "the model"
+    if isinstance(model, (onnx.ModelProto, ir.Model)):
+        return (model.graph.name or "model")[:_LONGEST_NAME]
     return type(model).__name__
 
 
@@ -88,14 +89,29 @@ def read(
     )
 
 
+def to_compare(
+    model: AnyModel, example_inputs: ExampleInputs | None, *, progress: Progress = silent
+) -> OnnxModel:
+    """Make any model one that runs in ONNX Runtime; an ONNX file stays a file, which nothing has to copy.
+
+    Args:
+        model: As in `read`.
+        example_inputs: The same; they are for the networks among several models.
+        progress: Called with the stages.
+
+    Raises:
+        BnfoldError: As for `read`.
+    """
+    if isinstance(model, (str, os.PathLike)) and not is_torch(model):
+        return model
+    return read(model, example_inputs if is_network(model) else None, progress=progress).model
+
+
 def _exported(
     network: Any, example_inputs: ExampleInputs | None, reading: Reading, progress: Progress
 ) -> Source:
     from torch import nn
 
-    from bnfold.torch.export.example_inputs import example_inputs as made
-    from bnfold.torch.export.example_inputs import parse_shapes
-    from bnfold.torch.export.to_onnx import to_onnx
     from bnfold.torch.read.load import Loaded
 
     is_module = isinstance(network, nn.Module)
@@ -103,28 +119,14 @@ def _exported(
     if is_module and any(tensor.device.type != "cpu" for tensor in network.state_dict().values()):
         network = copy.deepcopy(network).cpu()
     loaded = Loaded(network, "module" if is_module else "exported program", was_training)
-    notes: list[str] = []
-    if example_inputs is not None:
-        inputs = _tensors(example_inputs)
-    else:
-        specs = parse_shapes(reading.shapes, dtype=reading.dtype)
-        try:
-            inputs = made(loaded, specs, note=notes.append)
-        except MissingShapeError as error:
-            raise InputError(
-                error.problem.replace("The file", "The network"),
-                f"Give example_inputs, such as {_example(error.options)}.",
-            ) from None
-    progress(Stage.EXPORT, 0, 0)
-    model = to_onnx(
-        loaded,
-        inputs,
-        opset=reading.opset,
-        ir_version=reading.ir_version,
-        dynamic=reading.open_sizes,
-        note=notes.append,
-    )
-    return Source(Path(name_of(network)), loaded.kind, was_training, model, reading.given, tuple(notes))
+    inputs = None if example_inputs is None else _tensors(example_inputs)
+    try:
+        return export_loaded(Path(name_of(network)), loaded, inputs, reading, progress=progress)
+    except MissingShapeError as error:
+        raise InputError(
+            error.problem.replace("The file", "The network"),
+            f"Give example_inputs, such as {_example(error.options)}.",
+        ) from None
 
 
 def _example(options: Sequence[str]) -> str:

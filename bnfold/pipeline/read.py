@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -16,6 +16,10 @@ from bnfold.files.load import NOTES, load_onnx
 from bnfold.files.weight_index import file_of, is_index
 from bnfold.options import PLAIN, Reading
 from bnfold.pipeline.progress import Progress, Stage, silent
+
+if TYPE_CHECKING:
+    from bnfold.torch.export.signature import Inputs as TorchInputs
+    from bnfold.torch.read.load import Loaded
 
 _TORCH_SUFFIXES = frozenset({".pt", ".pth", ".pt2", ".pkl", ".bin", ".ckpt", ".safetensors"})
 
@@ -64,14 +68,40 @@ def read_model(
     if not is_torch(path):
         _refuse_torch_options(path, reading.given)
         return _source(path)
-    from bnfold.torch.export.example_inputs import example_inputs, parse_shapes
-    from bnfold.torch.export.to_onnx import to_onnx
     from bnfold.torch.read.load import load_as
 
-    loaded = load_as(path, reading)
+    return export_loaded(path, load_as(path, reading), None, reading, progress=progress)
+
+
+def export_loaded(
+    path: Path,
+    loaded: Loaded,
+    inputs: TorchInputs | None,
+    reading: Reading = PLAIN,
+    *,
+    progress: Progress = silent,
+) -> Source:
+    """Export what PyTorch has loaded to ONNX.
+
+    Args:
+        path: What reports call it.
+        loaded: The module or program.
+        inputs: What it is traced with; None makes them of the shapes in `reading`, or of what is known.
+        reading: How to export it.
+        progress: Called with the stage `"export"`.
+
+    Raises:
+        MissingShapeError: There are no inputs, and their shapes are not known.
+        InputError: The inputs or shapes do not fit.
+        ModelError: It cannot be exported.
+    """
+    from bnfold.torch.export.example_inputs import example_inputs, parse_shapes
+    from bnfold.torch.export.to_onnx import to_onnx
+
     notes = list(loaded.notes)
-    specs = parse_shapes(reading.shapes, dtype=reading.dtype)
-    inputs = example_inputs(loaded, specs, note=notes.append)
+    if inputs is None:
+        specs = parse_shapes(reading.shapes, dtype=reading.dtype)
+        inputs = example_inputs(loaded, specs, note=notes.append)
     progress(Stage.EXPORT, 0, 0)
     model = to_onnx(
         loaded,

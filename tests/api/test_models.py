@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import bnfold
-from bnfold.api.models import read
+from bnfold.api.models import read, to_compare
 from bnfold.errors import InputError
 from bnfold.runtime import sessions
 from tests.graphs import build, statistics, weight
@@ -123,3 +123,19 @@ def test_progress_goes_to_the_caller(proto: onnx.ModelProto, capsys: pytest.Capt
     assert capsys.readouterr() == ("", "")
     bnfold.fold(proto, progress=True)
     assert not capsys.readouterr().out
+
+
+def test_a_file_is_compared_where_it_is(proto: onnx.ModelProto, tmp_path: Path) -> None:
+    """A model of gigabytes is not copied for it."""
+    file = tmp_path / "model.onnx"
+    onnx.save(proto, file)
+    assert to_compare(file, None) is file
+    assert isinstance(to_compare(proto, None), ir.Model)
+
+
+def test_a_graph_may_have_a_long_name(proto: onnx.ModelProto, tmp_path: Path) -> None:
+    other = onnx.ModelProto()
+    other.CopyFrom(proto)
+    other.graph.name = "g" * 5000
+    assert bnfold.inspect(other)
+    assert bnfold.export(other, tmp_path / "out.onnx", bench=False, samples=1)

@@ -22,7 +22,7 @@ from bnfold.contract.contract import Contract
 from bnfold.files.load import load_onnx
 from bnfold.files.save import save_onnx
 from bnfold.options import Reading
-from bnfold.pipeline.export import fold_file
+from bnfold.pipeline.fold_file import fold_file
 from bnfold.pipeline.targeting import contract_for
 from bnfold.report.targets import facts
 from bnfold.targets.check import obstacles

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bnfold.errors import BnfoldError
     from bnfold.gate.run import Checked, check
     from bnfold.latency.results import Benchmark
-    from bnfold.pipeline.export import Export
+    from bnfold.pipeline.exported import Export
     from bnfold.reasons import Reason
     from bnfold.result import FoldResult, Site
     from bnfold.validation.results import Validation
@@ -53,7 +53,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name
         "Checked": "gate.run",
         "Contract": "contract.contract",
         "Equalized": "edge.equalize",
-        "Export": "pipeline.export",
+        "Export": "pipeline.exported",
         "FoldResult": "result",
         "Inspection": "api.inspect",
         "Preprocessing": "contract.contract",

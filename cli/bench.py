@@ -57,8 +57,8 @@ def command(
     """
     _lazy.load_onnx_ir()
     from bnfold.options import Timing
-    from bnfold.pipeline.export import compare_latency
     from bnfold.pipeline.read import read_onnx
+    from bnfold.pipeline.timing import compare_latency
     from bnfold.report import json
     from bnfold.report.terminal import text
 

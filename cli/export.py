@@ -13,7 +13,7 @@ from . import _contract, _edge, _groups, _lazy, _module, _options, _target, _ter
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Given
-    from bnfold.pipeline.export import Export
+    from bnfold.pipeline.exported import Export
     from bnfold.torch.write_back.save import Form
 
 
@@ -123,12 +123,8 @@ def command(
             "--rollback needs the comparison of the outputs, which --no-validate leaves out."
         )
     _lazy.load_onnx_ir()
-    from bnfold.pipeline.export import (
-        ExportDisagreementError,
-        NarrowedTooFarError,
-        NotFasterError,
-        export,
-    )
+    from bnfold.pipeline.export import export
+    from bnfold.pipeline.exported import ExportDisagreementError, NarrowedTooFarError, NotFasterError
     from bnfold.report.terminal import headline, text
 
     destination = output or _next_to(model, _target.suffix_for(target))

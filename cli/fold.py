@@ -57,7 +57,7 @@ def command(
     # numpy's linear algebra would start a thread per core, but a fold multiplies element by element
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _lazy.load_onnx_ir()
-    from bnfold.pipeline.export import fold_file
+    from bnfold.pipeline.fold_file import fold_file
     from bnfold.pipeline.read import Source, read_onnx
 
     target = output or model

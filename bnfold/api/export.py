@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bnfold.api.models import AnyModel, ExampleInputs
     from bnfold.contract.contract import Contract
     from bnfold.inputs.given import Inputs
-    from bnfold.pipeline.export import Export
+    from bnfold.pipeline.exported import Export
     from bnfold.pipeline.steps import Step
 
 

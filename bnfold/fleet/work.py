@@ -22,14 +22,14 @@ from bnfold.fleet import options
 from bnfold.gate.settings import Settings
 
 if TYPE_CHECKING:
-    from bnfold.pipeline.export import Export
+    from bnfold.pipeline.exported import Export
     from bnfold.result import FoldResult
 
 Answer: TypeAlias = dict[str, Any]
 
 _MODULES = (
     *("bnfold.gate.rules", "bnfold.gate.subject", "bnfold.graph.facts"),
-    *("bnfold.pipeline.export", "bnfold.pipeline.harm", "bnfold.latency.optimized_graph"),
+    *("bnfold.pipeline.export", "bnfold.pipeline.fold_file", "bnfold.latency.optimized_graph"),
 )
 """What nearly every model needs."""
 
@@ -168,7 +168,7 @@ def _check(job: Job) -> Answer:
 
 
 def _fold(job: Job) -> Answer:
-    from bnfold.pipeline.export import fold_file
+    from bnfold.pipeline.fold_file import fold_file
 
     done = fold_file(job.file, job.target, **options.keywords("fold", job.options))
     verdict = "folded" if done.fold.folded or done.fold.merges or done.fold.joins else "unchanged"
@@ -176,7 +176,8 @@ def _fold(job: Job) -> Answer:
 
 
 def _export(job: Job) -> Answer:
-    from bnfold.pipeline.export import ExportDisagreementError, NotFasterError, export
+    from bnfold.pipeline.export import export
+    from bnfold.pipeline.exported import ExportDisagreementError, NotFasterError
 
     given = options.keywords("export", job.options)
     if given["validate"] is False and given["rollback"]:

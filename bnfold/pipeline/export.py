@@ -6,162 +6,34 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from bnfold.contract.contract import AS_IT_IS, Contract
-from bnfold.display.shown import Shown
-from bnfold.errors import BnfoldError, DisagreementError, InputError, ModelError, UndecidedError
+from bnfold.errors import InputError, ModelError, UndecidedError
 from bnfold.files.atomic import check_destination
 from bnfold.files.external_data import data_files
-from bnfold.files.load import blaming, guarded
+from bnfold.files.load import guarded
 from bnfold.files.save import save_onnx
-from bnfold.folding.fold import fold_into
 from bnfold.options import Checking, OracleMode, Reading, Timing
 from bnfold.pipeline.contract import as_given, contracted
-from bnfold.pipeline.harm import RuntimeGraphs, counted_again, without_harm
-from bnfold.pipeline.progress import Progress, Stage, silent, within
-from bnfold.pipeline.read import Source, is_torch, read_model, read_onnx
+from bnfold.pipeline.exported import Export, ExportDisagreementError, NarrowedTooFarError, NotFasterError
+from bnfold.pipeline.harm import counted_again, without_harm
+from bnfold.pipeline.progress import Progress, Stage, silent
+from bnfold.pipeline.read import Source, is_torch, read_model
 from bnfold.pipeline.rollback import Attempt
-from bnfold.pipeline.statistics import Statistics, of_folded
+from bnfold.pipeline.statistics import of_folded
 from bnfold.pipeline.statistics import read as read_statistics
 from bnfold.pipeline.statistics import write as write_statistics
-from bnfold.pipeline.steps import Done, Equalize, Step, Trial, apply
+from bnfold.pipeline.steps import Step, Trial, apply, asked_for
+from bnfold.pipeline.targeting import contract_for, reached, reading_for
+from bnfold.pipeline.timing import compare_latency
 from bnfold.result import FoldResult
+from bnfold.targets.profile import load as load_target
 
 if TYPE_CHECKING:
-    from bnfold.display.plots import Bar
     from bnfold.inputs.given import Inputs
-    from bnfold.latency.results import Benchmark
-    from bnfold.pipeline.targeting import Reached
-    from bnfold.validation.validate import Validation
-
-
-@dataclass(frozen=True, repr=False)
-class Export(Shown):
-    """What [`export`][bnfold.export] did. It is true if a file was written.
-
-    Attributes:
-        source: The model as it was read.
-        destination: The file that was written; None if nothing was.
-        fold: The folded model and the outcome for every site.
-        validation: How well the folded model agrees with the original; None if it was not validated.
-        benchmarks: Latency, one entry per provider; empty if it was not measured.
-        rolled_back: Names of the nodes that were left as they are because folding them gave wrong results.
-        graphs: What ONNX Runtime makes of both models; None if it is not installed or cannot load them, or
-            they are too large.
-        not_timed: Why the latency was not measured although it was asked for, as a sentence.
-        steps: What was done after the fold, in that order; `fold` has the model that came out of it.
-        statistics: The numbers of every BatchNorm that was folded, if they were asked for.
-        asked: The contract that the model was brought to before the fold.
-        contract: What was done for it, in that order.
-        base: The model that came out of it.
-        target: What still stands in the way of the target, if one was named.
-    """
-
-    source: Source
-    destination: Path | None
-    fold: FoldResult[ir.Model]
-    validation: Validation | None = None
-    benchmarks: tuple[Benchmark, ...] = ()
-    rolled_back: tuple[str, ...] = ()
-    graphs: RuntimeGraphs | None = None
-    not_timed: str | None = None
-    steps: tuple[Done, ...] = ()
-    statistics: tuple[Statistics, ...] = ()
-    asked: Contract = AS_IT_IS
-    contract: tuple[Done, ...] = ()
-    base: ir.Model | None = None
-    target: Reached | None = None
-
-    axis: ClassVar[str] = "sites"
-
-    @property
-    def headline(self) -> str:
-        """What was folded, whether the models agree, whether it is faster, and what was written."""
-        parts = [self.fold.headline]
-        if self.validation is not None:
-            parts.append(self.validation.headline)
-        parts += [one.headline for one in self.benchmarks]
-        parts.append(f"Written: {self.destination}." if self.destination else "Nothing was written.")
-        return " ".join(parts)
-
-    def __bool__(self) -> bool:
-        return self.destination is not None
-
-    def records(self) -> list[dict[str, Any]]:
-        """A row for each site; `validation` and `benchmarks` have their own."""
-        return self.fold.records()
-
-    def bars(self) -> Sequence[Bar]:
-        """How many sites of each operator had each fate."""
-        return self.fold.bars()
-
-    @property
-    def original(self) -> ir.Model:
-        """The model that the fold, the validation and the latency begin with."""
-        return self.source.model if self.base is None else self.base
-
-
-class ExportDisagreementError(DisagreementError):
-    """The folded model disagrees with the original; nothing was written.
-
-    Args:
-        export: The results so far, with the validation that did not pass.
-        destination: The file that was to be written.
-        rollback: Whether undoing only the wrong folds was tried.
-    """
-
-    def __init__(self, export: Export, destination: Path, *, rollback: bool = False) -> None:
-        undo = " --rollback undoes only the folds that are wrong and keeps the rest."
-        super().__init__(
-            f"The folded model does not agree with {export.source.path}; {destination} was not written.",
-            f"A fold is meant to be exact: please report this, with the model.{'' if rollback else undo}"
-            " If you accept the difference, give a larger --tolerance.",
-            cause=next(iter(export.validation.failures), "") if export.validation is not None else "",
-        )
-        self.export = export
-
-
-class NotFasterError(BnfoldError):
-    """The folded model was to be written only if it is faster, and it is not; nothing was written.
-
-    Args:
-        export: The results, with the latency.
-        destination: The file that was to be written.
-    """
-
-    exit_code = 1
-
-    def __init__(self, export: Export, destination: Path) -> None:
-        verdicts = "; ".join(
-            f"on {benchmark.place(row)}, {row.sentence}"
-            for benchmark in export.benchmarks
-            for row in benchmark.defaults
-            if row.verdict != "faster"
-        )
-        super().__init__(f"{destination} was not written, since it would not be faster: {verdicts}.")
-        self.export = export
-
-
-class NarrowedTooFarError(BnfoldError):
-    """The model in fewer bits is not good enough; nothing was written.
-
-    Args:
-        export: The results, with what the last step found.
-        destination: The file that was to be written.
-    """
-
-    exit_code = 1
-
-    def __init__(self, export: Export, destination: Path) -> None:
-        super().__init__(
-            f"{destination} was not written. {export.steps[-1].sentence}",
-            "The report says which layers cost most; --leave keeps one in float32. For --int8 try --equalize "
-            "or --per-channel, or more data for --calibration.",
-        )
-        self.export = export
 
 
 @guarded
@@ -272,10 +144,6 @@ def export(
             written.
         BnfoldError: Something else went wrong; it says what to do. Nothing was written.
     """
-    # a fold alone needs none of them
-    from bnfold.pipeline.targeting import contract_for, reached, reading_for
-    from bnfold.targets.profile import load as load_target
-
     if only_if_faster and not bench:
         raise InputError(
             "--only-if-faster needs the latency, which --no-bench leaves out.", "Leave out one of the two."
@@ -307,7 +175,7 @@ def export(
         attempt = replace(attempt, no_batchnorm=True)
         folded = attempt.fold()
         graphs = graphs and counted_again(graphs, folded.model)
-    steps = _Steps(_asked_for(equalize=equalize), trial)
+    steps = _Steps(asked_for(equalize=equalize), trial)
     done = Export(
         original, None, folded, graphs=graphs, asked=contract, contract=agreed.done, base=base.model
     )
@@ -405,11 +273,6 @@ class _Steps:
         return replace(done, fold=replace(done.fold, model=model), steps=steps)
 
 
-def _asked_for(*, equalize: bool, in_memory: bool = True) -> tuple[Step, ...]:
-    """The steps of some options, in their order."""
-    return (Equalize(in_memory),) if equalize else ()
-
-
 def _validated(
     done: Export, attempt: Attempt, target: Path, folded: FoldResult[ir.Model], steps: _Steps | None
 ) -> Export:
@@ -437,97 +300,3 @@ def _validated(
     if not validation.passed:
         raise ExportDisagreementError(done, target, rollback=steps is not None)
     return done
-
-
-def fold_file(
-    source: str | os.PathLike[str] | Source,
-    destination: str | os.PathLike[str],
-    *,
-    in_place: bool = False,
-    merge: bool = True,
-    inline_functions: bool = False,
-    keep: Collection[str] = (),
-    no_batchnorm: bool = False,
-    equalize: bool = False,
-    record: bool = False,
-    record_in_model: bool = False,
-    contract: Contract = AS_IT_IS,
-    progress: Progress = silent,
-) -> Export:
-    """Fold an ONNX file into another without running either model.
-
-    Args:
-        source: The ONNX file, or what `read_onnx` returned for it.
-        destination: The file to write; an existing one is replaced.
-        in_place: Whether `destination` may be the file of `source`.
-        merge: Whether parallel linear branches become one convolution where that does not cost more.
-        inline_functions: Whether to inline model-local functions before the fold.
-        keep: Names of sites or nodes that must stay as they are.
-        no_batchnorm: Whether BatchNorms that cannot be folded become other operators.
-        equalize: Whether the channels of weights are balanced by powers of two.
-        record: Whether `statistics` of the result has the numbers of every BatchNorm that was folded.
-        record_in_model: Whether the file has them too, in its metadata.
-        contract: What is changed in the model before the fold; the file is an ONNX file.
-        progress: Called with each stage and how far it is.
-
-    Raises:
-        BnfoldError: Something went wrong; it says what to do. Nothing was written.
-    """
-    target = Path(destination)
-    if contract.format_of(target) == "ort":
-        raise InputError(
-            f"{target}: ONNX Runtime writes its own format, and a fold runs nothing.",
-            "Type bnfold export instead.",
-        )
-    path = source.path if isinstance(source, Source) else Path(source)
-    check_destination(target, *(() if in_place else (path,)))
-    original = source if isinstance(source, Source) else read_onnx(path)
-    check_destination(target, *data_files(original.model))
-
-    with blaming(path):
-        agreed = contracted(original.model, contract, None)
-    known = read_statistics(agreed.model) if record or record_in_model else ()
-    steps = _asked_for(equalize=equalize, in_memory=False)
-    made: list[tuple[ir.Model, tuple[Done, ...]]] = []
-
-    def write(model: ir.Model) -> None:
-        made[:] = [apply(steps, model)]
-        if record_in_model:
-            write_statistics(made[0][0], known)
-        progress(Stage.SAVE, 0, 0)
-        save_onnx(made[0][0], target, exclusive=True)
-
-    progress(Stage.FOLD, 0, 0)
-    with blaming(path):
-        folded = fold_into(
-            write,
-            agreed.model,
-            merge=merge,
-            inline_functions=inline_functions,
-            keep=keep,
-            no_batchnorm=no_batchnorm,
-            on_progress=within(Stage.FOLD, progress),
-        )
-    model, done = made[0]
-    folded = replace(folded, model=model)
-    export = Export(original, target, folded, steps=done, statistics=of_folded(known, model))
-    return replace(export, asked=contract, contract=agreed.with_left(model), base=agreed.model)
-
-
-def compare_latency(
-    original: ir.Model,
-    folded: ir.Model,
-    providers: Sequence[str],
-    timing: Timing,
-    inputs: Inputs | None,
-    progress: Progress,
-    runtimes: Sequence[str] = (),
-) -> tuple[Benchmark, ...]:
-    """Time two models against each other on every provider, and in every other runtime."""
-    from bnfold.latency.benchmark import benchmark
-
-    options = {**vars(timing), "inputs": inputs, "on_progress": within(Stage.TIME, progress)}
-    return (
-        *(benchmark(original, folded, provider=provider, **options) for provider in providers),
-        *(benchmark(original, folded, runtime=runtime, **options) for runtime in runtimes),
-    )

@@ -249,3 +249,8 @@ def keep_record(before: ir.Model, after: ir.Model) -> None:
     known = set(entries.get("new_values", ())) & record.names(after)
     entries |= {"folded": record.digest(after), "new_values": sorted(known | new)}
     after.metadata_props[record.KEY] = json.dumps(entries, separators=(",", ":"))
+
+
+def asked_for(*, equalize: bool, in_memory: bool = True) -> tuple[Step, ...]:
+    """The steps of some options, in their order."""
+    return (Equalize(in_memory),) if equalize else ()

@@ -26,8 +26,8 @@ from bnfold.system.environment import environment, versions
 
 if TYPE_CHECKING:
     from bnfold.latency.results import Benchmark
-    from bnfold.pipeline.export import Export
     from bnfold.pipeline.export_module import ModuleExport
+    from bnfold.pipeline.exported import Export
     from bnfold.pipeline.read import Source
     from bnfold.pipeline.replay import Replay
     from bnfold.reasons import Reason, Rule

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfold.pipeline import export
+from bnfold.pipeline import fold_file
 from tests.graphs import build, statistics
 
 
@@ -119,7 +119,7 @@ def test_a_model_goes_to_an_ordinary_file_only(run, model, output, tmp_path, mon
 
 
 def test_a_read_only_folder_is_said_before_any_work(run, model, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(export, "read_onnx", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr(fold_file, "read_onnx", lambda _: pytest.fail("it was read"))
     folder = tmp_path / "theirs"
     folder.mkdir()
     # patched, since whoever runs the tests may be root, who may write anywhere
@@ -293,7 +293,7 @@ def test_an_error_of_ours_is_not_blamed_on_a_valid_model(run, model, tmp_path, m
     def fails(*_args: object, **_options: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(export, "fold_into", fails)
+    monkeypatch.setattr(fold_file, "fold_into", fails)
     result = run("fold", model, "-o", tmp_path / "out.onnx")
     assert result.exit_code == 2
     assert "a defect" in result.stderr

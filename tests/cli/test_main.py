@@ -235,7 +235,7 @@ def broken(monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise LookupError("the thing \x1b[31m that nobody foresaw")
 
-    monkeypatch.setattr("bnfold.pipeline.export.fold_into", fail)
+    monkeypatch.setattr("bnfold.pipeline.fold_file.fold_into", fail)
 
 
 @pytest.mark.usefixtures("broken")

@@ -22,7 +22,7 @@ from bnfold.inputs.given import Given
 from bnfold.options import Checking
 from bnfold.pipeline import contract as step
 from bnfold.pipeline.contract import ContractNotMetError, as_given, contracted
-from bnfold.pipeline.export import fold_file
+from bnfold.pipeline.fold_file import fold_file
 from bnfold.pipeline.replay import replay
 from bnfold.pipeline.steps import Trial
 from bnfold.report import json as documents

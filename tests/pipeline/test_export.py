@@ -20,7 +20,9 @@ from bnfold.latency import benchmark as timing
 from bnfold.latency.results import Benchmark, Row
 from bnfold.options import Checking
 from bnfold.pipeline import export as module
-from bnfold.pipeline.export import ExportDisagreementError, NotFasterError, export, fold_file
+from bnfold.pipeline.export import export
+from bnfold.pipeline.exported import ExportDisagreementError, NotFasterError
+from bnfold.pipeline.fold_file import fold_file
 from bnfold.validation import compare as comparing
 from bnfold.validation.validate import Validation
 
@@ -297,7 +299,7 @@ def test_a_weight_that_does_not_fit_is_found_while_it_is_written(tmp_path: Path,
 
 _FOLD = """
 import sys
-from bnfold.pipeline.export import fold_file
+from bnfold.pipeline.fold_file import fold_file
 def peak():
     [line] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
     return int(line.split()[1]) // 1024

@@ -20,7 +20,8 @@ from bnfold.errors import ModelError
 from bnfold.latency import optimized_graph as module
 from bnfold.latency.optimized_graph import OptimizedGraph, optimized_graph, what_grew
 from bnfold.pipeline import harm
-from bnfold.pipeline.export import Export, export
+from bnfold.pipeline.export import export
+from bnfold.pipeline.exported import Export
 from bnfold.validation import compare as comparing
 from bnfold.validation.results import Blame, Check, Layer, Validation
 from tests.graphs import build, statistics, weight

@@ -12,7 +12,8 @@ import pytest
 
 from bnfold.latency import optimized_graph as module
 from bnfold.latency.optimized_graph import OptimizedGraph
-from bnfold.pipeline.export import Export, export
+from bnfold.pipeline.export import export
+from bnfold.pipeline.exported import Export
 from tests.graphs import build, operators, statistics, weight
 
 

@@ -23,7 +23,8 @@ from bnfold.ops.conv import Conv
 from bnfold.ops.linear import Weighted, multiplied
 from bnfold.ops.matmul import MatMul
 from bnfold.pipeline import rollback as module
-from bnfold.pipeline.export import Export, ExportDisagreementError, export
+from bnfold.pipeline.export import export
+from bnfold.pipeline.exported import Export, ExportDisagreementError
 from bnfold.report import json as report
 from bnfold.report.terminal import text
 from bnfold.tensors.product import Product

@@ -12,7 +12,7 @@ import pytest
 
 from bnfold.folding.fold import fold
 from bnfold.pipeline import statistics
-from bnfold.pipeline.export import fold_file
+from bnfold.pipeline.fold_file import fold_file
 from tests import graphs
 from tests.graphs import build, weight
 

@@ -20,7 +20,8 @@ from bnfold.folding import record
 from bnfold.options import Checking
 from bnfold.pipeline import statistics as kept
 from bnfold.pipeline import steps
-from bnfold.pipeline.export import export, fold_file
+from bnfold.pipeline.export import export
+from bnfold.pipeline.fold_file import fold_file
 from bnfold.report import json as report
 from bnfold_cli import main
 from tests.graphs import build, feeds, run, statistics, weight

@@ -13,7 +13,8 @@ import pytest
 
 import bnfold
 from bnfold.folding import search
-from bnfold.pipeline.export import ExportDisagreementError, export
+from bnfold.pipeline.export import export
+from bnfold.pipeline.exported import ExportDisagreementError
 from bnfold.validation.layer_proof import prove, worst
 from bnfold.validation.results import Blame, Layer
 from tests.graphs import build, operators, statistics, weight

@@ -25,7 +25,7 @@ from bnfold.report.page.view import View, view
 
 if TYPE_CHECKING:
     from bnfold.latency.results import Row
-    from bnfold.pipeline.export import Export
+    from bnfold.pipeline.exported import Export
 
 
 def page(export: Export, *, command: str, record: Mapping[str, Any]) -> str:

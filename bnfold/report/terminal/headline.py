@@ -13,7 +13,7 @@ from bnfold.report.terminal.tables import count, size
 
 if TYPE_CHECKING:
     from bnfold.latency.results import Benchmark
-    from bnfold.pipeline.export import Export
+    from bnfold.pipeline.exported import Export
     from bnfold.validation.results import Validation
 
 _VERDICTS = {"faster": "green", "slower": "bold red", "too noisy to say": "yellow"}

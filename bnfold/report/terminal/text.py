@@ -22,7 +22,7 @@ from bnfold.report.terminal.tables import count, headed, large, size, small
 
 if TYPE_CHECKING:
     from bnfold.latency.results import Benchmark, Row
-    from bnfold.pipeline.export import Export
+    from bnfold.pipeline.exported import Export
     from bnfold.pipeline.read import Source
     from bnfold.pipeline.replay import Replay
     from bnfold.pipeline.steps import Done

@@ -17,7 +17,7 @@ import pytest
 
 from bnfold.latency.footprint import Footprint
 from bnfold.latency.results import Benchmark, Row
-from bnfold.pipeline.export import Export
+from bnfold.pipeline.exported import Export
 from bnfold.pipeline.read import Source
 from bnfold.pipeline.replay import Replay
 from bnfold.report.terminal import tables, text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from bnfold.files.load import files_beside
+from bnfold.files.external_writer import own_files
 from bnfold.report.terminal.tables import count, size
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def slower(benchmarks: Iterable[Benchmark]) -> list[Text]:
 def written(path: Path) -> Text:
     """Which files were written, with their sizes."""
     line = Text("Wrote ")
-    for place, file in enumerate((path, *sorted(files_beside(path)))):
-        line.append(" and " if place else "")
-        line.append(str(file) if place == 0 else file.name, style="bold")
+    for file in (path, *map(path.with_name, sorted(own_files(path)))):
+        line.append("" if file == path else " and ")
+        line.append(str(file) if file == path else file.name, style="bold")
         line.append(f" ({size(file.stat().st_size)})")
     return line.append(".")

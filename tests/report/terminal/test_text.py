@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 
+from bnfold.files.save import save_onnx
 from bnfold.latency.footprint import Footprint
 from bnfold.latency.results import Benchmark, Row
 from bnfold.pipeline.exported import Export
@@ -251,13 +251,13 @@ def test_what_is_slower_is_the_first_line_for_every_setting_that_is_slower() -> 
 
 def test_an_export_begins_with_the_answer_and_all_files(tmp_path: Path) -> None:
     path = tmp_path / "out.onnx"
-    model = build("g (float[4] x) => (float[4] y) { y = Add (x, w) }", {"w": np.ones(4, np.float32)})
-    onnx.save_model(model, path, save_as_external_data=True, location="out.data", size_threshold=0)
+    model = build("g (float[400] x) => (float[400] y) { y = Add (x, w) }", {"w": np.ones(400, np.float32)})
+    save_onnx(ir.from_proto(model), path, external_data=True)
     page = words(text.export_report(Export(source(path), path, result(GONE), fold_of((CHECK,)))))
     first = page.partition(" holds ")[0]
     assert first.startswith("1 of 1 BatchNorm folded; ")
     assert "The models compute the same, on " in first
-    assert re.search(r"Wrote \S*out\.onnx \(\d+ bytes\) and out\.data \(16 bytes\)\.", first)
+    assert re.search(r"Wrote \S*out\.onnx \(\d+ bytes\) and out\.onnx\.\w{16}\.data \(1\.6 kB\)\.", first)
 
 
 def test_an_export_that_was_not_compared_says_so(tmp_path: Path) -> None:

@@ -54,10 +54,12 @@ def show_next(target: str | None, written: Path, *, quiet: bool, json_path: Path
     if target is None:
         return
     from bnfold.pipeline.targeting import Reached
-    from bnfold.report.terminal import targets
+    from bnfold.report.terminal import headline, targets
     from bnfold.targets.profile import load
 
-    _terminal.show(targets.reached(Reached(load(target), ()), written), quiet=quiet, json_path=json_path)
+    reached = Reached(load(target), ())
+    _terminal.show(headline.of_target(reached), quiet=quiet, json_path=json_path)
+    _terminal.show(targets.reached(reached, written), quiet=quiet, json_path=json_path)
 
 
 def suffix_for(target: str | None) -> str:

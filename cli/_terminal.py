@@ -37,6 +37,15 @@ def show(renderable: RenderableType, *, quiet: bool, json_path: Path | None) -> 
             click.echo(line.rstrip(), color=console.is_terminal)  # rich fills the last column with spaces
 
 
+def say_no(why: str, *, quiet: bool) -> None:
+    """End the command with 1, the answer no, and say why where no report does."""
+    if quiet:
+        from bnfold.display.visible import visible
+
+        click.echo(f"bnfold: {visible(why)}", err=True)
+    click.get_current_context().exit(1)
+
+
 def write_json(report: Mapping[str, Any] | Sequence[Mapping[str, Any]], json_path: Path | None) -> None:
     """Write the report for programs, if there is to be one."""
     if json_path is None:

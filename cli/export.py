@@ -163,7 +163,7 @@ def command(
 
         _terminal.show(targets.reached(done.target, destination), quiet=quiet, json_path=json_path)
         if not done.target:
-            click.get_current_context().exit(1)
+            _terminal.say_no(headline.of_target(done.target).plain, quiet=quiet)
 
 
 def _write(export: Export, json_path: Path | None, html_path: Path | None) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from bnfold.api.models import to_compare
-from bnfold.api.speaking import speaking_python
+from bnfold.api.speaking import only_known, speaking_python
 from bnfold.api.watching import watching
 from bnfold.files.load import guarded_pair
 from bnfold.latency import benchmark as latency
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bnfold.api.models import AnyModel, ExampleInputs
 
 
+@only_known(signature(latency.benchmark).parameters)
 @speaking_python
 @guarded_pair
 def benchmark(

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from bnfold.api.models import read
-from bnfold.api.speaking import speaking_python
+from bnfold.api.speaking import only_known, speaking_python
 from bnfold.api.watching import watching
 from bnfold.files.load import guarded
 from bnfold.options import OracleMode, Reading
@@ -65,6 +65,7 @@ class ExportOptions(TypedDict, total=False):
     target: str | None
 
 
+@only_known(ExportOptions.__annotations__)
 @speaking_python
 @guarded
 def export(

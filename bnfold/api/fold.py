@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, overload
 
 import onnx
 import onnx_ir as ir
 
-from bnfold.api.models import is_network, name_of
+from bnfold.api.models import is_network, name_of, not_a_model
 from bnfold.api.speaking import speaking_python
 from bnfold.api.watching import watching
 from bnfold.errors import InputError
 from bnfold.folding import fold as folding
 from bnfold.pipeline.progress import Progress, Stage, within
+from bnfold.pipeline.read import is_torch
 from bnfold.result import FoldResult
 
 if TYPE_CHECKING:
-    import os
-
     from torch import nn
 
     from bnfold.api.models import ExampleInputs
@@ -102,6 +102,13 @@ def fold(
         return _fold_network(model, example_inputs, merge, keep, inline_functions or no_batchnorm)
     if example_inputs is not None:
         raise InputError("example_inputs are for a torch.nn.Module.", "Leave them out for an ONNX model.")
+    if not isinstance(model, (str, os.PathLike, onnx.ModelProto, ir.Model)):
+        raise not_a_model(model)
+    if isinstance(model, (str, os.PathLike)) and is_torch(model):
+        raise InputError(
+            f"{os.fspath(model)} is a PyTorch file; bnfold.fold takes an ONNX file or a model in memory.",
+            "Type bnfold.export(path, 'model.onnx') for a folded ONNX file, or load the module and give it.",
+        )
     with watching(progress) as report:
         return folding.fold(
             model,

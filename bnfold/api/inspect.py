@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import onnx_ir as ir
 
 from bnfold.api.models import read
-from bnfold.api.speaking import speaking_python
+from bnfold.api.speaking import only_known, speaking_python
 from bnfold.api.watching import watching
 from bnfold.display.shown import Shown
 from bnfold.files.load import guarded
@@ -60,6 +60,7 @@ class Inspection(Shown):
         return self.fold.bars()
 
 
+@only_known(field.name for field in fields(Reading))
 @speaking_python
 @guarded
 def inspect(

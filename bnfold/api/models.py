@@ -47,6 +47,14 @@ def name_of(model: object) -> str:
     return type(model).__name__
 
 
+def not_a_model(given: object) -> InputError:
+    """What to say of something that cannot be a model."""
+    return InputError(
+        f"This is a {type(given).__name__}, and not a model.",
+        "Give a path, an onnx.ModelProto, an onnx_ir.Model or a torch.nn.Module.",
+    )
+
+
 def read(
     model: AnyModel,
     example_inputs: ExampleInputs | None = None,
@@ -83,10 +91,7 @@ def read(
     if isinstance(model, (onnx.ModelProto, ir.Model)):
         opened = from_proto(model) if isinstance(model, onnx.ModelProto) else model
         return Source(Path(name_of(model)), "onnx", False, opened)
-    raise InputError(
-        f"A model cannot be a {type(model).__name__}.",
-        "Give a path, an onnx.ModelProto, an onnx_ir.Model or a torch.nn.Module.",
-    )
+    raise not_a_model(model)
 
 
 def to_compare(

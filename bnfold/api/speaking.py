@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from inspect import signature
 from typing import ParamSpec, TypeVar
 
 from bnfold.errors import BnfoldError
@@ -13,6 +15,8 @@ P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 
 _OPTION = re.compile(r"(?<![\w-])--(no-)?([a-z][a-z0-9-]*[a-z0-9])(?:[ =](?=\S))?")
+_SHAPE = re.compile(r"--(input-shape|set-shape) (\S*\w)")
+_COMMAND = re.compile(r"\b(Type|Run): |\b(bnfold|pip) (--\w|\w+ )")
 _OTHERS = {
     "provider": "providers",
     "batch": "batches",
@@ -42,15 +46,45 @@ def speaking_python(function: Callable[P, ResultT]) -> Callable[P, ResultT]:
     return border
 
 
+def only_known(names: Iterable[str]) -> Callable[[Callable[P, ResultT]], Callable[P, ResultT]]:
+    """Refuse a keyword that is none of a function's, and say which was meant.
+
+    Args:
+        names: The keywords that the function takes as `**options`.
+    """
+
+    def decorate(function: Callable[P, ResultT]) -> Callable[P, ResultT]:
+        own = [name for name, one in signature(function).parameters.items() if one.kind != one.VAR_KEYWORD]
+        known = (*own, *names)
+
+        @functools.wraps(function)
+        def border(*arguments: P.args, **keywords: P.kwargs) -> ResultT:
+            for name in keywords.keys() - set(known):
+                near = difflib.get_close_matches(name, known, n=2)
+                meant = f" Did you mean {' or '.join(near)}?" if near else ""
+                raise TypeError(f"{function.__name__}() has no keyword {name!r}.{meant}")
+            return function(*arguments, **keywords)
+
+        return border
+
+    return decorate
+
+
 def in_python(text: str) -> str:
     """A sentence with keywords for options: `input_shape=` for `--input-shape`.
 
-    A line that begins with a command to type stays as it is.
+    A line with a command to type stays as it is.
     """
-    return "\n".join(
-        line if re.search(r"\b(Type|Run): ", line) else _OPTION.sub(_keyword, line)
-        for line in text.split("\n")
-    )
+    return "\n".join(line if _COMMAND.search(line) else _in_python(line) for line in text.split("\n"))
+
+
+def _in_python(line: str) -> str:
+    shaped = _SHAPE.sub(lambda match: f'{_name(match[1])}="{match[2]}"', line)
+    return _OPTION.sub(_keyword, shaped)
+
+
+def _name(option: str) -> str:
+    return _OTHERS.get(option, option.replace("-", "_"))
 
 
 def _keyword(match: re.Match[str]) -> str:
@@ -58,4 +92,4 @@ def _keyword(match: re.Match[str]) -> str:
     if negated and name in _SWITCHES:
         return f"{name}=False"
     name = f"no-{name}" if negated else name
-    return f"{_OTHERS.get(name, name.replace('-', '_'))}="
+    return f"{_name(name)}="

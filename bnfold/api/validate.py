@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bnfold.api.models import to_compare
-from bnfold.api.speaking import speaking_python
+from bnfold.api.speaking import only_known, speaking_python
 from bnfold.api.watching import watching
 from bnfold.files.load import guarded_pair
 from bnfold.options import CheckingOptions
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bnfold.inputs.given import Inputs
 
 
+@only_known(CheckingOptions.__annotations__)
 @speaking_python
 @guarded_pair
 def validate(

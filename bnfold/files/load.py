@@ -276,10 +276,12 @@ def guarded(function: Callable[P, ResultT], files: int = 1) -> Callable[P, Resul
         function: What is called with files.
         files: How many of its first parameters may be a file.
     """
-    names = list(inspect.signature(function).parameters)[:files]
+    signature = inspect.signature(function)
+    names = list(signature.parameters)[:files]
 
     @functools.wraps(function)
     def border(*arguments: P.args, **options: P.kwargs) -> ResultT:
+        signature.bind(*arguments, **options)  # a wrong call is not a fault of the file
         given = [*arguments[:files], *(options[name] for name in names if name in options)]
         paths = [one for one in given if isinstance(one, (str, os.PathLike))]
         if not paths:

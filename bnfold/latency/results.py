@@ -162,7 +162,8 @@ class Benchmark(Shown):
     @property
     def headline(self) -> str:
         """The sentence with the provider, or first of all where it is slower."""
-        return " ".join(self.slower) or f"On {self.provider}, {self.threads} threads: {self.sentence}"
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return " ".join(self.slower) or f"On {self.provider}, {threads}: {self.sentence}"
 
     def __bool__(self) -> bool:
         return bool(self.defaults) and all(row.verdict == "faster" for row in self.defaults)

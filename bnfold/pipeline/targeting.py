@@ -13,6 +13,7 @@ from bnfold.contract.contract import Contract
 from bnfold.errors import InputError
 from bnfold.options import Reading
 from bnfold.pipeline.read import Source, is_torch
+from bnfold.runtime.interface import Port, interface
 from bnfold.targets.check import Broken, obstacles
 from bnfold.targets.form import Form
 from bnfold.targets.plan import plan
@@ -27,10 +28,12 @@ class Reached:
     Attributes:
         profile: The target.
         obstacles: What stands in the way.
+        inputs: Those of the model.
     """
 
     profile: Profile
     obstacles: tuple[Broken, ...]
+    inputs: tuple[Port, ...] = ()
 
     def __bool__(self) -> bool:
         return not self.obstacles
@@ -88,9 +91,13 @@ def contract_for(
 
 def reached(profile: Profile | None, model: ir.Model) -> Reached | None:
     """What stands in the way of a model; None without a target."""
-    return None if profile is None else Reached(profile, tuple(obstacles(profile, View(model))))
+    return (
+        None
+        if profile is None
+        else Reached(profile, tuple(obstacles(profile, View(model))), interface(model).inputs)
+    )
 
 
 def next_commands(one: Reached, written: Path) -> tuple[str, ...]:
     """What to type next, for the file that was written."""
-    return one.profile.commands(written)
+    return one.profile.commands(written, one.inputs)

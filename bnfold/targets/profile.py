@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import functools
+import re
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from bnfold.errors import InputError
+from bnfold.runtime.interface import Port
 from bnfold.targets.attributes import Attribute
 from bnfold.targets.batchnorm import BatchNorm
 from bnfold.targets.form import Form
@@ -101,12 +104,27 @@ class Profile:
         limit = self.limit(Form)
         return limit.reads[0] if isinstance(limit, Form) else "onnx"
 
-    def commands(self, model: Path) -> tuple[str, ...]:
-        """The next commands of the toolchain for a file."""
-        return tuple(
-            line.replace("{model}", str(model)).replace("{stem}", model.with_suffix("").name)
-            for line in self.next
-        )
+    def commands(self, model: Path, inputs: Sequence[Port] = ()) -> tuple[str, ...]:
+        """The next commands of the toolchain for a file.
+
+        Args:
+            model: The file.
+            inputs: Those of the model, whose sizes some commands name; open ones are 1 there.
+        """
+        sizes = {port.name: _sizes(port) for port in inputs} or {"": "…"}
+        filled = {
+            "{model}": str(model),
+            "{stem}": model.with_suffix("").name,
+            "{shape}": next(iter(sizes.values())),
+            "{shapes}": ",".join(f"[{one}]" for one in sizes.values()),
+            "{named_shapes}": ",".join(f"{name}[{one}]" for name, one in sizes.items()),
+        }
+        fill = functools.partial(re.sub, r"\{\w+\}", lambda match: filled.get(match[0], match[0]))
+        return tuple(map(fill, self.next))
+
+
+def _sizes(port: Port) -> str:
+    return ",".join(str(size) if isinstance(size, int) else "1" for size in port.shape or ())
 
 
 def names() -> tuple[str, ...]:

@@ -109,7 +109,7 @@ def test_a_network_without_example_inputs_says_what_to_give(network: nn.Module) 
 
 
 def test_what_cannot_be_a_model_is_refused(proto: onnx.ModelProto) -> None:
-    with pytest.raises(InputError, match="A model cannot be a int"):
+    with pytest.raises(InputError, match="This is a int, and not a model"):
         read(3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="are for a torch"):
         read(proto, EXAMPLE)

@@ -11,6 +11,7 @@ import pytest
 
 from bnfold.errors import InputError
 from bnfold.report.targets import facts
+from bnfold.runtime.interface import Port
 from bnfold.targets.check import obstacles
 from bnfold.targets.operators import Operators
 from bnfold.targets.plan import Plan, plan
@@ -159,6 +160,13 @@ def test_a_target_of_ones_own_is_one_file(tmp_path: Path) -> None:
     assert (profile.name, profile.title) == ("ourchip", "Our chip")
     assert kinds(profile, classifier()) == ["attribute"]
     assert profile.commands(Path("out/net.onnx")) == ("ourcc out/net.onnx",)
+
+
+def test_commands_name_the_sizes_of_the_model() -> None:
+    ports = (Port("x", "float32", ("N", 1, 32, 32)), Port("mask", "bool", (4, None)))
+    [pnnx] = load("ncnn").commands(Path("net.onnx"), ports)
+    assert pnnx == "pnnx net.onnx inputshape=[1,1,32,32],[4,1]"
+    assert load("openvino").commands(Path("net.onnx"), ports)[1].endswith("x[1,1,32,32],mask[4,1]")
 
 
 @pytest.mark.parametrize(

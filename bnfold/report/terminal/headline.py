@@ -14,6 +14,7 @@ from bnfold.report.terminal.tables import count, size
 if TYPE_CHECKING:
     from bnfold.latency.results import Benchmark
     from bnfold.pipeline.exported import Export
+    from bnfold.pipeline.targeting import Reached
     from bnfold.validation.results import Validation
 
 _VERDICTS = {"faster": "green", "slower": "bold red", "too noisy to say": "yellow"}
@@ -26,7 +27,18 @@ def of_export(export: Export) -> list[Text]:
         lines.append(of_validation(export.validation))
     lines += [line for one in export.benchmarks if not one.slower for line in of_benchmark(one)]
     lines.append(written(export.destination) if export.destination else Text("Nothing was written."))
+    if export.target is not None:
+        lines.append(of_target(export.target))
     return lines
+
+
+def of_target(reached: Reached) -> Text:
+    """Whether anything stands in the way to the target."""
+    name, many = reached.profile.name, len(reached.obstacles)
+    if not many:
+        return Text(f"Nothing that bnfold knows stands in the way to {name}.", style="green")
+    stand = "stands" if many == 1 else "stand"
+    return Text(f"{count(many, 'thing')} {stand} in the way to {name}; see below.", style="bold yellow")
 
 
 def of_validation(validation: Validation) -> Text:

@@ -44,9 +44,8 @@ def _source(one: Rule | Note) -> Text:
 def reached(one: Reached, written: Path) -> RenderableType:
     """Show what stands in the way to a target, and what to type next."""
     name = one.profile.name
-    if one:
-        parts = [Text(f"Nothing that bnfold knows stands in the way to {name}.")]
-    else:
+    parts: list[RenderableType] = []
+    if not one:
         parts = [Text(f"In the way to {name}:", style="bold")]
         parts += [Text(f"  {found.obstacle.headline}: {found.rule.what}") for found in one.obstacles]
     parts += [Text(f"Next: {line}") for line in next_commands(one, written)]

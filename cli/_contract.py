@@ -65,12 +65,13 @@ _GROUP = (
         metavar="NAME[,NAME]",
         help="Let the model give these values, which may be inner ones, and remove what they do not need.",
     ),
-    click.option(
-        "--simplify",
-        is_flag=True,
-        help="Fold constants and remove what is not needed, with onnxscript and onnx_ir. With --set-shape,"
-        " sizes are constants.",
-    ),
+)
+
+_SIMPLIFY = click.option(
+    "--simplify",
+    is_flag=True,
+    help="Fold constants and remove what is not needed, with onnxscript and onnx_ir. With --set-shape,"
+    " sizes are constants.",
 )
 
 _VERSIONS = (
@@ -78,7 +79,8 @@ _VERSIONS = (
         "--opset",
         type=click.IntRange(min=7),
         metavar="N",
-        help="Convert the model to this ONNX opset, or refuse and name the operator that stands in the way.",
+        help="Write the model in this ONNX opset, if its operators are the same there; `bnfold export`"
+        " converts others, which only a run proves.",
     ),
     click.option(
         "--ir-version",
@@ -98,7 +100,7 @@ _FORMAT = click.option(
 
 _OWN = (
     *("normalize", "scale", "bgr", "uint8_input", "channels_last_input", "preprocess_input"),
-    *("set_batch", "set_shape", "rename", "outputs", "simplify"),
+    *("set_batch", "set_shape", "rename", "outputs"),
 )
 
 
@@ -109,15 +111,18 @@ def contract_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(command)
-    def with_contract(*, file_format: str | None, **options: Any) -> Any:
+    def with_contract(*, file_format: str | None, simplify: bool, **options: Any) -> Any:
         own = {name: options.pop(name) for name in _OWN}
-        return command(contract=_contract(file_format=file_format, **own), **options)
+        return command(contract=_contract(file_format=file_format, simplify=simplify, **own), **options)
 
-    return _groups.together(_TITLE, *_GROUP, _FORMAT)(with_contract)
+    return _groups.together(_TITLE, *_GROUP, _SIMPLIFY, _FORMAT)(with_contract)
 
 
 def contract_options_of_fold(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options for `fold`, which writes ONNX files only and runs nothing."""
+    """The options for `fold`, which writes ONNX files only and runs nothing.
+
+    It has no `--simplify`, which only a run can prove.
+    """
 
     @functools.wraps(command)
     def with_contract(*, opset: int | None, ir_version: int | None, **options: Any) -> Any:
@@ -131,6 +136,7 @@ def _contract(
     *,
     opset: int | None = None,
     ir_version: int | None = None,
+    simplify: bool = False,
     file_format: str | None = None,
     **own: Any,
 ) -> Contract:
@@ -154,7 +160,7 @@ def _contract(
         outputs=tuple(name for names in own["outputs"] for name in names.split(",") if name),
         batch=own["set_batch"],
         shapes=_pairs("--set-shape", [_shape(text) for text in own["set_shape"]]),
-        simplify=own["simplify"],
+        simplify=simplify,
         opset=opset,
         preprocessing=preprocessing,
         rename=_pairs("--rename", [_renaming(text) for text in own["rename"]]),

@@ -48,7 +48,7 @@ def command(
         bnfold fold model.onnx -o folded.onnx
         bnfold fold model.onnx -o folded.onnx --json - | jq .fold.summary
         bnfold fold model.onnx --in-place
-        bnfold fold model.onnx -o edge.onnx --set-shape 1x3x224x224 --opset 13
+        bnfold fold model.onnx -o edge.onnx --set-shape 1x3x224x224 --outputs logits
     """
     if in_place == (output is not None):
         raise click.UsageError("Name the file to write with -o OUT.onnx, or use --in-place.")

@@ -112,7 +112,7 @@ def export(
         known = {field.name for field in fields(Reading)}
         reading = Reading(**{name: value for name, value in options.items() if name in known})  # type: ignore[arg-type]
         source = read(model, example_inputs, reading=reading, progress=report)
-        others: Any = {name: value for name, value in options.items() if name not in known}
-        if source.kind == "onnx":
-            others |= {name: options[name] for name in ("opset", "ir_version") if name in options}
+        versions = ("opset", "ir_version")  # which are the model's already, and come before a target's
+        reads = known.difference(versions)
+        others: Any = {name: value for name, value in options.items() if name not in reads}
         return pipeline.export(source, destination, progress=report, **others)

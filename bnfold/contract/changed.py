@@ -33,6 +33,7 @@ class Changed:
             last place; None where it has none.
         nodes: Names of the nodes that the change put into the graph.
         may_round: Whether the change may compute the same in another way, so that last digits may differ.
+        by_others: Whether a converter of others made it, whose result only a run can prove.
     """
 
     name: str
@@ -44,3 +45,4 @@ class Changed:
     rounding: Callable[[Feeds], float] | None = None
     nodes: tuple[str, ...] = ()
     may_round: bool = False
+    by_others: bool = False

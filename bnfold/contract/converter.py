@@ -19,6 +19,7 @@ from bnfold.errors import ModelError, listed, reason
 from bnfold.files.load import from_proto
 from bnfold.files.other_types import to_proto
 from bnfold.graph.constants import held
+from bnfold.graph.harmless import harmless
 from bnfold.graph.naming import Names
 from bnfold.graph.nodes import label
 from bnfold.graph.scopes import ONNX_DOMAINS, scopes, subgraphs
@@ -37,7 +38,7 @@ _ALIKE = {
     "ConstantOfShape": 9,
     **dict.fromkeys(("CumSum", "Pad"), 11),
     "Pow": 12,
-    **dict.fromkeys(("If", "Loop", "Split"), 13),
+    **dict.fromkeys(("If", "Loop"), 13),
 }
 # The same between opsets 11 and 13, which added bfloat16 to most operators: their inputs, outputs, attributes
 # and what they compute are alike.
@@ -92,6 +93,8 @@ _FAILURES = (
     *(onnx.version_converter.ConvertError, onnx.shape_inference.InferenceError),
 )
 _SHAPE_OF_AXES_SINCE = 15  # Shape takes some sizes only
+_SCALES_BY_CHANNEL_SINCE = 21
+_HALF_PIXELS_SINCE = 11
 _ALLOWZERO_SINCE = 14  # of Reshape, where it takes a zero in a shape for a zero
 
 
@@ -124,13 +127,18 @@ def through_onnx(model: ir.Model, opset: int) -> Through:
     now = opset_of(model)
     origin = {node.outputs[0].name: node for node in model.graph if node.outputs}
     light, weights = _without_weights(model)
+    unconverted = light.clone()
     try:
         converted, written_out = _written_out(light, opset)
+        _demand_same_norms(converted, opset)
         _own_constants(converted, opset)
         of_sizes = _use_defaults(converted, opset)
         for stage in _stages(now, opset):
+            older = opset_of(converted)
             converted = _converted(converted, stage)
-        _check(converted)
+            if older < _HALF_PIXELS_SINCE <= stage:
+                _keep_asymmetric(converted)
+        _check(converted, unconverted)
     except _FAILURES as error:
         raise ModelError(
             f"The model cannot be converted to opset {opset}: {_problem(error, model, now, opset)}.",
@@ -161,13 +169,67 @@ def through_onnx(model: ir.Model, opset: int) -> Through:
     return Through(made, written_out, of_sizes)
 
 
-def _check(model: ir.Model) -> None:
-    """Let ONNX's checker look at a model; it demands the rank of every output, known or not."""
+def _check(model: ir.Model, before: ir.Model) -> None:
+    """Let ONNX's checker look at a model, and its inference, which knows the types that operators take.
+
+    Args:
+        model: The model.
+        before: The one that it was made of: what inference says against that does not count.
+    """
     proto = to_proto(model)
     for output in proto.graph.output:
-        if output.type.HasField("tensor_type"):
+        if output.type.HasField("tensor_type"):  # the checker demands the rank of every output, known or not
             output.type.tensor_type.shape.SetInParent()
     onnx.checker.check_model(proto)
+    error = _inference_error(model)
+    if error is not None and _inference_error(before) is None:
+        raise error
+
+
+def _inference_error(model: ir.Model) -> Exception | None:
+    """What ONNX's strict inference says, without the sizes that the file records, which may be stale."""
+    proto = to_proto(model)
+    del proto.graph.value_info[:]
+    for output in proto.graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.ClearField("shape")
+    try:
+        onnx.shape_inference.infer_shapes(harmless(proto), check_type=True, strict_mode=True, data_prop=True)
+    except _FAILURES as error:
+        return error
+    return None
+
+
+def _demand_same_norms(model: ir.Model, opset: int) -> None:
+    """Refuse a GroupNormalization that means something else; onnx's converter leaves it as it is.
+
+    Raises:
+        ModelError: Names the node.
+    """
+    older, newer = sorted((opset_of(model), opset))
+    if not older < _SCALES_BY_CHANNEL_SINCE <= newer:
+        return
+    for node in own_nodes(model):
+        if node.op_type == "GroupNormalization":
+            raise ModelError(
+                f"GroupNormalization {label(node)!r} has a scale for each group before opset"
+                f" {_SCALES_BY_CHANNEL_SINCE}, and one for each channel from there on"
+            )
+
+
+def _keep_asymmetric(model: ir.Model) -> None:
+    """Let Resizes take elements where they did before opset 11, whose default is another.
+
+    ONNX Runtime rounds down where a size grows, and up where it shrinks.
+    """
+    for node in own_nodes(model):
+        if node.op_type == "Resize":
+            node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+                "coordinate_transformation_mode", "asymmetric"
+            )
+            scales = _held(node.inputs[2]) if len(node.inputs) > 2 else None
+            shrinks = scales is not None and scales.numpy().min(initial=1.0) < 1
+            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if shrinks else "floor")
 
 
 def opset_of(model: ir.Model) -> int:
@@ -384,6 +446,8 @@ def _is_alike(node: ir.Node, now: int, opset: int) -> bool:
     for inner in (one for graph in graphs for one in graph):
         if inner.domain in ONNX_DOMAINS and differs(inner, now, opset) and not _is_alike(inner, now, opset):
             return False  # the converter does not look into what is hidden from it
+    if node.op_type == "Split":  # from opset 18 on one without sizes says into how many parts
+        return min(now, opset) >= 13 and (max(now, opset) < 18 or len(node.inputs) > 1)
     if node.op_type == "Constant":
         return set(node.attributes) == {
             "value"

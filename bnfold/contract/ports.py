@@ -83,7 +83,13 @@ def renamed(model: ir.Model, names: Mapping[str, str]) -> Changed:
     """
     other = model.clone()
     ports = {value.name or "": value for value in (*other.graph.inputs, *other.graph.outputs)}
-    taken = Names(model).original - names.keys()
+    inside = {
+        value.name
+        for scope in scopes(model)
+        if scope.graph is not model.graph
+        for value in (*scope.graph.inputs, *(one for node in scope.graph for one in node.outputs))
+    }
+    taken = Names(model).original - (names.keys() - inside)
     for old, new in names.items():
         if old not in ports:
             raise InputError(f"The model has neither an input nor an output {old!r}.", _instead(old, ports))

@@ -25,6 +25,12 @@ from bnfold.runtime.interface import Port, interface
 if TYPE_CHECKING:
     from bnfold.runtime.sessions import Feeds
 
+_ELEMENTWISE = frozenset({"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Pad", "Relu", "Sub"})
+_CHANNELS_FIRST = frozenset(
+    {"AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool"}
+    | {"GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "MaxPool", "QLinearConv"}
+    | {"SpaceToDepth"}
+)
 _FLOATS = ("float16", "float32", "float64")
 _FIRST, _LAST = 1, 3  # the axis of the channels
 _TO_FIRST, _TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -43,7 +49,8 @@ def preprocessed(model: ir.Model, asked: Preprocessing) -> Changed:
         InputError: It is not clear which input takes the picture, or what was asked for does not suit it.
     """
     port = _picture(model, asked)
-    plan = _planned(port, asked)
+    plan = _planned(port, asked, channels_last=_channels_come_last(model, port))
+    _demand_in_range(plan)
     other = model.clone()
     nodes = _insert(other, plan)
 
@@ -74,6 +81,7 @@ def preprocessed(model: ir.Model, asked: Preprocessing) -> Changed:
         details,
         rounding,
         nodes,
+        may_round=plan.dtype == np.float16,  # runtimes keep float32 between operators of float16
     )
 
 
@@ -151,9 +159,53 @@ def _picture(model: ir.Model, asked: Preprocessing) -> Port:
     return port
 
 
-def _planned(port: Port, asked: Preprocessing) -> Plan:
+def _channels_come_last(model: ir.Model, port: Port) -> bool:
+    """Whether a network takes channels last, by what it does with the picture first.
+
+    The sizes alone do not tell: a picture may be three elements wide. They decide only where the network's
+    first operators do not.
+    """
+    value = next(value for value in model.graph.inputs if value.name == port.name)
+    while readers := {node for node, _ in value.uses() if node.domain in ONNX_DOMAINS}:
+        if any(node.op_type in _CHANNELS_FIRST for node in readers):
+            return False
+        if all(node.op_type == "Transpose" for node in readers):
+            turns = [node.attributes.get("perm") for node in readers]
+            return all(turn is not None and tuple(turn.as_ints()) == _TO_FIRST for turn in turns)
+        if len(readers) > 1 or not {node.op_type for node in readers} <= _ELEMENTWISE:
+            break
+        (node,) = readers
+        value = node.outputs[0]
     shape = port.shape or ()
-    axis = _LAST if shape[_FIRST] not in (1, 3) and shape[_LAST] in (1, 3) else _FIRST
+    return shape[_FIRST] not in (1, 3) and shape[_LAST] in (1, 3)
+
+
+def _demand_in_range(plan: Plan) -> None:
+    """Refuse numbers that the network's type does not hold.
+
+    Raises:
+        InputError: Names the number.
+    """
+    asked, factor = plan.asked, plan.asked.factor
+    scale = () if factor is None else (float(factor.denominator if factor.numerator == 1 else factor),)
+    for word, numbers, divides in (
+        ("scale", scale, True),
+        ("mean", asked.mean, False),
+        ("std", asked.std, True),
+    ):
+        for number in numbers:
+            with np.errstate(over="ignore", under="ignore"):
+                held = plan.dtype.type(number)
+            if not np.isfinite(held) or (divides and (abs(held) < np.finfo(plan.dtype).tiny)):
+                raise InputError(
+                    f"The {word} {number:g} of the preprocessing is out of the range of {plan.dtype}.",
+                    "Prepare the pictures before the model, or use the model in float32.",
+                )
+
+
+def _planned(port: Port, asked: Preprocessing, *, channels_last: bool) -> Plan:
+    shape = port.shape or ()
+    axis = _LAST if channels_last else _FIRST
     channels = shape[axis]
     if asked.channels_last and axis == _LAST:
         raise InputError(

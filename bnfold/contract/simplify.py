@@ -10,6 +10,12 @@ import onnx_ir.passes.common as common_passes
 from bnfold.contract.changed import Changed
 from bnfold.errors import MissingExtraError, ModelError, reason
 from bnfold.graph.nodes import count_nodes
+from bnfold.graph.scopes import nodes, scopes
+
+_RANDOM = frozenset(
+    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
+    | {"RandomUniformLike"}
+)  # two that are alike are not the same, and Dropout in training mode is one of them
 
 
 def simplified(model: ir.Model) -> Changed:
@@ -26,9 +32,12 @@ def simplified(model: ir.Model) -> Changed:
     except ImportError as error:
         raise MissingExtraError("onnxscript", "simplify", "simplify a model") from error
     other = model.clone()
+    shapes = [value.shape for value in other.graph.outputs]
+    defaults = _alone(other)
+    is_random = any(node.op_type in _RANDOM for node in nodes(other))
     clean = (
         common_passes.IdentityEliminationPass(),
-        common_passes.CommonSubexpressionEliminationPass(),
+        *(() if is_random else (common_passes.CommonSubexpressionEliminationPass(),)),
         common_passes.DeduplicateInitializersPass(),
         common_passes.RemoveUnusedNodesPass(),
         common_passes.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
@@ -42,9 +51,37 @@ def simplified(model: ir.Model) -> Changed:
         raise ModelError(
             f"onnxscript could not simplify the model: {reason(error)}.", "Leave --simplify out."
         ) from error
+    for value, shape in zip(other.graph.outputs, shapes, strict=True):
+        value.shape = shape
+    for value in other.graph.inputs:
+        if value.name in defaults:
+            value.const_value = defaults[value.name]
+            other.graph.register_initializer(value)
     before, after = count_nodes(model), count_nodes(other)
     version = importlib.metadata.version("onnxscript")
     said = f"Simplified by onnxscript {version}: {after:,} nodes instead of {before:,}."
     if before == after:
         said = f"onnxscript {version} found nothing to simplify."
-    return Changed("simplify", said, other, model, details={"before": before, "after": after}, may_round=True)
+    details = {"before": before, "after": after}
+    return Changed("simplify", said, other, model, details=details, may_round=True, by_others=True)
+
+
+def _alone(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    """Take out of a model what misleads the optimizer: defaults of inputs, which callers may override.
+
+    Sizes that a file records of its values may be stale, and are no sizes to compute with: they go, too.
+
+    Returns:
+        The defaults by the names of their inputs.
+    """
+    defaults = {}
+    for value in model.graph.inputs:
+        if value.const_value is not None and value.name:
+            defaults[value.name] = value.const_value
+            model.graph.initializers.pop(value.name)
+            value.const_value = None
+    for scope in scopes(model):
+        for node in scope.graph:
+            for value in node.outputs:
+                value.shape = None
+    return defaults

@@ -11,7 +11,7 @@ import onnx_ir.passes.common as common_passes
 
 from bnfold.contract.changed import Changed
 from bnfold.contract.converter import differs, opset_of, own_nodes, through_onnx
-from bnfold.errors import InputError, listed
+from bnfold.errors import InputError, ModelError, listed
 from bnfold.graph.scopes import ONNX_DOMAINS, scopes
 
 OLDEST = 7  # from here on, BatchNormalization has the meaning that bnfold's exports rely on
@@ -67,6 +67,13 @@ def with_opset(model: ir.Model, opset: int) -> Changed:
         common_passes.InlinePass()(other)
         common_passes.RemoveUnusedFunctionsPass()(other)  # type: ignore[no-untyped-call]
     made, written_out, of_sizes = through_onnx(other, opset)
+    if lost := {one.name for one in model.graph.inputs} - {one.name for one in made.graph.inputs}:
+        name = min(map(str, lost))
+        raise ModelError(
+            f"The model cannot be converted to opset {opset}: its input {name!r}, which callers may override,"
+            " would be a constant there.",
+            "Leave --opset out, or remove it from the graph's inputs, so that it is a constant.",
+        )
     said = f"Converted from opset {now} to {opset} by onnx {onnx.__version__}"
     if inlined:
         said += ", with its functions inlined"
@@ -76,7 +83,7 @@ def with_opset(model: ir.Model, opset: int) -> Changed:
         noun = "Reshape" if of_sizes == 1 else "Reshapes"
         said += f"; {of_sizes} {noun} to computed sizes may no longer take tensors without elements"
     details |= {"inlined": inlined, "written_out": list(written_out), "of_sizes": of_sizes}
-    return Changed("opset", f"{said}.", made, model, details=details, may_round=True)
+    return Changed("opset", f"{said}.", made, model, details=details, may_round=True, by_others=True)
 
 
 def with_ir_version(model: ir.Model, version: int) -> Changed:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     _Outputs = list[list[bytes]]
 
 _MOST_UNITS = 8.0  # that preprocessing may be off in its type: at most four operations, each half a unit
+_OPTIONS = {"preprocessing": "the options of preprocessing", "plain-reshapes": "--target"}
+"""What to leave out for changes that have not an option of their name."""
 _WITHOUT_REFERENCES = 2  # the version of marshal in which equal values have equal bytes
 
 
@@ -43,9 +45,10 @@ class ContractNotMetError(BnfoldError):
     exit_code = 1
 
     def __init__(self, done: Sequence[Done]) -> None:
+        option = _OPTIONS.get(done[-1].name, f"--{done[-1].name}")
         super().__init__(
             f"Nothing was written. {done[-1].sentence}",
-            f"Leave --{done[-1].name} out. If the model gives another result each time, no proof is possible;"
+            f"Leave {option} out. If the model gives another result each time, no proof is possible;"
             " --no-validate leaves it out.",
         )
         self.done = tuple(done)
@@ -84,13 +87,15 @@ class Contracted:
         return *self.done, Done("preprocessing-left", said, {"nodes": count, "left": stay})
 
 
-def contracted(model: ir.Model, contract: Contract, trial: Trial | None) -> Contracted:
+def contracted(model: ir.Model, contract: Contract, trial: Trial | None, *, runs: bool = True) -> Contracted:
     """Make the changes of a contract, and prove each.
 
     Args:
         model: The model, which stays as it is.
         contract: What is asked for.
         trial: Runs the models; None proves nothing.
+        runs: Whether the command is one that runs models: one that does not makes no change that only a run
+            can prove.
 
     Raises:
         ContractNotMetError: A change does not compute the same.
@@ -102,6 +107,12 @@ def contracted(model: ir.Model, contract: Contract, trial: Trial | None) -> Cont
     from bnfold.contract.apply import changes  # most folds have no use for the converters
 
     chain = changes(model, contract)
+    unsure = [change.name for change in chain if change.by_others]
+    if unsure and not runs:
+        raise InputError(
+            f"--{unsure[0]} is the work of a converter here: only a run proves it, and a fold runs nothing.",
+            "Use bnfold export, which proves it.",
+        )
     proofs = [None] * len(chain) if trial is None else _proofs(chain, trial)
     done: list[Done] = []
     for change, proof in zip(chain, proofs, strict=True):
@@ -173,7 +184,7 @@ def _proof(
     if change.rounding is not None:
         units = max(map(change.rounding, samples))
         details["units"] = units
-        if units > _MOST_UNITS:
+        if not units <= _MOST_UNITS:  # it may be NaN
             return _Proof(f"Its type is too coarse: it is off by {units:.3g} units.", False, details)
     difference = _difference(change, before, after)
     if difference is None:

@@ -72,7 +72,7 @@ def fold_file(
     check_destination(target, *data_files(original.model))
 
     with blaming(path):
-        agreed = contracted(original.model, contract, None)
+        agreed = contracted(original.model, contract, None, runs=False)
     known = read_statistics(agreed.model) if record or record_in_model else ()
     steps = asked_for(equalize=equalize, in_memory=False)
     made: list[tuple[ir.Model, tuple[Done, ...]]] = []

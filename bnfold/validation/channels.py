@@ -145,7 +145,7 @@ def _steps(axis: int, scales: npt.NDArray[np.float64]) -> list[Group]:
     found: list[list[int]] = []
     leader = np.inf
     for member in order[scales[order] > 0.0].tolist():
-        if scales[member] * APART < leader:
+        if scales[member] < leader / APART:  # a product could overflow
             leader = float(scales[member])
             found.append([])
         found[-1].append(member)
@@ -166,7 +166,7 @@ def _alike(seen: Sequence[Extent]) -> list[list[npt.NDArray[np.float64]]]:
 def _spread(scales: npt.NDArray[np.float64]) -> float:
     """How far apart the channels along an axis are, 0 where they are not: the mean distance in decades."""
     there = scales[scales > 0.0]
-    if not there.size or there.min() * APART >= there.max():
+    if not there.size or there.min() >= there.max() / APART:
         return 0.0
     return float((np.log10(there.max()) - np.log10(there)).mean())  # a quotient could overflow
 

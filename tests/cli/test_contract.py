@@ -53,8 +53,8 @@ def test_an_export_says_what_it_changed_and_what_stays(run, net, tmp_path) -> No
 def test_a_fold_without_running_anything(run, net, tmp_path) -> None:
     out, report = tmp_path / "out.onnx", tmp_path / "report.json"
     result = run(
-        *("fold", net, "-o", out, "--set-shape", "2x3x8x8", "--outputs", "r,y", "--opset", "13"),
-        *("--ir-version", "8", "--json", report),
+        *("fold", net, "-o", out, "--set-shape", "2x3x8x8", "--outputs", "r,y"),
+        *("--ir-version", "9", "--json", report),
     )
     assert result.exit_code == 0, result.stderr
     assert "bit for bit" not in result.stdout
@@ -69,9 +69,18 @@ def test_a_fold_without_running_anything(run, net, tmp_path) -> None:
     assert record["contract"]["asked"] == {
         "outputs": ["r", "y"],
         "shapes": {"": [2, 3, 8, 8]},
-        "opset": 13,
-        "ir_version": 8,
+        "ir_version": 9,
     }
+
+
+def test_a_fold_converts_no_operators(run, net, tmp_path) -> None:
+    out = tmp_path / "out.onnx"
+    result = run("fold", net, "-o", out, "--opset", "13")
+    assert result.exit_code == 2
+    assert "--opset is the work of a converter here" in result.stderr
+    assert "bnfold export" in result.stderr
+    assert not out.exists()
+    assert run("fold", net, "-o", out, "--simplify").exit_code == 2
 
 
 def test_the_suffix_decides_the_format(run, net, tmp_path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import parser
 
 from bnfold.contract.ports import cut, renamed
 from bnfold.errors import InputError
@@ -103,3 +104,12 @@ def test_an_input_with_a_default_is_renamed_with_it() -> None:
     assert [one.name for one in made.graph.input] == ["x", "kernel"]
     feeds = {"x": np.ones((2, 3), np.float32)}
     assert np.array_equal(run(made, feeds)[0], run(proto, feeds)[0])
+
+
+def test_a_new_name_is_none_of_a_graph_within() -> None:
+    """`x` may not become `y` even where the output `y` gets another name: a branch has its own `y`."""
+    text = """<ir_version: 8, opset_import: ["": 17]> g (bool b, float[2] x) => (float[2] y) {
+        y = If (b) <then_branch = t () => (float[2] v) { y = Relu(x) v = Neg(y) },
+                    else_branch = e () => (float[2] w) { w = Identity(x) }> }"""
+    with pytest.raises(InputError, match="'x' cannot be renamed to 'y': a value has that name"):
+        renamed(from_proto(parser.parse_model(text)), {"x": "y", "y": "z"})

@@ -210,3 +210,36 @@ def test_what_measures_the_input_measures_the_picture() -> None:
     assert operators(made) == ["Transpose", "Cast", "Shape", "Conv"]
     _, sizes = run(made, {"x": pictures(2, 5, 6, 3)})
     assert list(sizes) == [2, 3, 5, 6]
+
+
+@pytest.mark.parametrize("channels", [6, 5])
+def test_a_picture_three_elements_wide_has_its_channels_first(channels: int) -> None:
+    """Its first layer says so; the sizes alone would not."""
+    text = f"g (float[1,{channels},8,3] x) => (float[1,2,8,3] y) {{ y = Conv<kernel_shape=[1,1]>(x, w) }}"
+    original = from_proto(build(text, {"w": weight(2, channels, 1, 1)}))
+    with pytest.raises(InputError, match="turns three channels around"):
+        preprocessed(original, Preprocessing(bgr=True))
+    with pytest.raises(
+        InputError, match=f"numbers for 3 channels, and the input is x: float32 .1, {channels}"
+    ):
+        preprocessed(original, Preprocessing(**IMAGENET))
+
+
+def test_a_network_that_turns_its_channels_to_the_front_takes_them_last() -> None:
+    text = """g (float[1,3,5,3] x) => (float[1,2,3,5] y) {
+        h = Mul(x, two) t = Transpose<perm=[0,3,1,2]>(h) y = Conv<kernel_shape=[1,1]>(t, w) }"""
+    original = build(text, {"w": weight(2, 3, 1, 1), "two": np.array(2, np.float32)})
+    changed = preprocessed(from_proto(original), Preprocessing(bgr=True))
+    picture = pictures(1, 3, 5, 3).astype(np.float32)
+    (expected,) = run(original, {"x": np.ascontiguousarray(picture[..., ::-1])})
+    np.testing.assert_array_equal(run(ir.to_proto(changed.model), {"x": picture})[0], expected)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"scale": "1/100000"}, {"mean": (0.0,), "std": (1e-9,)}, {"mean": (100000.0,), "std": (1.0,)}],
+)
+def test_numbers_that_half_precision_does_not_hold_are_refused(numbers: dict[str, Any]) -> None:
+    original = from_proto(build("g (float16[1,3,4,4] x) => (float16[1,3,4,4] y) { y = Relu(x) }"))
+    with pytest.raises(InputError, match="out of the range of float16"):
+        preprocessed(original, Preprocessing(**numbers))

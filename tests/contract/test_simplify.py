@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import parser
 
 from bnfold.contract.simplify import simplified
 from bnfold.contract.sizes import fixed
@@ -45,3 +46,36 @@ def test_without_onnxscript(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtraError, match=r"bnfold\[simplify\]"):
         simplified(model())
+
+
+STALE = """<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x) => (float r) <float[2,3] a> {
+    a = Relu(x) t = Shape(a) u = Cast<to=1>(t) v = ReduceSum<keepdims=0>(u) r = Add(a, v)
+}"""
+OVERRIDABLE = """<ir_version: 8, opset_import: ["": 17]> g (float[2,1] x, int64[2] k) => (float[A,B] y)
+<int64[2] k = {2, 3}> { y = Expand(x, k) }"""
+RANDOM = """<ir_version: 8, opset_import: ["": 17]> g (float[64] x) => (float[64] y) {
+    a = Bernoulli(x) b = Bernoulli(x) y = Sub(a, b)
+}"""
+
+
+def test_recorded_sizes_are_not_computed_with() -> None:
+    pytest.importorskip("onnxscript")
+    original = parser.parse_model(STALE)
+    made = ir.to_proto(simplified(from_proto(original)).model)
+    feeds = {"x": np.ones((5, 3), np.float32)}
+    assert np.array_equal(run(made, feeds)[0], run(original, feeds)[0])
+
+
+def test_what_callers_may_override_stays_theirs() -> None:
+    pytest.importorskip("onnxscript")
+    original = parser.parse_model(OVERRIDABLE)
+    made = ir.to_proto(simplified(from_proto(original)).model)
+    x = np.ones((2, 1), np.float32)
+    assert run(made, {"x": x})[0].shape == (2, 3)
+    assert run(made, {"x": x, "k": np.array([2, 5])})[0].shape == (2, 5)
+
+
+def test_two_draws_stay_two() -> None:
+    pytest.importorskip("onnxscript")
+    changed = simplified(from_proto(parser.parse_model(RANDOM)))
+    assert sorted(operators(ir.to_proto(changed.model))) == ["Bernoulli", "Bernoulli", "Sub"]

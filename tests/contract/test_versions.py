@@ -229,3 +229,50 @@ def test_a_reshape_to_computed_sizes_says_what_it_no_longer_takes() -> None:
     assert np.array_equal(run(ir.to_proto(changed.model), {"x": X})[0], run(original, {"x": X})[0])
     with pytest.raises(ModelError, match="allowzero"):
         with_opset(from_proto(build(text, {"r": np.array([0])}, opset=18)), 13)
+
+
+@pytest.mark.parametrize("scales", [[1, 1, 2.3, 1.5], [1, 1, 0.6, 0.5]])
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_a_resize_of_opset_10_takes_the_elements_that_it_took(mode: str, scales: list[float]) -> None:
+    """From opset 11 on the default is another; the converter leaves it to that."""
+    body = f'g (float[2,3,4,4] x) => (float[2,3,A,B] y) {{ y = Resize<mode="{mode}">(x, s) }}'
+    original = build(body, {"s": np.array(scales, np.float32)}, opset=10)
+    made = ir.to_proto(with_opset(from_proto(original), 13).model)
+    np.testing.assert_allclose(run(made, {"x": X})[0], run(original, {"x": X})[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "after", "said"),
+    [
+        ("g (int8[2] a, int8[2] b) => (int8[2] y) { y = Add(a, b) }", 14, 13, "int8"),
+        ("g (int32[2] a) => (int32[2] y) { y = Relu(a) }", 14, 13, "int32"),
+        (
+            "g (float[1,4,2,2] a, float[2] s) => (float[1,4,2,2] y)"
+            " { y = GroupNormalization<num_groups=2>(a, s, s) }",
+            18,
+            21,
+            "a scale for each group before opset 21",
+        ),
+        ("g (float[2,6] a, int64[1] k) => (float[1,2,6] y) <int64[1] k = {0}> { y = Unsqueeze(a, k) }",
+         17, 11, "its input 'k', which callers may override"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_converted_is_refused(text: str, before: int, after: int, said: str) -> None:
+    original = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": {before}]> {text}')
+    with pytest.raises(ModelError) as caught:
+        with_opset(from_proto(original), after)
+    assert said in caught.value.problem
+
+
+def test_a_conversion_is_one_of_others_and_a_new_number_is_not() -> None:
+    assert with_opset(model(), 13).by_others
+    alike = from_proto(build("g (float[2] x) => (float[2] y) { y = Sin(x) }", opset=18))
+    assert not with_opset(alike, 17).by_others
+
+
+def test_a_split_without_sizes_says_into_how_many_parts() -> None:
+    original = build("g (float[4] a) => (float[2] y, float[2] z) { y, z = Split(a) }", opset=13)
+    made = ir.to_proto(with_opset(from_proto(original), 18).model)
+    feeds = {"a": np.arange(4, dtype=np.float32)}
+    for found, expected in zip(run(made, feeds), run(original, feeds), strict=True):
+        np.testing.assert_array_equal(found, expected)

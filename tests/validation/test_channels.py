@@ -124,3 +124,10 @@ def test_elements_that_are_repeated_count_once() -> None:
     busy = extent(np.maximum(np.random.default_rng(0).normal(size=(1, 64, 28, 28)), 0.0))
     assert Group(1, (3,), 4.0).size(busy) == 28 * 28
     assert extent(np.array([1e300, 2.0])).size == 2
+
+
+def test_magnitudes_near_the_end_of_the_range_have_groups() -> None:
+    """A product with them overflows, and a comparison with infinity is always false."""
+    found = groups([extent(np.array([[3e307, 2e264], [1e300, 1e281]]))])
+    assert {number for group in found if group.axis == found[0].axis for number in group.members} == {0, 1}
+    assert all(np.isfinite(group.scale) for group in found)

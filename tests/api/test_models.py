@@ -139,3 +139,15 @@ def test_a_graph_may_have_a_long_name(proto: onnx.ModelProto, tmp_path: Path) ->
     other.graph.name = "g" * 5000
     assert bnfold.inspect(other)
     assert bnfold.export(other, tmp_path / "out.onnx", bench=False, samples=1)
+
+
+def test_a_module_of_float64_is_as_exact_as_its_type(tmp_path: Path) -> None:
+    """The default epsilon is a float32 there, too; the exporter leaves it out."""
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3))
+    with torch.no_grad():
+        for value in net[1].state_dict().values():
+            if value.is_floating_point():
+                value.uniform_(0.5, 1.5)
+    done = bnfold.export(net.double().eval(), tmp_path / "net.onnx", EXAMPLE.double(), bench=False, samples=2)
+    assert done.validation and done.fold

@@ -6,6 +6,8 @@ import numpy as np
 
 from bnfold.oracle.ops.call import Array, Call, Operator, Refusal
 
+EPSILON = float(np.float32(1e-5))  # an attribute is a float32, in a model of float64 too
+
 
 def batch_normalization(
     call: Call, x: Array, scale: Array, bias: Array, mean: Array, variance: Array
@@ -15,7 +17,7 @@ def batch_normalization(
     Before opset 9, `spatial=0` normalises every element separately. Training mode uses the statistics of the
     batch; only since opset 14 is it a function of the inputs.
     """
-    epsilon = call.get("epsilon", 1e-5)
+    epsilon = call.get("epsilon", EPSILON)
     if call.opset >= 14 and call.get("training_mode", 0):
         return _trained(call, x, scale, bias, mean, variance)
     if (call.opset < 7 and not call.get("is_test", 0)) or any(call.wants(k) for k in range(1, 5)):
@@ -32,7 +34,7 @@ def _trained(
     own_mean, own_variance = x.mean(axis=axes), x.var(axis=axes)
     keep = call.get("momentum", 0.9)
     unit = (x - _per_channel(own_mean, x)) / np.sqrt(
-        _per_channel(own_variance, x) + call.get("epsilon", 1e-5)
+        _per_channel(own_variance, x) + call.get("epsilon", EPSILON)
     )
     y = _per_channel(scale, x) * unit + _per_channel(bias, x)
     return y, mean * keep + own_mean * (1 - keep), variance * keep + own_variance * (1 - keep)
@@ -40,7 +42,7 @@ def _trained(
 
 def instance_normalization(call: Call, x: Array, scale: Array, bias: Array) -> Array:
     """`InstanceNormalization`: mean 0 and variance 1 over the spatial axes, then scale and bias."""
-    unit, _, _ = _standardised(x, tuple(range(2, x.ndim)), call.get("epsilon", 1e-5))
+    unit, _, _ = _standardised(x, tuple(range(2, x.ndim)), call.get("epsilon", EPSILON))
     return _per_channel(scale, x) * unit + _per_channel(bias, x)
 
 
@@ -51,7 +53,7 @@ def group_normalization(call: Call, x: Array, scale: Array, bias: Array) -> Arra
     """
     groups = call.get("num_groups")
     grouped = x.reshape(len(x), groups, -1)
-    unit = _standardised(grouped, (2,), call.get("epsilon", 1e-5))[0].reshape(x.shape)
+    unit = _standardised(grouped, (2,), call.get("epsilon", EPSILON))[0].reshape(x.shape)
     if call.opset < 21:
         scale, bias = (np.repeat(v, x.shape[1] // groups) for v in (scale, bias))
     return _per_channel(scale, x) * unit + _per_channel(bias, x)
@@ -62,7 +64,7 @@ def layer_normalization(
 ) -> tuple[Array, Array, Array]:
     """`LayerNormalization` over the axes from `axis` on; gives the mean and `1 / √(variance + ε)` as well."""
     axes = _from_axis(call, x)
-    unit, mean, inverse = _standardised(x, axes, call.get("epsilon", 1e-5))
+    unit, mean, inverse = _standardised(x, axes, call.get("epsilon", EPSILON))
     y = unit * scale
     return (y if bias is None else y + bias), mean, inverse
 
@@ -70,7 +72,7 @@ def layer_normalization(
 def rms_normalization(call: Call, x: Array, scale: Array) -> Array:
     """`RMSNormalization`: `scale·x / √(mean x² + ε)` over the axes from `axis` on."""
     mean_square = np.mean(x * x, axis=_from_axis(call, x), keepdims=True)
-    return np.asarray(x / np.sqrt(mean_square + call.get("epsilon", 1e-5)) * scale)
+    return np.asarray(x / np.sqrt(mean_square + call.get("epsilon", EPSILON)) * scale)
 
 
 def mean_variance_normalization(call: Call, x: Array) -> Array:

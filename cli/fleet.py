@@ -175,10 +175,31 @@ def _subcommand(name: str, text: str) -> None:
     command.command(name)(function)
 
 
-_subcommand("check", "Ask the rules of `bnfold check` about every model.")
-_subcommand("fold", "Fold every ONNX model into OUT/models, without running any.")
+_EXAMPLES = """{}
+
+    \b
+    Examples:
+        bnfold fleet {} {} --out results
+        bnfold fleet {} {} --out results --resume
+    """
 _subcommand(
-    "export", "Turn every model into a folded ONNX file in OUT/models, proved as `bnfold export` does."
+    "check",
+    _EXAMPLES.format(
+        *("Ask the rules of `bnfold check` about every model.", "check", "models/", "check", "s3://zoo")
+    ),
+)
+_subcommand(
+    "fold",
+    _EXAMPLES.format(
+        *("Fold every ONNX model into OUT/models, without running any.", "fold", "models/", "fold", "zoo.csv")
+    ),
+)
+_subcommand(
+    "export",
+    _EXAMPLES.format(
+        "Turn every model into a folded ONNX file in OUT/models, proved as `bnfold export` does.",
+        *("export", "models/ --jobs 4", "export", "s3://zoo/vision"),
+    ),
 )
 
 

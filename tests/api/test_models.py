@@ -150,4 +150,5 @@ def test_a_module_of_float64_is_as_exact_as_its_type(tmp_path: Path) -> None:
             if value.is_floating_point():
                 value.uniform_(0.5, 1.5)
     done = bnfold.export(net.double().eval(), tmp_path / "net.onnx", EXAMPLE.double(), bench=False, samples=2)
-    assert done.validation and done.fold
+    assert done.validation
+    assert done.fold

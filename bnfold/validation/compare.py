@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -17,26 +16,22 @@ from bnfold.folding import record
 from bnfold.inputs.given import Given, Inputs, as_samples
 from bnfold.inputs.samples import Samples, choose
 from bnfold.options import Checking
-from bnfold.oracle.evaluator import NotEvaluableError
-from bnfold.oracle.ops import operator
-from bnfold.oracle.oracle import Oracle
 from bnfold.runtime.agreement import TOLERANCES, UNITS
-from bnfold.runtime.interface import Interface, as_ir, interface
+from bnfold.runtime.interface import as_ir, interface
 from bnfold.runtime.sessions import Feeds, ModelLike, Written, usable_cpus
-from bnfold.validation import accuracy, choose_reference, gaps, layer_proof, ranked
+from bnfold.validation import accuracy, choose_reference, gaps, inside, ranked
 from bnfold.validation.accuracy import Accuracy
 from bnfold.validation.choose_reference import Truth
 from bnfold.validation.computed_in import other_precisions
 from bnfold.validation.cover import Cover
-from bnfold.validation.dtypes import coarsest
+from bnfold.validation.model_pair import ModelPair
 from bnfold.validation.optimizer_faults import changed_outputs, with_optimizers
 from bnfold.validation.output_check import OutputCheck, confirm_excuses, excuses, not_compared
 from bnfold.validation.pairing import Pairing, model_differences
 from bnfold.validation.pairing import pair as pair_ports
 from bnfold.validation.parts import Draw, compare_parts
-from bnfold.validation.results import Blame, Request, Validation
+from bnfold.validation.results import Request, Validation
 from bnfold.validation.runners import (
-    FLOAT64,
     IN_FLOAT64,
     Original,
     Runner,
@@ -45,10 +40,6 @@ from bnfold.validation.runners import (
     nodes_elsewhere,
 )
 from bnfold.validation.watch import Watch
-
-_OTHERS = 4.0
-"""By how much more an output may be off where others wrote the weights: they may round them several times."""
-_LARGE = 2**26  # bytes of a value in float64; beyond it, five evaluations side by side take gigabytes
 
 
 def compare(
@@ -84,7 +75,7 @@ def compare(
     if pairing.problems:
         return outcome
     aligned = pairing.aligned(after)
-    pair = _Pair(
+    pair = ModelPair(
         original,
         folded if aligned is after else aligned,
         before,
@@ -103,7 +94,7 @@ def compare(
 
 def _without_runtime(
     outcome: Validation,
-    pair: _Pair,
+    pair: ModelPair,
     checking: Checking,
     inputs: Inputs | None,
     on_progress: Callable[[int, int], None] | None,
@@ -134,7 +125,7 @@ def _without_runtime(
 
 def _compared(
     outcome: Validation,
-    pair: _Pair,
+    pair: ModelPair,
     checking: Checking,
     inputs: Inputs | None,
     on_progress: Callable[[int, int], None] | None,
@@ -178,9 +169,9 @@ def _compared(
     outcome = _with_faults(outcome, pair, chosen, reference, runners)
     outcome = other_precisions(outcome, pair.before, chosen, reference, runners)
     if reference.decides and outcome.checks:  # what does not run may not be a model
-        places = _proving(reference, runners, drawn)
+        places = inside.proving(reference, runners, drawn)
         outcome = replace(outcome, proved_on=tuple(chosen.labels[place] for place in places))
-        outcome = _with_layers(outcome, pair, reference, places, checking, second)
+        outcome = inside.with_layers(outcome, pair, reference, places, checking, second)
     unseen = gaps.collect(
         watch,
         second,
@@ -199,7 +190,7 @@ def _compared(
 
 def _by_rank(
     outcome: Validation,
-    pair: _Pair,
+    pair: ModelPair,
     checking: Checking,
     samples: Samples,
     reference: Truth,
@@ -229,32 +220,6 @@ def _by_rank(
     return ranked.settle(outcome, models, doubtful, compared, again)
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """The two models, as they were given and as they were read, and what callers see of them.
-
-    The folded one has the original's names, but its own types.
-
-    Attributes:
-        is_fold: Whether the second carries bnfold's record of its fold from the first, so that equal names
-            mean equal values.
-    """
-
-    original: ModelLike
-    folded: ModelLike
-    before: ir.Model
-    after: ir.Model
-    ports: Interface
-    pairing: Pairing
-    threads: int
-    is_fold: bool
-
-    @property
-    def kinds(self) -> list[str | None]:
-        """The coarsest float type behind each output; None where it must be equal."""
-        return self.pairing.coarser(coarsest(self.before, self.ports.outputs))
-
-
 def _begun(
     checking: Checking, inputs: Inputs | None, threads: int, pairing: Pairing, others: tuple[str, ...]
 ) -> Validation:
@@ -281,7 +246,7 @@ def _repeated(providers: Sequence[str], runtimes: Sequence[Choice]) -> list[Sett
     ]
 
 
-def _samples(pair: _Pair, checking: Checking, inputs: Inputs | None, original: Original) -> Samples:
+def _samples(pair: ModelPair, checking: Checking, inputs: Inputs | None, original: Original) -> Samples:
     """Inputs that both models accept, in the original's types."""
     pairing = pair.pairing
     if inputs is not None:
@@ -295,7 +260,7 @@ def _samples(pair: _Pair, checking: Checking, inputs: Inputs | None, original: O
 
 
 def _accuracy(
-    pair: _Pair, samples: Samples, inputs: Inputs | None, runners: Sequence[Runner], original: Original
+    pair: ModelPair, samples: Samples, inputs: Inputs | None, runners: Sequence[Runner], original: Original
 ) -> Accuracy | None:
     """How often both models are right, at the default optimizer on the first provider."""
     runner = next((runner for runner in runners if runner.setting.optimizer == "default"), runners[0])
@@ -309,7 +274,7 @@ def _accuracy(
     return measured and replace(measured, provider=runner.setting.provider)
 
 
-def _runners(pair: _Pair, settings: Sequence[Setting], tolerance: float | None) -> list[Runner]:
+def _runners(pair: ModelPair, settings: Sequence[Setting], tolerance: float | None) -> list[Runner]:
     """The folded model at every setting."""
     written = Written(pair.folded)
     return [
@@ -362,7 +327,7 @@ def _compare(
 
 
 def _covered(
-    pair: _Pair,
+    pair: ModelPair,
     samples: Samples,
     checking: Checking,
     reference: Truth,
@@ -379,7 +344,7 @@ def _covered(
     return cover.extend(samples, runners), cover.sentence
 
 
-def _condition(pair: _Pair, samples: Samples, reference: Truth, runners: Sequence[Runner]) -> None:
+def _condition(pair: ModelPair, samples: Samples, reference: Truth, runners: Sequence[Runner]) -> None:
     """Measure what rounding does where a check needs to know it."""
     for unit in sorted({runner.unit for runner in runners}):
         alike = [runner for runner in runners if runner.unit == unit]
@@ -403,120 +368,8 @@ def _chaos(runners: Sequence[Runner], samples: Samples, reference: Truth) -> Ite
         )
 
 
-def _proving(reference: Truth, runners: Sequence[Runner], drawn: int) -> tuple[int, ...]:
-    """The samples to prove the fold on, as many as time allows.
-
-    First come those on which an output is farthest off: a fault may lie in a channel that other samples leave
-    at zero. Then come those whose outputs decide nothing, then the first, those that were drawn to see more,
-    and all others.
-    """
-    judging = [runner for runner in runners if not runner.setting.tf32]
-    checks = [check for runner in judging for check in runner.outputs if check.runs]
-    failing = [check.first_failing_run for check in checks if check.first_failing_run is not None]
-    chaotic = sorted({place for check in checks for place in check.chaotic_runs})
-    every = range(len(reference.chosen))
-    order = dict.fromkeys((*failing, *chaotic, 0, *every[drawn:], *every))
-    return reference.provable([reference.chosen[place] for place in order])
-
-
-def _with_layers(
-    outcome: Validation,
-    pair: _Pair,
-    reference: Truth,
-    places: Sequence[int],
-    checking: Checking,
-    second: Watch,
-) -> Validation:
-    """Add the comparison in float64 and, where something is wrong, the first wrong value."""
-    assert reference.oracles is not None, "only the oracle can prove"
-    oracles = reference.oracles
-
-    def oracle(model: ir.Model, perturbed: int | None = None) -> Oracle:
-        return oracles.of(model, perturbed, second.choose if model is pair.after else operator)
-
-    samples = [reference.samples[place] for place in places]
-    kinds = [kind for kind in coarsest(pair.before, pair.ports.outputs) if kind]
-    unit = max((UNITS[kind] for kind in kinds), default=0.0)
-    try:
-        proved = layer_proof.worst(
-            [
-                layer_proof.prove(
-                    pair.before,
-                    pair.after,
-                    feeds,
-                    unit,
-                    pinned=pair.is_fold,
-                    apart=reference.largest > _LARGE,
-                    oracle=oracle,
-                )
-                for feeds in samples
-            ]
-        )
-    except NotEvaluableError as error:
-        sentence = f"The values inside the models were not compared in float64. {error.problem}"
-        return replace(outcome, notes=(*outcome.notes, sentence))
-    wrong = next((layer for layer in proved if not layer.agrees), None)
-    failing = next((check for check in outcome.checks if check.fails), None)
-    provider = failing.provider if failing else outcome.providers[0]
-    wanted = checking.per_layer or (failing and pair.is_fold and not wrong)
-    if wanted and all(check.provider != FLOAT64 for check in outcome.checks):
-        where = provider, pair.threads
-        # another runtime may not give the values inside
-        with contextlib.suppress(*((ModelError,) if known.titled(provider) else ())):
-            proved = layer_proof.measure(proved, pair.before, pair.after, samples[0], *where, oracle)
-    outcome = replace(outcome, layers=proved)
-    if not pair.is_fold:
-        return _by_outputs(outcome, pair, failing is not None)
-    blame = Blame(wrong) if wrong else layer_proof.first_off(proved, provider) if failing else None
-    judged = wrong is not None and checking.tolerance is None
-    problem = f"{_verdict(blame)} {blame.sentence}" if blame and judged else None
-    return replace(
-        outcome,
-        blame=blame if judged or failing else None,
-        problems=(*outcome.problems, problem) if problem else outcome.problems,
-    )
-
-
-def _by_outputs(outcome: Validation, pair: _Pair, fails: bool) -> Validation:
-    """What the float64 evaluation says where an equal name inside need not mean an equal value.
-
-    Its outputs decide too, since ONNX Runtime's may round too much to decide anything, unless the second
-    model's weights are of a coarser type. Other values show where a failing output goes wrong, and are worth
-    a note otherwise.
-    """
-    beyond = next((layer for layer in outcome.layers if layer.beyond_range), None)
-    if beyond is not None:
-        blame = Blame(beyond, is_fold=False)
-        return replace(outcome, blame=blame, problems=(*outcome.problems, blame.sentence))
-    wrong = [layer for layer in outcome.layers if not layer.is_exact]
-    outputs = {port.name for port, kind in zip(pair.ports.outputs, pair.kinds, strict=True) if kind}
-    if fails:
-        return replace(outcome, blame=Blame(wrong[0], is_fold=False) if wrong else None)
-    decides = pair.kinds == coarsest(pair.before, pair.ports.outputs)
-    if decides and outcome.request and outcome.request.tolerance is None:
-        far = (layer for layer in wrong if layer.fold_error > _OTHERS * layer.bound)
-        bad = next((layer for layer in far if layer.name in outputs), None)
-        if bad is not None:
-            blame = Blame(bad, is_fold=False)
-            return replace(outcome, blame=blame, problems=(*outcome.problems, blame.sentence))
-        outcome = replace(outcome, decided_in_float64=outputs <= {layer.name for layer in outcome.layers})
-    if not wrong:
-        return outcome
-    note = (
-        f"{len(wrong)} of {len(outcome.layers)} values that have the same name in both models are not the "
-        f"same in float64, first {wrong[0].name!r}, by {wrong[0].fold_error:.2g} of its scale. The second "
-        "model does not carry bnfold's record of a fold of the first, so names inside it say nothing, and "
-        "the outputs decide."
-    )
-    return replace(outcome, notes=(*outcome.notes, note))
-
-
-def _verdict(blame: Blame) -> str:
-    return "The fold leaves the range of a type." if blame.layer.is_exact else "The fold is not exact."
-
-
 def _with_faults(
-    outcome: Validation, pair: _Pair, samples: Samples, reference: Truth, runners: Sequence[Runner]
+    outcome: Validation, pair: ModelPair, samples: Samples, reference: Truth, runners: Sequence[Runner]
 ) -> Validation:
     """Add what ONNX Runtime's default optimizer, or another runtime, computes wrongly in the original."""
     if not reference.decides:

@@ -6,7 +6,6 @@ import ast
 from collections.abc import Iterator
 from functools import lru_cache
 
-import numpy as np
 import onnx_ir as ir
 
 from bnfold import reasons
@@ -57,8 +56,7 @@ def integer(node: ir.Node, name: str, default: int) -> int:
 def real(node: ir.Node, name: str, default: float) -> float:
     """A float attribute, or its default."""
     attribute = node.attributes.data.get(name)
-    # a file holds a float32, whatever an exporter has in memory
-    return default if attribute is None else float(np.float32(attribute.as_float()))
+    return default if attribute is None else float(attribute.as_float())
 
 
 def text(node: ir.Node, name: str, default: str) -> str:

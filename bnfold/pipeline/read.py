@@ -14,6 +14,7 @@ from bnfold.errors import InputError, ModelError
 from bnfold.files.file_kind import TORCH_KINDS, FileKind, ModelKind, kind_of
 from bnfold.files.load import NOTES, load_onnx
 from bnfold.files.weight_index import file_of, is_index
+from bnfold.graph.float_attributes import round_float_attributes
 from bnfold.options import PLAIN, Reading
 from bnfold.pipeline.progress import Progress, Stage, silent
 
@@ -111,6 +112,7 @@ def export_loaded(
         dynamic=reading.open_sizes,
         note=notes.append,
     )
+    round_float_attributes(model)
     return Source(path, loaded.kind, loaded.was_training, model, reading.given, tuple(notes))
 
 

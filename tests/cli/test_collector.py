@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from bnfold.pipeline import export
+from bnfold.pipeline import fold_file as module
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_collector_rests_only_while_it_folds(run, model, tmp_path, monkeypatch, fails: bool) -> None:
     seen: list[bool] = []
-    fold_file = export.fold_file
+    fold_file = module.fold_file
 
     def noted(*args: Any, **options: Any) -> Any:
         seen.append(gc.isenabled())
@@ -21,7 +21,7 @@ def test_the_collector_rests_only_while_it_folds(run, model, tmp_path, monkeypat
             raise RuntimeError
         return fold_file(*args, **options)
 
-    monkeypatch.setattr(export, "fold_file", noted)
+    monkeypatch.setattr(module, "fold_file", noted)
     assert gc.isenabled()
     assert run("fold", model, "-o", tmp_path / "out.onnx").exit_code == (2 if fails else 0)
     assert seen == [False]

@@ -56,11 +56,11 @@ def refused(tmp_path: Path, content: Any, kind: type[Exception] = UnsafePickleEr
 
 def refused_file(path: Path, kind: Any = (UnsafePickleError, ModelError)) -> str:
     tracemalloc.start()
-    begun = time.monotonic()
+    begun = time.process_time()
     try:
         with pytest.raises(kind) as caught:
             bt.load(path)
-        assert time.monotonic() - begun < 5
+        assert time.process_time() - begun < 5
         assert tracemalloc.get_traced_memory()[1] < 64 * MIB
     finally:
         tracemalloc.stop()

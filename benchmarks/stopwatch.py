@@ -1,10 +1,12 @@
 """The stopwatch put to the test: a model against itself, and against one with a tenth more to do.
 
-    python -m benchmarks.stopwatch [--runs N] [--seconds NUMBER] [--markdown FILE]
+    python -m benchmarks.stopwatch [MODEL.onnx …] [--runs N] [--seconds NUMBER] [--markdown FILE]
+        [--recorded FILE.npz … --replays N]
 
-Both pairs are timed again and again with `bnfold.benchmark`, each time with another seed, whatever else the
-machine does meanwhile. Exits with 1 if a difference is claimed more than once in twenty runs of the model
-against itself, or the known one is missed more than twice in twenty.
+All pairs are timed again and again with `bnfold.benchmark`, each time with another seed, whatever else the
+machine does meanwhile. Exits with 1 if a difference is claimed more than once in twenty runs of a model
+against itself, or the known one is missed more than twice in twenty. Timings that `benchmarks.replay`
+recorded show what it costs to end early.
 """
 
 from __future__ import annotations
@@ -26,15 +28,19 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import bnfold
+from benchmarks import replay
 from benchmarks.page import markdown_table, today
 from bnfold.latency.prepare import OPTIMIZERS
 from bnfold.system.environment import environment
 
 RUNS = 20
-SECONDS = 10.0
+REPLAYS = 1000
 BLOCKS = 10
 VERDICTS = ("faster", "slower", "no measurable difference", "too noisy to say")
-HEADER = ("pair", "optimizer", "median", *VERDICTS, "ratio, middle of the runs", "width of the interval")
+HEADER = (
+    *("pair", "optimizer", "median", *VERDICTS),
+    *("ratio, middle of the runs", "width of the interval", "ended early"),
+)
 _CHANNELS, _SIZE = 32, 20
 
 
@@ -50,8 +56,8 @@ class Pair:
     """
 
     name: str
-    original: onnx.ModelProto
-    folded: onnx.ModelProto
+    original: onnx.ModelProto | Path
+    folded: onnx.ModelProto | Path
     expected: str
 
     def failed(self, verdicts: Counter[str]) -> bool:
@@ -82,16 +88,17 @@ def blocks(count: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def pairs() -> tuple[Pair, ...]:
-    """The same model twice, and one with a tenth more blocks against it."""
+def pairs(models: Sequence[Path] = ()) -> tuple[Pair, ...]:
+    """The same model twice, and one with a tenth more blocks against it; then each given model twice."""
     fewer, more = blocks(BLOCKS), blocks(BLOCKS + BLOCKS // 10)
     return (
-        Pair("a model against itself", fewer, fewer, "no measurable difference"),
+        Pair(f"{BLOCKS} blocks against themselves", fewer, fewer, "no measurable difference"),
         Pair(f"{BLOCKS + BLOCKS // 10} blocks against {BLOCKS}", more, fewer, "faster"),
+        *(Pair(f"{model.stem} against itself", model, model, "no measurable difference") for model in models),
     )
 
 
-def measure(pair: Pair, runs: int, seconds: float) -> list[bnfold.Benchmark]:
+def measure(pair: Pair, runs: int, seconds: float | None) -> list[bnfold.Benchmark]:
     """Time a pair again and again, and check that its work differs by what is said."""
     results = []
     for seed in range(runs):
@@ -117,33 +124,36 @@ def table(pair: Pair, results: Sequence[bnfold.Benchmark]) -> tuple[list[tuple[s
             )
         )
         counts = (str(verdicts[verdict]) for verdict in VERDICTS)
-        lines.append(
-            (pair.name, optimizer, f"{milliseconds:.2f} ms", *counts, f"{ratio:.3f}", f"{width:.3f}")
-        )
+        early = f"{sum(row.stopped_early for row in rows) / len(rows):.0%}"
+        figures = (f"{ratio:.3f}", f"{width:.3f}", early)
+        lines.append((pair.name, optimizer, f"{milliseconds:.2f} ms", *counts, *figures))
     return lines, failed
 
 
-def conditions(results: Sequence[bnfold.Benchmark], load: float) -> str:
-    """What the pairs are, and where they were timed."""
-    last = results[-1]
-    assert last.original
-    assert last.folded
+def conditions(results: Sequence[bnfold.Benchmark], load: float, note: str) -> str:
+    """What the pairs are, and where they were timed; `note` is what only a person knows about that."""
+    sizes = [(result.original, result.folded) for result in results if result.original and result.folded]
+    more, fewer = max(sizes, key=lambda both: (both[0].multiply_adds or 0) - (both[1].multiply_adds or 0))
     rows = [row for result in results for row in result.rows]
     own = sum(row.pinned for row in rows) / sum(row.loads for row in rows)
     here = environment()
     return (
         f"A block is a 3×3 convolution of {_CHANNELS} channels on {_SIZE}×{_SIZE} and a Relu. The model with "
-        f"more of them takes {last.original.multiply_adds:,} multiply-adds, the other "
-        f"{last.folded.multiply_adds:,}. On {here.cpu}, {here.usable_cpus} CPUs usable, one thread; in "
+        f"more of them takes {more.multiply_adds:,} multiply-adds, the other "
+        f"{fewer.multiply_adds:,}. On {here.cpu}, {here.usable_cpus} CPUs usable, one thread; in "
         f"{own:.0%} of the loads a CPU was free for it. The system's load average was {load:.1f} in the end, "
-        "the stopwatch's own thread included."
+        f"the stopwatch's own thread included{f'; {note}' if note else ''}."
     )
 
 
 def markdown(
-    lines: Sequence[Sequence[str]], results: Sequence[bnfold.Benchmark], load: float, command: str, runs: int
+    lines: Sequence[Sequence[str]],
+    where: str,
+    runs: int,
+    command: str,
+    early: Sequence[str],
 ) -> str:
-    """The page."""
+    """The page; `where` are the conditions, and `early` the lines on what it costs to end early."""
     versions = [f"bnfold {bnfold.__version__}", f"onnxruntime {metadata.version('onnxruntime')}"]
     versions += [f"NumPy {np.__version__}", f"Python {platform.python_version()}"]
     return "\n".join(
@@ -157,10 +167,11 @@ def markdown(
             "",
             f"```console\n$ {command}\n```",
             "",
-            f"{runs} runs of each pair. {conditions(results, load)}",
+            f"{runs} runs of each pair. {where}",
             "",
             *markdown_table(HEADER, lines),
             "",
+            *early,
         ]
     )
 
@@ -170,21 +181,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.stopwatch", description="Put the stopwatch to the test."
     )
-    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help="runs of each pair")
-    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="NUMBER", help="for each run")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, dated")
+    option = parser.add_argument
+    option("models", nargs="*", type=Path, metavar="MODEL.onnx", help="further models, against themselves")
+    option("--runs", type=int, default=RUNS, metavar="N", help="runs of each pair")
+    option("--seconds", type=float, metavar="NUMBER", help="for each run; without it, runs may end early")
+    option("--recorded", nargs="*", type=Path, default=[], metavar="FILE.npz", help="from benchmarks.replay")
+    option("--replays", type=int, default=REPLAYS, metavar="N", help="replays of each recorded series")
+    option("--conditions", default="", metavar="TEXT", help="what else to say about the machine")
+    option("--markdown", type=Path, metavar="FILE", help="write the table there, dated")
     options = parser.parse_args(arguments)
     lines: list[tuple[str, ...]] = []
     results: list[bnfold.Benchmark] = []
     failed = False
-    for pair in pairs():
+    for pair in pairs(options.models):
         found = measure(pair, options.runs, options.seconds)
         more, wrong = table(pair, found)
         lines, results, failed = lines + more, results + found, failed or wrong
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    early, wrong = replay.section([replay.Recording.load(file) for file in options.recorded], options.replays)
+    failed = failed or wrong
     given = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "benchmarks.stopwatch", *given])
-    page = markdown(lines, results, load, command, options.runs)
+    where = conditions(results, load, options.conditions)
+    page = markdown(lines, where, options.runs, command, early)
     print(page)
     if options.markdown is not None:
         options.markdown.write_text(page, encoding="utf-8")

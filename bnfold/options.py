@@ -12,6 +12,9 @@ from typing import Any, Literal, TypeAlias, TypedDict
 OracleMode: TypeAlias = Literal["auto", "on", "off"]
 Match: TypeAlias = Literal["name", "order"]
 
+SECONDS = 10.0
+"""The most time that a timing takes on each provider, unless it is given another."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -144,11 +147,12 @@ class Timing:
     """How the latency of two models is measured; the names are those of `bnfold.benchmark`.
 
         Timing(seconds=30)
-        Timing(threads=4, batches=(1, 8))
+        Timing(threads=(1, 4), batches=(1, 8))
 
     Attributes:
-        threads: Threads within an operator.
-        seconds: Time to measure for on each provider, where `rounds` is None.
+        threads: Threads within an operator: a number, or several, each of which is timed.
+        seconds: Time to measure for on each provider, where `rounds` is None. None takes up to `SECONDS`, and
+            less where the answer is clear before ([`stopping`][bnfold.latency.stopping]).
         rounds: Rounds for each setting; None fills the time.
         seed: Seed of the inputs, the order and the bootstrap.
         batches: Batch sizes to time; empty uses the inputs as they are.
@@ -156,9 +160,15 @@ class Timing:
             ([`OPTIONS`][bnfold.runtime.providers.OPTIONS]); what this provider does not have is left out.
     """
 
-    threads: int = 1
-    seconds: float = 10.0
+    threads: int | Sequence[int] = 1
+    seconds: float | None = None
     rounds: int | None = None
     seed: int = 0
     batches: Sequence[int] = ()
     provider_options: Sequence[str] = ("bnfold",)
+
+    @property
+    def thread_counts(self) -> tuple[int, ...]:
+        """Every number of threads once, in the order in which they were given."""
+        counts = (self.threads,) if isinstance(self.threads, int) else tuple(self.threads)
+        return tuple(dict.fromkeys(counts))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,8 @@ from . import _groups, _lazy, _options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Given
+    from bnfold.latency.results import Benchmark
+    from bnfold.pipeline.read import Source
 
 
 @click.command("bench", cls=_groups.Command)
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 @_options.timing_options
 @_options.batch_option
 @_options.provider_options_option
+@_options.html_option
+@_options.verbose_option
 @_options.output_options
 def command(
     original: Path,
@@ -29,13 +34,11 @@ def command(
     providers: tuple[str, ...],
     runtimes: tuple[str, ...],
     inputs: Given | None,
-    seed: int,
-    threads: int,
-    seconds: float,
-    batches: tuple[int, ...],
-    provider_options: tuple[str, ...],
     json_path: Path | None,
+    html_path: Path | None,
+    verbose: bool,
     quiet: bool,
+    **options: Any,
 ) -> None:
     """Measure the latency of two ONNX models against each other.
 
@@ -49,7 +52,7 @@ def command(
     \b
     Examples:
         bnfold bench model.onnx folded.onnx
-        bnfold bench model.onnx folded.onnx --threads 4 --batch 1 --batch 8
+        bnfold bench model.onnx folded.onnx --threads 1 --threads 4 --batch 1 --batch 8
         bnfold bench model.onnx folded.onnx --provider cuda --json report.json
         bnfold bench model.onnx folded.onnx --provider cuda --provider-options defaults
         bnfold bench model.onnx folded.onnx --provider openvino
@@ -59,13 +62,34 @@ def command(
     from bnfold.options import Timing
     from bnfold.pipeline.read import read_onnx
     from bnfold.pipeline.timing import compare_latency
-    from bnfold.report import json
     from bnfold.report.terminal import text
 
     _terminal.check_report(json_path, original, folded)
-    timing = Timing(threads, seconds, seed=seed, batches=batches, provider_options=provider_options)
+    _terminal.check_page(html_path, original, folded, json_path)
+    timing = Timing(**options)
     with _terminal.progress(quiet=quiet) as progress:
         first, second = read_onnx(original), read_onnx(folded)
         results = compare_latency(first.model, second.model, providers, timing, inputs, progress, runtimes)
-    _terminal.write_json(json.bench_document(first, second, results), json_path)
-    _terminal.show(text.bench_report(results), quiet=quiet, json_path=json_path)
+    if json_path is not None or html_path is not None:
+        _write(first, second, results, json_path, html_path)
+    _terminal.show(text.bench_report(results, verbose=verbose), quiet=quiet, json_path=json_path)
+    _terminal.show_page(html_path, quiet=quiet, json_path=json_path)
+
+
+def _write(
+    first: Source,
+    second: Source,
+    results: Sequence[Benchmark],
+    json_path: Path | None,
+    html_path: Path | None,
+) -> None:
+    """Write the reports that the options ask for."""
+    from bnfold.report import json
+
+    record = json.bench_document(first, second, results)
+    _terminal.write_json(record, json_path)
+    if html_path is not None:
+        from bnfold.report.page import html
+
+        page = html.of_benchmarks(results, command=_terminal.command_line(), record=record)
+        html.write(page, html_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +27,14 @@ def benchmark(
     example_inputs: ExampleInputs | None = None,
     *,
     provider: str = "cpu",
-    seconds: float = 10.0,
-    threads: int = 1,
+    seconds: float | None = None,
+    threads: int | Sequence[int] = 1,
     progress: Progress | bool | None = None,
     **timing: Any,
 ) -> Benchmark:
     """Time a folded model against its original. The result is true if it is faster.
 
-        bnfold.benchmark("model.onnx", "folded.onnx", threads=4)
+        bnfold.benchmark("model.onnx", "folded.onnx", threads=(1, 4))
         bnfold.benchmark("model.onnx", "folded.onnx", provider="cuda", batches=(1, 8)).plot()
 
     Args:
@@ -43,8 +44,8 @@ def benchmark(
         example_inputs: What a network is traced with, as in [`validate`][bnfold.api.validate.validate].
         provider: A short name, such as `"cpu"` or `"cuda"` ([`providers`][bnfold.runtime.providers]).
         seconds: Total time to measure for. A slow model takes longer, because fewer than 16 rounds say
-            nothing.
-        threads: Threads within an operator.
+            nothing. None takes up to 10 seconds, and less where the answer is clear before.
+        threads: Threads within an operator: a number, or several, each of which is timed.
         progress: As in `validate`.
         timing: Further keywords of [`latency.benchmark`][bnfold.latency.benchmark.benchmark]: `rounds`,
             `seed`, `inputs`, `batches`, `provider_options` and `runtime`.

@@ -3,7 +3,8 @@
 Original and folded run in turn in one process. The original also runs a second time, in its own session: this
 control shows how far the original differs from itself ([`interleave`][bnfold.latency.interleave]). The figure
 is the ratio of the medians, original ÷ folded, with a 95 % bootstrap interval; the control has such a ratio
-and interval too ([`bootstrap`][bnfold.latency.bootstrap]).
+and interval too ([`bootstrap`][bnfold.latency.bootstrap]). Without a given time, all this ends as soon as the
+answer is clear ([`stopping`][bnfold.latency.stopping]).
 
 The verdict, with `THRESHOLD` at 3 % and `RESOLUTION` at 10 %:
 
@@ -24,6 +25,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 
@@ -33,17 +35,19 @@ from bnfold.files.load import guarded_pair
 from bnfold.inputs.given import Inputs
 from bnfold.latency.bootstrap import ratios
 from bnfold.latency.footprint import footprint
-from bnfold.latency.interleave import MAX_LOADS, Contest, Setting, contest
+from bnfold.latency.interleave import Budget, Contest, Setting, contest
 from bnfold.latency.prepare import for_onnxruntime, for_runtime
 from bnfold.latency.results import Benchmark, Row
 from bnfold.latency.timing import MIN_ROUNDS
 from bnfold.ops.constraints import naming_faults
-from bnfold.options import Timing
+from bnfold.options import SECONDS, Timing
 from bnfold.runtime import sessions
 from bnfold.runtime.cgroups import cpu_quota
 from bnfold.runtime.interface import Port, as_ir, interface
 from bnfold.runtime.sessions import ModelLike
 from bnfold.validation.pairing import pair
+
+_STEPS = 8
 
 
 @guarded_pair
@@ -53,8 +57,8 @@ def benchmark(
     *,
     provider: str = "cpu",
     rounds: int | None = None,
-    seconds: float = 10.0,
-    threads: int = 1,
+    seconds: float | None = None,
+    threads: int | Sequence[int] = 1,
     seed: int = 0,
     inputs: Inputs | None = None,
     batches: Sequence[int] = (),
@@ -74,8 +78,10 @@ def benchmark(
         provider: A short name, such as `"cpu"` or `"cuda"` ([`providers`][bnfold.runtime.providers]).
         rounds: Rounds for each setting, rounded up to a multiple of the loads; None fills the time.
         seconds: Total time to measure for, where `rounds` is None. A slow model takes longer, because fewer
-            than 16 rounds say nothing.
-        threads: Threads within an operator.
+            than 16 rounds say nothing. None takes up to 10 seconds, and less where the answer is clear
+            before ([`stopping`][bnfold.latency.stopping]).
+        threads: Threads within an operator: a number, or several, each of which is timed. The memory, and
+            where the nodes run, are those of the first.
         seed: Seed of the inputs, the order and the bootstrap.
         inputs: Arrays by input name, or files; of several samples the first. None draws random inputs, with
             batch size 1 where the model leaves it open.
@@ -85,7 +91,7 @@ def benchmark(
         runtime: Another runtime to time both in instead of ONNX Runtime, as `"openvino"`
             ([`known`][bnfold.engines.known]). Only its runs are timed, at one setting; neither the conversion
             nor the loading counts, and its memory is not measured.
-        on_progress: Called with the number of loads timed and the largest number possible.
+        on_progress: Called with the number of steps done and their total.
 
     Raises:
         InputError: The given inputs do not fit the model, or it accepts none of the random ones; or there are
@@ -112,30 +118,40 @@ def benchmark(
                 else for_onnxruntime(original, (before, after), provider, ports, inputs, timing)
             )
         first = next(iter(made.feeds.values()))
-        sizes = [footprint(file, first, None if other else provider, threads) for file in (before, after)]
-        left = max(seconds - (time.perf_counter() - start), seconds / 2)
+        count, *_ = timing.thread_counts
+        sizes = [footprint(file, first, None if other else provider, count) for file in (before, after)]
+        whole = SECONDS if seconds is None else seconds
+        left = max(whole - (time.perf_counter() - start), whole / 2)
+        budget = Budget(rounds, left / len(made.settings), may_stop=seconds is None and rounds is None)
         for place, setting in enumerate(made.settings):
             on_load = on_progress and _within(on_progress, place, len(made.settings))
-            share = left / len(made.settings)
-            given = made.feeds[setting.batch]
-            held = contest(
-                *made.files, setting, given, rounds=rounds, seconds=share, rng=rng, on_load=on_load
-            )
+            held = contest(*made.files, setting, made.feeds[setting.batch], budget, rng, on_load)
             rows.append(_row(held, setting, rng))
     shapes = {name: np.shape(array) for name, array in first.items()}
     cpus, quota = sessions.usable_cpus(), cpu_quota()
     where = other.title if other else provider
     weights = sizes[0], sizes[1]
-    return Benchmark(where, threads, seed, shapes, tuple(rows), *weights, cpus, quota, made.placed)
+    return Benchmark(where, count, seed, shapes, tuple(rows), *weights, cpus, quota, made.placed)
 
 
 def _check(timing: Timing) -> None:
     if timing.rounds is not None and timing.rounds < 2:
         raise InputError(f"{timing.rounds} rounds give no interval.", f"Ask for {MIN_ROUNDS} or more.")
-    if not 0 < timing.seconds < math.inf:
+    if timing.seconds is not None and not 0 < timing.seconds < math.inf:
         raise InputError(f"Timing cannot take {timing.seconds} seconds.", "Give a finite, positive number.")
+    _check_threads(timing)
     if any(batch < 1 for batch in timing.batches):
         raise InputError(f"{min(timing.batches)} is not a batch size.", "Give 1 or more.")
+
+
+def _check_threads(timing: Timing) -> None:
+    given: Any = timing.threads
+    counts = given if isinstance(given, list | tuple) else (given,)
+    if not counts:
+        raise InputError("No number of threads was given.", "Give 1 or more with --threads.")
+    for count in counts:
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InputError(f"{count!r} is not a number of threads.", "Give 1 or more with --threads.")
 
 
 def _common_inputs(original: ModelLike, folded: ModelLike) -> tuple[Port, ...]:
@@ -151,10 +167,8 @@ def _common_inputs(original: ModelLike, folded: ModelLike) -> tuple[Port, ...]:
 
 
 def _within(on_progress: Callable[[int, int], None], place: int, settings: int) -> Callable[[int, int], None]:
-    """Progress within one setting of several, each of which has at most `MAX_LOADS` loads."""
-    return lambda done, total: on_progress(
-        place * MAX_LOADS + done * MAX_LOADS // total, settings * MAX_LOADS
-    )
+    """Progress within one setting of several, each of which counts as `_STEPS` steps."""
+    return lambda done, total: on_progress(place * _STEPS + done * _STEPS // total, settings * _STEPS)
 
 
 def _row(held: Contest, setting: Setting, rng: np.random.Generator) -> Row:
@@ -190,6 +204,8 @@ def _row(held: Contest, setting: Setting, rng: np.random.Generator) -> Row:
         loads=len(held.times),
         pinned=held.pinned,
         settled=held.settled,
+        threads=setting.threads,
+        stopped_early=held.stopped_early,
         original_times_ms=original,
         folded_times_ms=folded,
         control_times_ms=again,

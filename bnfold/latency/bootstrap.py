@@ -29,17 +29,18 @@ class Ratio:
     high: float
 
 
-def ratios(times: Times, rng: np.random.Generator) -> tuple[Ratio, ...]:
+def ratios(times: Times, rng: np.random.Generator, resamples: int = RESAMPLES) -> tuple[Ratio, ...]:
     """The median of the first contestant divided by the median of each other one.
 
     Args:
         times: Timings of the shape `[loads, rounds, contestants]`, in any unit.
         rng: Draws the resamples.
+        resamples: How many; a multiple of a hundred.
 
     Returns:
         One ratio for every contestant except the first.
     """
-    drawn = _resampled_medians(times, rng)
+    drawn = _resampled_medians(times, rng, resamples)
     medians = np.median(times.reshape(-1, times.shape[-1]), axis=0)
     tail = (1 - CONFIDENCE) / 2
     ends = np.quantile(drawn[:, :1] / drawn[:, 1:], [tail, 1 - tail], axis=0)
@@ -49,12 +50,12 @@ def ratios(times: Times, rng: np.random.Generator) -> tuple[Ratio, ...]:
     )
 
 
-def _resampled_medians(times: Times, rng: np.random.Generator) -> Times:
+def _resampled_medians(times: Times, rng: np.random.Generator, resamples: int) -> Times:
     """Medians of every contestant in every resample, `[resamples, contestants]`."""
     loads, rounds, contestants = times.shape
     of_each = np.ascontiguousarray(np.moveaxis(times, -1, 0))
     medians = []
-    for _ in range(RESAMPLES // _AT_ONCE):
+    for _ in range(resamples // _AT_ONCE):
         load = rng.integers(loads, size=(_AT_ONCE, loads, 1))
         turn = rng.integers(rounds, size=(_AT_ONCE, loads, rounds))
         drawn = of_each[:, load, turn].reshape(contestants, _AT_ONCE, -1)

@@ -4,7 +4,9 @@ The third contestant is the control: a second session of the same file as the fi
 the difference between these two, so a difference counts only if it is clearly larger.
 
 Two sessions of the same model differ by about a percent for as long as they exist, because of where their
-weights happen to be in memory. So all three are loaded several times, each time in a new random order.
+weights happen to be in memory. So all three are loaded several times, each time in a new random order: up to
+8 times in a time that was given, and otherwise up to 32 times with fewer rounds each, so that the verdict can
+be looked at early ([`stopping`][bnfold.latency.stopping]).
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ import numpy as np
 from bnfold.engines.base import Loaded
 from bnfold.latency.bootstrap import Times
 from bnfold.latency.pinning import pinned
+from bnfold.latency.stopping import MOST_LOADS, may_end
 from bnfold.latency.timing import Plan, Run, measure, plan, warm_up
+from bnfold.options import SECONDS
 from bnfold.runtime import sessions
 from bnfold.runtime.providers import device
 from bnfold.runtime.sessions import Feeds, Optimizer
@@ -67,6 +71,7 @@ class Contest:
         load_ms: Median time to make a session of each.
         pinned: Number of loads in which the threads were pinned to free CPUs.
         settled: Whether every session had stopped becoming faster before it was timed.
+        stopped_early: Whether it ended before its time, since its answer was clear.
     """
 
     times: Times
@@ -74,6 +79,7 @@ class Contest:
     load_ms: tuple[float, ...]
     pinned: int
     settled: bool
+    stopped_early: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,14 +92,37 @@ class _Load:
     settled: bool
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How long a contest may take.
+
+    Attributes:
+        rounds: Least number of rounds over all loads; None fills the time.
+        seconds: The time for everything. A slow model takes longer, since fewer than 16 rounds on four loads
+            are too few.
+        may_stop: Whether it ends before its time once its answer is clear; there are more and shorter loads
+            then.
+    """
+
+    rounds: int | None = None
+    seconds: float = SECONDS
+    may_stop: bool = False
+
+    def share(self, taken: float) -> tuple[int, float]:
+        """The number of loads, and the seconds left for rounds, if one load took `taken` seconds."""
+        if self.rounds is not None:
+            return min(MAX_LOADS, self.rounds), self.seconds
+        most = MOST_LOADS if self.may_stop else MAX_LOADS
+        loads = min(most, max(MIN_LOADS, int(_LOADING * self.seconds / taken)))
+        return loads, max(self.seconds - loads * taken, self.seconds / 2)
+
+
 def contest(
     original: Path,
     folded: Path,
     setting: Setting,
     feeds: Feeds,
-    *,
-    rounds: int | None,
-    seconds: float,
+    budget: Budget,
     rng: np.random.Generator,
     on_load: Callable[[int, int], None] | None = None,
 ) -> Contest:
@@ -104,11 +133,9 @@ def contest(
         folded: The folded model's file, likewise.
         setting: The conditions.
         feeds: Inputs by name.
-        rounds: Least number of rounds over all loads; None fills the time.
-        seconds: The time for everything. A slow model takes longer, since fewer than 16 rounds on four loads
-            are too few.
+        budget: How long it may take.
         rng: Draws the order.
-        on_load: Called with the number of loads timed and their total.
+        on_load: Called with the number of loads timed and their total; at the end both are equal.
 
     Raises:
         ModelError: ONNX Runtime cannot load or run a model.
@@ -116,31 +143,24 @@ def contest(
     """
     times: list[Times] = []
     load_ms: list[tuple[float, ...]] = []
-    settled, pins = True, 0
+    settled, pins, stopped = True, 0, False
     total, planned = MAX_LOADS, Plan((), 0)
-    while len(times) < total:
+    while len(times) < total and not stopped:
         with pinned(setting.threads, len(times)) as pin:
             start = time.perf_counter()
-            load = _load((original, folded, original), setting, feeds, 1e3 * seconds * _WARMING, rng)
+            load = _load((original, folded, original), setting, feeds, 1e3 * budget.seconds * _WARMING, rng)
             if not times:
-                total, left = _share(time.perf_counter() - start, seconds, rounds)
-                planned = plan(load.runs, load.fastest_ms, total, rounds, 1e3 * left)
+                total, left = budget.share(time.perf_counter() - start)
+                planned = plan(load.runs, load.fastest_ms, total, budget.rounds, 1e3 * left)
             times.append(measure(load.runs, planned, rng))
         load_ms.append(load.load_ms)
         settled, pins = settled and load.settled, pins + pin
         del load  # frees its sessions before the next ones are made
+        stopped = budget.may_stop and len(times) < total and may_end(np.array(times), rng)
         if on_load:
-            on_load(len(times), total)
+            on_load(total if stopped else len(times), total)
     medians = np.median(load_ms, axis=0).tolist()
-    return Contest(np.array(times), planned.repeats, tuple(medians), pins, settled)
-
-
-def _share(taken: float, seconds: float, rounds: int | None) -> tuple[int, float]:
-    """The number of loads, and the seconds left for rounds, if one load took `taken` seconds."""
-    loads = min(MAX_LOADS, max(MIN_LOADS, int(_LOADING * seconds / taken)))
-    if rounds is not None:
-        return min(MAX_LOADS, rounds), seconds
-    return loads, max(seconds - loads * taken, seconds / 2)
+    return Contest(np.array(times), planned.repeats, tuple(medians), pins, settled, stopped)
 
 
 def _load(

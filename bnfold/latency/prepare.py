@@ -68,11 +68,12 @@ def for_onnxruntime(
         ModelError: ONNX Runtime does not run the original.
         ProviderError: The provider does not run what the model spends its time on.
     """
-    made = sessions.session(original, provider=provider, optimized="off", threads=timing.threads)
+    threads = timing.thread_counts[0]
+    made = sessions.session(original, provider=provider, optimized="off", threads=threads)
     feeds = by_batch(ports, partial(sessions.run, made), inputs, timing.batches, timing.seed)
     first = next(iter(feeds.values()))
     settings = _settings(provider, feeds, timing)
-    placed = () if provider == "cpu" else _placed(files, first, provider, timing.threads)
+    placed = () if provider == "cpu" else _placed(files, first, provider, threads)
     return Prepared(feeds, settings, files, placed)
 
 
@@ -101,16 +102,20 @@ def for_runtime(
         MissingExtraError: It is not installed.
     """
     (first, own), (second, _) = (stack.enter_context(base.conversion(choice.engine, file)) for file in files)
-    load = partial(
-        choice.engine.load, ports=own, threads=base.positive(timing.threads), precision=choice.precision
-    )
-    made = load(first)
+    counts = timing.thread_counts
+    loads = {
+        threads: partial(choice.engine.load, ports=own, threads=threads, precision=choice.precision)
+        for threads in counts
+    }
+    made = loads[counts[0]](first)
     base.demand_precision(choice.engine, made, choice.precision)
-    feeds = by_batch(ports, _accepting(files[0], made, timing.threads), inputs, timing.batches, timing.seed)
+    feeds = by_batch(ports, _accepting(files[0], made, counts[0]), inputs, timing.batches, timing.seed)
     for taken in feeds.values():
         made.run(taken)
     settings = [
-        Setting("default", "end to end", choice.title, timing.threads, batch, load=load) for batch in feeds
+        Setting("default", "end to end", choice.title, threads, batch, load=load)
+        for threads, load in loads.items()
+        for batch in feeds
     ]
     return Prepared(feeds, settings, (first, second))
 
@@ -124,15 +129,17 @@ def _accepting(model: Path, loaded: Loaded, threads: int) -> Callable[[Feeds], S
 
 
 def _settings(provider: str, feeds: Mapping[int | None, Feeds], timing: Timing) -> list[Setting]:
-    """Everything that is timed, by batch size, options, kind of measurement and optimizer.
+    """Everything that is timed, by threads, batch size, options, kind of measurement and optimizer.
 
     Raises:
         InputError: That is nothing.
     """
     first = next(iter(feeds.values()))
     settings = [
-        Setting(optimizer, measures, provider, timing.threads, batch, options)
-        for batch, options in itertools.product(feeds, different(provider, timing.provider_options))
+        Setting(optimizer, measures, provider, threads, batch, options)
+        for threads, batch, options in itertools.product(
+            timing.thread_counts, feeds, different(provider, timing.provider_options)
+        )
         for measures in _kinds(provider, first)
         for optimizer in OPTIMIZERS
         if not (options == FIXED_ADDRESSES and measures == "end to end")

@@ -5,21 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnfold.display.shown import Shown
+from bnfold.latency.bootstrap import Ratio
 from bnfold.latency.footprint import Footprint
 from bnfold.latency.interleave import Measures
+from bnfold.latency.verdicts import Verdict, verdict
 from bnfold.runtime.sessions import Optimizer
 
 if TYPE_CHECKING:
     from bnfold.display.plots import Bar
-
-Verdict = Literal["faster", "slower", "no measurable difference", "too noisy to say"]
-
-
-THRESHOLD = 0.03
-RESOLUTION = 0.10
 
 
 @dataclass(frozen=True)
@@ -53,6 +49,9 @@ class Row:
         loads: How often all sessions were made.
         pinned: Number of loads in which the threads were pinned to free CPUs.
         settled: Whether every session had stopped becoming faster before it was timed.
+        threads: Threads within an operator.
+        stopped_early: Whether the timing ended before its time, since its answer was clear
+            ([`stopping`][bnfold.latency.stopping]).
         original_times_ms: Every timing of the original, load by load.
         folded_times_ms: Those of the folded model.
         control_times_ms: Those of the original's second session.
@@ -83,6 +82,8 @@ class Row:
     loads: int = 1
     pinned: int = 0
     settled: bool = True
+    threads: int = 1
+    stopped_early: bool = False
     original_times_ms: tuple[float, ...] = field(default=(), repr=False)
     folded_times_ms: tuple[float, ...] = field(default=(), repr=False)
     control_times_ms: tuple[float, ...] = field(default=(), repr=False)
@@ -96,16 +97,8 @@ class Row:
     @property
     def verdict(self) -> Verdict:
         """The verdict by the rules of [`bnfold.latency.benchmark`][bnfold.latency.benchmark]."""
-        least = 1 + THRESHOLD
-        if self.low > 1 and self.ratio >= least:
-            clear = self.ratio / self.control_ratio >= least and self.ratio > self.control_high
-            return "faster" if clear else "too noisy to say"
-        if self.high < 1 and 1 / self.ratio >= least:
-            clear = self.control_ratio / self.ratio >= least and self.ratio < self.control_low
-            return "slower" if clear else "too noisy to say"
-        widest = 1 + RESOLUTION
-        low, high = min(self.low, self.control_low), max(self.high, self.control_high)
-        return "no measurable difference" if 1 / widest < low and high < widest else "too noisy to say"
+        control = Ratio(self.control_ratio, self.control_low, self.control_high)
+        return verdict(Ratio(self.ratio, self.low, self.high), control)
 
     @property
     def sentence(self) -> str:
@@ -132,11 +125,11 @@ class Benchmark(Shown):
 
     Attributes:
         provider: Where both models ran; the title of another runtime than ONNX Runtime.
-        threads: Threads within an operator.
+        threads: Threads within an operator; of several numbers the first.
         seed: Seed of the inputs, the order and the bootstrap.
         shapes: Shape of every input, at the first of several batch sizes.
-        rows: One for each batch size, set of options, kind of measurement and optimizer setting, the default
-            first.
+        rows: One for each number of threads, batch size, set of options, kind of measurement and optimizer
+            setting, the default first.
         original: The size of the original.
         folded: The size of the folded model.
         cpus: CPUs that this process may use.
@@ -162,8 +155,8 @@ class Benchmark(Shown):
     @property
     def headline(self) -> str:
         """The sentence with the provider, or first of all where it is slower."""
-        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
-        return " ".join(self.slower) or f"On {self.provider}, {threads}: {self.sentence}"
+        threads = "" if self.has_several_threads else f", {_threads(self.threads)}"
+        return " ".join(self.slower) or f"On {self.provider}{threads}: {self.sentence}"
 
     def __bool__(self) -> bool:
         return bool(self.defaults) and all(row.verdict == "faster" for row in self.defaults)
@@ -176,6 +169,7 @@ class Benchmark(Shown):
                 "optimizer": row.optimizer,
                 "measures": row.measures,
                 "options": row.provider_options,
+                "threads": row.threads,
                 "batch": row.batch,
                 "verdict": row.verdict,
                 "ratio": row.ratio,
@@ -205,16 +199,26 @@ class Benchmark(Shown):
         """Whether the fold made the model faster, as a sentence."""
         groups: dict[str, dict[str, Row]] = {}
         for row in self.rows:
-            groups.setdefault(f"{row.measures}{row.conditions}", {})[row.optimizer] = row
+            groups.setdefault(f"{row.measures}{self._conditions(row)}", {})[row.optimizer] = row
         sentences = {name: _gain(rows["default"], rows.get("off")) for name, rows in groups.items()}
         if len(sentences) == 1:
             return next(iter(sentences.values()))
         return " ".join(f"{name[0].upper()}{name[1:]}: {sentence}" for name, sentence in sentences.items())
 
     @property
+    def has_several_threads(self) -> bool:
+        """Whether several numbers of threads were timed."""
+        return len({row.threads for row in self.rows}) > 1
+
+    @property
     def defaults(self) -> tuple[Row, ...]:
-        """The rows at ONNX Runtime's default, one for each batch size, set of options and measurement."""
+        """The rows at ONNX Runtime's default, one for each number of threads, batch size, and so on."""
         return tuple(row for row in self.rows if row.optimizer == "default")
+
+    @property
+    def first(self) -> tuple[Row, ...]:
+        """Those of these rows with the first number of threads, which are the answer in short."""
+        return tuple(row for row in self.defaults if row.threads == self.rows[0].threads)
 
     @property
     def slower(self) -> tuple[str, ...]:
@@ -225,7 +229,11 @@ class Benchmark(Shown):
     def place(self, row: Row) -> str:
         """The provider, and what distinguishes a row from the others at its optimizer setting."""
         measures = f", {row.measures}" if len({other.measures for other in self.rows}) > 1 else ""
-        return f"{self.provider}{row.conditions}{measures}"
+        return f"{self.provider}{self._conditions(row)}{measures}"
+
+    def _conditions(self, row: Row) -> str:
+        """Those of the row, and its threads where there are several numbers of them; begins with a comma."""
+        return f", {_threads(row.threads)}{row.conditions}" if self.has_several_threads else row.conditions
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -235,11 +243,12 @@ class Benchmark(Shown):
     def _notes(self) -> Iterator[str]:
         for model, sentence in zip(("original", "folded model"), self.placement, strict=False):
             yield f"Of the {model}, {sentence}"
+        most = max(self.threads, *(row.threads for row in self.rows))
         if self.cpu_quota is not None:
-            too_little = f", too little for {self.threads} threads, so they are stopped at times"
-            rest = too_little if self.cpu_quota < self.threads else ""
+            too_little = f", too little for {most} threads, so they are stopped at times"
+            rest = too_little if self.cpu_quota < most else ""
             yield f"A cgroup allows this process {self.cpu_quota:g} CPUs' worth of time{rest}."
-        if self.cpus is not None and self.cpus < self.threads:
+        if self.cpus is not None and self.cpus < most:
             yield f"There are more threads than the {self.cpus} CPUs that this process may use."
         loads, pinned = (sum(getattr(row, name) for row in self.rows) for name in ("loads", "pinned"))
         if pinned < loads:
@@ -252,6 +261,13 @@ class Benchmark(Shown):
                 f"Some sessions (optimizer {', '.join(early)}) were still becoming faster when the time to"
                 " warm up was over. Higher --seconds give them more time."
             )
+        if stopped := sum(row.stopped_early for row in self.rows):
+            which = "The timing" if stopped == len(self.rows) else f"{stopped} of {len(self.rows)} timings"
+            yield f"{which} ended early, since the answer was clear; --seconds N takes N seconds."
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread{'' if number == 1 else 's'}"
 
 
 def _gain(default: Row, off: Row | None) -> str:

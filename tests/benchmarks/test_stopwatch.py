@@ -45,15 +45,16 @@ def timed(ratio: float) -> Benchmark:
 
 
 def test_the_page_counts_the_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    ratios = {"a model against itself": 1.0, "11 blocks against 10": 1.1}
+    ratios = {"10 blocks against themselves": 1.0, "11 blocks against 10": 1.1}
     monkeypatch.setattr(stopwatch, "measure", lambda pair, runs, _: [timed(ratios[pair.name])] * runs)
     page = tmp_path / "page.md"
     assert stopwatch.main(["--runs", "20", "--markdown", str(page)]) == 0
     written = page.read_text(encoding="utf-8")
     assert written in capsys.readouterr().out
-    assert "| a model against itself | off | 1.00 ms | 0 | 0 | 20 | 0 | 1.000 | 0.020 |" in written
-    assert "| 11 blocks against 10 | default | 1.10 ms | 20 | 0 | 0 | 0 | 1.100 | 0.020 |" in written
+    assert "| 10 blocks against themselves | off | 1.00 ms | 0 | 0 | 20 | 0 | 1.000 | 0.020 | 0% |" in written
+    assert "| 11 blocks against 10 | default | 1.10 ms | 20 | 0 | 0 | 0 | 1.100 | 0.020 | 0% |" in written
+    assert "20 runs of each pair. A block" in written
     assert "takes 11 multiply-adds, the other 10." in written
     assert f"$ python -m benchmarks.stopwatch --runs 20 --markdown {page}" in written
-    ratios["a model against itself"] = 1.2
+    ratios["10 blocks against themselves"] = 1.2
     assert stopwatch.main(["--runs", "20"]) == 1

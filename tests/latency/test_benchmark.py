@@ -14,7 +14,7 @@ from onnx import numpy_helper, parser
 
 from bnfold.errors import InputError, ModelError, ProviderError
 from bnfold.latency import benchmark as module
-from bnfold.latency import footprint, prepare
+from bnfold.latency import footprint, interleave, prepare
 from bnfold.latency.benchmark import benchmark
 from bnfold.latency.interleave import MAX_LOADS, Contest, Setting
 from bnfold.latency.prepare import OPTIMIZERS
@@ -188,11 +188,72 @@ def test_time_is_finite_and_positive(seconds: float):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rounds": 1}, {"seconds": 0.0}, {"seconds": float("nan")}, {"threads": 0}, {"batches": (0,)}]
+    "wrong", [{"rounds": 1}, {"seconds": 0.0}, {"seconds": float("nan")}, {"batches": (0,)}]
 )
 def test_nonsense_is_refused(wrong: dict):
     with pytest.raises(InputError):
         benchmark(chain(1), chain(1), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("threads", "problem"),
+    [
+        (0, "0 is not a number of threads"),
+        ((1, -2), "-2 is not"),
+        ((), "No number of threads was given"),
+        ("2", "'2' is not"),
+        (1.5, "1.5 is not"),
+        ((1, None), "None is not"),
+        (True, "True is not"),
+    ],
+)
+def test_a_number_of_threads_is_a_positive_whole_one(threads: object, problem: str):
+    with pytest.raises(InputError, match=problem) as caught:
+        benchmark(chain(1), chain(1), rounds=2, threads=threads)
+    assert caught.value.fix == "Give 1 or more with --threads."
+
+
+def test_several_numbers_of_threads_are_timed():
+    result = benchmark(chain(1), chain(1), rounds=2, threads=(2, 1, 2))
+    assert [(row.threads, row.optimizer) for row in result.rows] == [
+        (threads, optimizer) for threads in (2, 1) for optimizer in OPTIMIZERS
+    ]
+    assert result.threads == 2
+    assert [row.threads for row in result.defaults] == [2, 1]
+    assert [row.threads for row in result.first] == [2]
+    assert result.sentence.startswith("End to end, 2 threads: ")
+    assert " End to end, 1 thread: " in result.sentence
+    assert result.place(result.rows[3]) == "cpu, 1 thread"
+    assert [record["threads"] for record in result.records()] == [2, 2, 2, 1, 1, 1]
+
+
+def test_slower_on_any_number_of_threads_is_said():
+    rows = (row("default", 1.0, 0.99, 1.01), replace(row("default", 0.5, 0.4, 0.6), threads=4))
+    result = Benchmark("cpu", 1, 0, {}, rows)
+    assert result.slower == (
+        "Slower: the folded model takes 2.00 times as long (1.67 to 2.50) on cpu, 4 threads.",
+    )
+    assert result.headline == result.slower[0]
+    assert not result
+
+
+def test_without_a_time_it_ends_when_the_answer_is_clear(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(interleave, "may_end", lambda times, _: len(times) == 2)
+    monkeypatch.setattr(module, "SECONDS", 0.3)
+    result = benchmark(chain(1), chain(1))
+    assert [(timed.loads, timed.stopped_early) for timed in result.rows] == [(2, True)] * 3
+    assert (
+        result.notes[-1] == "The timing ended early, since the answer was clear; --seconds N takes N seconds."
+    )
+    some = replace(result, rows=(*result.rows[:2], replace(result.rows[2], stopped_early=False)))
+    assert some.notes[-1].startswith("2 of 3 timings ended early")
+
+
+@pytest.mark.parametrize("given", [{"seconds": 0.1}, {"rounds": 4}])
+def test_a_given_time_is_filled(given: dict, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(interleave, "may_end", lambda *_: True)
+    result = benchmark(chain(1), chain(1), **given)
+    assert [(timed.loads, timed.stopped_early) for timed in result.rows] == [(4, False)] * 3
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")

@@ -10,7 +10,8 @@ import onnxruntime as ort
 import pytest
 
 from bnfold.latency import interleave as module
-from bnfold.latency.interleave import MAX_LOADS, MIN_LOADS, Setting, contest
+from bnfold.latency.interleave import MAX_LOADS, MIN_LOADS, Budget, Setting, contest
+from bnfold.latency.stopping import LOOKS, MOST_LOADS
 from tests.graphs import build
 
 HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
@@ -25,9 +26,9 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def hold(file: Path, setting: Setting = SETTING, **changes):
-    given = {"rounds": 4, "seconds": 1.0, "rng": np.random.default_rng(0)} | changes
-    return contest(file, file, setting, FEEDS, **given)
+def hold(file: Path, setting: Setting = SETTING, rounds: int | None = 4, on_load=None, **budget):
+    given = Budget(rounds, **{"seconds": 1.0, **budget})
+    return contest(file, file, setting, FEEDS, given, np.random.default_rng(0), on_load)
 
 
 @pytest.mark.parametrize("measures", ["end to end", "on the device"])
@@ -56,7 +57,7 @@ def test_the_control_is_a_session_of_its_own_and_the_optimizer_is_what_was_asked
         return real(model, optimized=optimized, **rest)
 
     monkeypatch.setattr(module.sessions, "session", session)
-    contest(file, other, SETTING, FEEDS, rounds=2, seconds=1.0, rng=np.random.default_rng(0))
+    contest(file, other, SETTING, FEEDS, Budget(rounds=2, seconds=1.0), np.random.default_rng(0))
     loads = [made[start : start + 3] for start in range(0, len(made), 3)]
     assert len(loads) == 2
     for load in loads:
@@ -74,23 +75,44 @@ def test_sessions_are_made_in_an_order_that_changes(file: Path, tmp_path: Path, 
         "session",
         lambda model, **rest: (made.append(Path(model).name), real(model, **rest))[1],
     )
-    contest(file, other, SETTING, FEEDS, rounds=8, seconds=1.0, rng=np.random.default_rng(0))
+    contest(file, other, SETTING, FEEDS, Budget(rounds=8, seconds=1.0), np.random.default_rng(0))
     places = {made[start : start + 3].index("other.onnx") for start in range(0, len(made), 3)}
     assert len(places) > 1
 
 
 @pytest.mark.parametrize(
-    ("taken", "seconds", "rounds", "loads", "left"),
+    ("taken", "budget", "loads", "left"),
     [
-        (0.01, 4.0, None, MAX_LOADS, 4.0 - 0.08),
-        (0.32, 4.0, None, 5, 4.0 - 5 * 0.32),  # loading takes 40 % of the time at most,
-        (1.0, 4.0, None, MIN_LOADS, 2.0),  # but four loads have to be, and half of the time is for rounds
-        (0.01, 4.0, 3, 3, 4.0),  # no load without a round
-        (0.01, 4.0, 99, MAX_LOADS, 4.0),
+        (0.01, Budget(None, 4.0), MAX_LOADS, 4.0 - 0.08),
+        (0.01, Budget(None, 4.0, may_stop=True), MOST_LOADS, 4.0 - 0.32),
+        (0.32, Budget(None, 4.0), 5, 4.0 - 5 * 0.32),  # loading takes 40 % of the time at most,
+        (0.1, Budget(None, 4.0, may_stop=True), 16, 2.4),
+        (1.0, Budget(None, 4.0), MIN_LOADS, 2.0),  # but four loads have to be, and half of it is for rounds
+        (0.01, Budget(3, 4.0), 3, 4.0),  # no load without a round
+        (0.01, Budget(99, 4.0), MAX_LOADS, 4.0),
     ],
 )
-def test_loads_and_rounds_share_the_time(taken, seconds, rounds, loads: int, left: float) -> None:
-    assert module._share(taken, seconds, rounds) == (loads, pytest.approx(left))
+def test_loads_and_rounds_share_the_time(taken: float, budget: Budget, loads: int, left: float) -> None:
+    assert budget.share(taken) == (loads, pytest.approx(left))
+
+
+@pytest.mark.parametrize("may_stop", [True, False])
+def test_only_a_contest_that_may_stop_looks_and_ends(file: Path, may_stop: bool, monkeypatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(module, "may_end", lambda times, _: (looks.append(len(times)), len(times) == 9)[1])
+    seen: list[tuple[int, int]] = []
+    held = hold(file, rounds=None, seconds=0.5, may_stop=may_stop, on_load=lambda *step: seen.append(step))
+    assert seen[-1][0] == seen[-1][1], "progress ends where it should"
+    assert held.stopped_early == (len(held.times) == 9)
+    assert looks == (list(range(1, len(looks) + 1)) if may_stop else [])
+    assert len(held.times) == 9 if held.stopped_early else len(held.times) <= MOST_LOADS
+
+
+def test_the_last_load_is_no_look(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contest whose time allows eight loads has had its time then."""
+    monkeypatch.setattr(Budget, "share", lambda *_: (min(LOOKS), 0.01))
+    monkeypatch.setattr(module, "may_end", lambda times, _: len(times) == min(LOOKS))
+    assert not hold(file, rounds=None, may_stop=True).stopped_early
 
 
 @pytest.mark.gpu

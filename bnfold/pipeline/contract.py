@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     _Outputs = list[list[bytes]]
 
 _MOST_UNITS = 8.0  # that preprocessing may be off in its type: at most four operations, each half a unit
-_OPTIONS = {"preprocessing": "the options of preprocessing", "plain-reshapes": "--target"}
+_OPTIONS = {
+    "preprocessing": "the options of preprocessing",
+    "plain-reshapes": "--target",
+    "plain-constants": "--target",
+}
 """What to leave out for changes that have not an option of their name."""
 _WITHOUT_REFERENCES = 2  # the version of marshal in which equal values have equal bytes
 

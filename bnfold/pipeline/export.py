@@ -68,8 +68,8 @@ def export(
     tolerance: float | None = None,
     oracle: OracleMode = "auto",
     per_layer: bool = False,
-    threads: int = 1,
-    seconds: float = 10.0,
+    threads: int | Sequence[int] = 1,
+    seconds: float | None = None,
     validate: bool = True,
     bench: bool = True,
     only_if_faster: bool = False,
@@ -121,8 +121,9 @@ def export(
         tolerance: Largest relative error that passes; None uses what the oracle allows.
         oracle: As in [`validate`][bnfold.validation.validate.validate].
         per_layer: As in `validate`.
-        threads: ONNX Runtime's threads for the timing.
-        seconds: How long to time on each provider.
+        threads: ONNX Runtime's threads for the timing: a number, or several, each of which is timed.
+        seconds: How long to time on each provider; None takes up to 10 seconds, and less where the answer is
+            clear before.
         validate: Whether to compare the outputs before anything is written.
         bench: Whether to time the original against the folded model.
         only_if_faster: Whether to write the file only if the verdict at ONNX Runtime's default is "faster" on
@@ -170,16 +171,14 @@ def export(
     base = replace(original, model=agreed.model)
     known = read_statistics(base.model) if record or record_in_model else ()
     attempt = Attempt(base, keep, merge, inline_functions, checking, inputs, progress)
-    attempt, folded, graphs = without_harm(attempt, attempt.fold())
+    attempt, folded, graphs, no_graphs = without_harm(attempt, attempt.fold())
     if no_batchnorm or without:
         attempt = replace(attempt, no_batchnorm=True)
         folded = attempt.fold()
         graphs = graphs and counted_again(graphs, folded.model)
     steps = _Steps(asked_for(equalize=equalize), trial)
-    done = Export(
-        original, None, folded, graphs=graphs, asked=contract, contract=agreed.done, base=base.model
-    )
-    done = steps.applied(done)
+    done = Export(original, None, folded, asked=contract, contract=agreed.done, base=base.model)
+    done = steps.applied(replace(done, graphs=graphs, no_graphs=no_graphs))
     if validate:
         done = _validated(done, attempt, output, folded, steps if rollback else None)
     floats = done.fold.model

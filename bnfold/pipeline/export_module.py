@@ -19,6 +19,25 @@ if TYPE_CHECKING:
     from bnfold.torch.write_back.save import Form
 
 
+_KINDS = {"exported program": "a program of torch.export", "torchscript": "TorchScript"}
+
+
+class NoModulesError(InputError):
+    """A PyTorch file holds a model without modules: there is nothing to write a fold back to.
+
+    Attributes:
+        held: What the file holds, in words.
+        is_program: Whether that is a program of torch.export.
+    """
+
+    def __init__(self, path: Path, kind: ModelKind) -> None:
+        self.held, self.is_program = _KINDS.get(kind, kind), kind == "exported program"
+        super().__init__(
+            f"{path} is {self.held}: it has no modules to write back to.",
+            "Leave --to out for an ONNX file, or give a file that holds the module itself.",
+        )
+
+
 @dataclass(frozen=True)
 class ModuleExport:
     """What [`export_module`][bnfold.pipeline.export_module.export_module] did.
@@ -87,10 +106,7 @@ def export_module(
     loaded = load_as(path, reading)
     module = loaded.source
     if not isinstance(module, nn.Module) or isinstance(module, jit.ScriptModule):
-        raise InputError(
-            f"{path} is {loaded.kind}: it has no modules to write back to.",
-            "Leave --to out for an ONNX file, or give a file that holds the module itself.",
-        )
+        raise NoModulesError(path, loaded.kind)
     notes = list(loaded.notes)
     inputs = example_inputs(loaded, parse_shapes(reading.shapes, dtype=reading.dtype), note=notes.append)
     progress(Stage.FOLD, 0, 0)

@@ -45,6 +45,7 @@ class Export(Shown):
         contract: What was done for it, in that order.
         base: The model that came out of it.
         target: What still stands in the way of the target, if one was named.
+        no_graphs: Why there are no `graphs`, as a clause; empty where there are.
     """
 
     source: Source
@@ -61,6 +62,7 @@ class Export(Shown):
     contract: tuple[Done, ...] = ()
     base: ir.Model | None = None
     target: Reached | None = None
+    no_graphs: str = ""
 
     axis: ClassVar[str] = "sites"
 

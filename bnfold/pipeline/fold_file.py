@@ -25,6 +25,8 @@ from bnfold.pipeline.statistics import read as read_statistics
 from bnfold.pipeline.statistics import write as write_statistics
 from bnfold.pipeline.steps import Done, apply, asked_for
 
+_NO_GRAPHS = "a fold alone runs nothing; bnfold export compares it"
+
 
 def fold_file(
     source: str | os.PathLike[str] | Source,
@@ -97,5 +99,6 @@ def fold_file(
         )
     model, done = made[0]
     folded = replace(folded, model=model)
-    export = Export(original, target, folded, steps=done, statistics=of_folded(known, model))
-    return replace(export, asked=contract, contract=agreed.with_left(model), base=agreed.model)
+    export = Export(original, target, folded, no_graphs=_NO_GRAPHS, steps=done)
+    export = replace(export, statistics=of_folded(known, model), base=agreed.model)
+    return replace(export, asked=contract, contract=agreed.with_left(model))

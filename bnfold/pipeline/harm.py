@@ -46,7 +46,7 @@ class RuntimeGraphs:
 
 def without_harm(
     attempt: Attempt, result: FoldResult[ir.Model]
-) -> tuple[Attempt, FoldResult[ir.Model], RuntimeGraphs | None]:
+) -> tuple[Attempt, FoldResult[ir.Model], RuntimeGraphs | None, str]:
     """Take back the folds after which ONNX Runtime's graph has more nodes, bytes or multiply-adds.
 
     Args:
@@ -54,22 +54,25 @@ def without_harm(
         result: Its fold.
 
     Returns:
-        How the model is folded without them, that fold, and what the runtime makes of it; None for the last
-        where ONNX Runtime is not installed or cannot load the model, or the model is too large.
+        How the model is folded without them, that fold, what the runtime makes of it, and where that is not
+        known, why, as a clause.
     """
     if sum(tensor.nbytes for tensor in tensors(attempt.source.model)) > _LARGEST:
-        return attempt, result, None
+        return attempt, result, None, "the weights are larger than 1.5 GiB"
     try:
         from bnfold.latency.optimized_graph import optimized_graph, what_grew
         from bnfold.runtime.optimizers import smallest
 
         original = optimized_graph(attempt.source.model)
         folded = optimized_graph(result.model)
-    except (MissingExtraError, ModelError, ProviderError):
-        return attempt, result, None
+    except MissingExtraError:
+        return attempt, result, None, "it is not installed"
+    except (ModelError, ProviderError) as error:
+        cause = error.problem.removeprefix("ONNX Runtime cannot load the model: ").rstrip(".")
+        return attempt, result, None, f"it could not load one of the models ({cause})"
     grown = what_grew(original, folded)
     if not grown:
-        return attempt, result, RuntimeGraphs(original, folded)
+        return attempt, result, RuntimeGraphs(original, folded), ""
 
     tries = iter(range(_TRIES))
 
@@ -97,10 +100,10 @@ def without_harm(
     elif taken_back := culprits([*others, *norms]):
         attempt = keeping(taken_back)
     else:
-        return attempt, result, RuntimeGraphs(original, folded, worse=grown)
+        return attempt, result, RuntimeGraphs(original, folded, worse=grown), ""
     result = attempt.fold()
     graphs = RuntimeGraphs(original, folded, taken_back, apart=not taken_back)
-    return attempt, result, counted_again(graphs, result.model)
+    return attempt, result, counted_again(graphs, result.model), ""
 
 
 def counted_again(graphs: RuntimeGraphs, folded: ir.Model) -> RuntimeGraphs:

@@ -68,6 +68,7 @@ def export_document(command: str, export: Export, source: Json | None = None) ->
         benchmarks=[benchmark_record(benchmark) for benchmark in export.benchmarks],
         rolled_back=list(export.rolled_back),
         graphs=plain(export.graphs),
+        no_graphs=export.no_graphs or None,
         not_timed=export.not_timed,
         steps=plain(export.steps),
         contract=contract_record(export) if export.contract else None,

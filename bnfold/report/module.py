@@ -23,7 +23,7 @@ _FORMS = {
 }
 
 
-def module_report(export: ModuleExport) -> RenderableType:
+def module_report(export: ModuleExport, *, verbose: bool = False) -> RenderableType:
     """Show the sites, the notes, the error, and the file."""
     folded = export.folded
     named = sum(old != (new,) for new, old in folded.parameters.items())
@@ -32,7 +32,9 @@ def module_report(export: ModuleExport) -> RenderableType:
         headline.written(export.destination),
         Text(f"It holds {_FORMS[export.form]}."),
         "",
-        fates.sites(_fold(export)),
+        fates.fold_summary(_fold(export)),
+        "",
+        fates.sites(_fold(export), verbose=verbose),
     ]
     parts += [Text(note, style="yellow") for note in (*export.notes, *folded.notes)]
     parts += [

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 
 from bnfold.errors import InputError
 from bnfold.gate import rules as gate
 from bnfold.reasons import QUANTISED_FIRST, RULES, Rule
+from bnfold.report.reason_examples import explained
 
 _INTRODUCTION = """A fold is made only where it is an identity over the reals, proved from shapes and
 constants. Everything else stays, with one of these codes. 1xx is about the BatchNorm itself, 2xx about the
 operator that its affine meets, 3xx about the topology, 4xx about the numbers, 5xx about
-a PyTorch module that is folded in place of a graph. Codes are never reused.
+a PyTorch module that is folded in place of a graph. Codes are never reused. The sentences are examples: a
+report has the names and numbers of your model in their place.
 
 The remedies are those for a BatchNorm. Where it is written as Mul, Div, Add and Sub, they speak of a scale
 and a shift, or of the normalisation of the input if that is what it is. Where an operator of quantised models
@@ -80,8 +81,7 @@ def check_page(rules: Iterable[Rule]) -> str:
 def _page(heading: str, introduction: str, rules: Iterable[Rule]) -> str:
     parts = [f"# {heading}", introduction]
     for rule in rules:
-        # placeholders in italics
-        sentence = re.sub(r"\{(\w+)\}", r"*\1*", rule.sentence)
+        sentence = explained(rule)
         parts += [
             f"## {rule.code}: {rule.title}",
             sentence[0].upper() + sentence[1:],

@@ -37,6 +37,25 @@ def test_allowzero_goes_where_it_means_nothing() -> None:
     np.testing.assert_array_equal(run(before, given)[0], run(after, given)[0])
 
 
+def test_constants_become_tensors_where_no_others_are_read(tmp_path: Path) -> None:
+    model = build(
+        "g (float[1,2,8] x) => (float[4,3] y)"
+        " { s = Constant <value_ints = [4, 4]> ()  t = Constant <value_float = 2.0> ()"
+        " a = Reshape(x, s)  b = Mul(a, t)  y = MatMul(b, w) }",
+        {"w": weight(4, 3)},
+    )
+    onnx.save(model, tmp_path / "net.onnx")
+    given = {"validate": False, "bench": False}
+    done = bnfold.export(tmp_path / "net.onnx", tmp_path / "out.onnx", target="rknn", **given)
+    assert done.target
+    assert {one.name: one.details["written"] for one in done.contract} == {"plain-constants": 2}
+    np.testing.assert_allclose(
+        run(onnx.load(tmp_path / "out.onnx"), feeds(model))[0], run(model, feeds(model))[0], rtol=1e-6
+    )
+    done = bnfold.export(tmp_path / "net.onnx", tmp_path / "out.onnx", target="tensorrt", **given)
+    assert not done.contract
+
+
 def test_allowzero_stays_where_a_zero_is_a_size() -> None:
     model = build(
         "g (float[0,8] x) => (float y) { y = Reshape <allowzero = 1> (x, s) }",
@@ -69,7 +88,7 @@ def test_without_a_target_nothing_is_asked() -> None:
 def test_a_target_that_reads_no_onnx_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         reading_for(load("executorch"), tmp_path / "net.onnx", Reading())
-    assert "--to pt2" in caught.value.fix
+    assert "--target executorch -o OUT.pt2" in caught.value.fix
 
 
 def test_versions_that_a_user_asked_of_the_exporter_stay() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.edge.ranges import NodeRange, WeightRange
+from bnfold.report.page.tiles import Weights
 from bnfold.report.page.view import View, view
 
 NASTY = "<script>alert('x')</script>"
@@ -163,7 +164,7 @@ def sample(total: int = 14, **changes: Any) -> View:
     return view(
         document,
         command=f"bnfold export '{NASTY}'",
-        parameters=(4_820_000, 4_700_000),
+        weights=(Weights(4_820_000, 19_280_000), Weights(4_700_000, 18_800_000)),
         measured=measured(total),
         times=[timings(len(benchmark["rows"])) for benchmark in document["benchmarks"]],
         threshold=0.03,

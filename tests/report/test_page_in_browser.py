@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from bnfold.report.page import html
-from tests.report.sample_page import NASTY, sample
+from tests.report.findings.outcome import EVERYTHING
+from tests.report.page.test_pairs import compared, timed
+from tests.report.sample_page import NASTY, row, sample
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.chrome.service import Service  # noqa: E402 - behind the question whether it is there
@@ -64,7 +66,7 @@ def emulate(browser: Any, width: int, scheme: str, media: str = "") -> None:
 def visible(page: Any) -> list[str]:
     """The fates of the rows that are shown."""
     found: list[str] = page.execute_script(
-        "return [...document.querySelectorAll('#sites tbody tr')]"
+        "return [...document.querySelectorAll('#sites-table tbody tr')]"
         ".filter((row) => row.getClientRects().length).map((row) => row.dataset.status)"
     )
     return found
@@ -88,7 +90,7 @@ def test_it_opens_without_a_complaint_and_fetches_nothing(page: Any) -> None:
 
 def test_a_name_that_is_a_script_is_text(page: Any) -> None:
     assert len(page.find_elements(By.TAG_NAME, "script")) == 1
-    names = page.find_elements(By.CSS_SELECTOR, "#sites code")
+    names = page.find_elements(By.CSS_SELECTOR, "#sites-table code")
     assert any(name.get_attribute("textContent") == NASTY for name in names)
 
 
@@ -144,15 +146,16 @@ def test_everything_can_be_reached_by_keyboard(page: Any) -> None:
 
 
 def test_columns_sort_both_ways(page: Any) -> None:
-    heading = page.find_element(By.CSS_SELECTOR, "#sites th:nth-child(4)")
+    heading = page.find_element(By.CSS_SELECTOR, "#sites-table th:nth-child(4)")
     heading.find_element(By.TAG_NAME, "button").click()
     assert heading.get_attribute("aria-sort") == "ascending"
     assert visible(page)[0] == "folded"
     heading.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
     assert heading.get_attribute("aria-sort") == "descending"
     assert visible(page)[0] == "merged"
-    page.find_element(By.CSS_SELECTOR, "#sites th:nth-child(1) button").click()
-    script = "return [...document.querySelectorAll('#sites .place')].map((cell) => Number(cell.textContent))"
+    page.find_element(By.CSS_SELECTOR, "#sites-table th:nth-child(1) button").click()
+    places = "[...document.querySelectorAll('#sites-table .place')]"
+    script = f"return {places}.map((cell) => Number(cell.textContent))"
     assert page.execute_script(script) == list(range(1, SITES + 1))
 
 
@@ -161,14 +164,49 @@ def test_the_page_is_no_wider_than_the_screen(page: Any, width: int) -> None:
     emulate(page, width, "light")
     page.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
-    wide = (
-        "return [...document.querySelectorAll('#sites .fate')].some((it) => it.scrollWidth > it.clientWidth)"
-    )
+    fates = "[...document.querySelectorAll('#sites-table .fate')]"
+    wide = f"return {fates}.some((it) => it.scrollWidth > it.clientWidth)"
     assert not page.execute_script(wide), "a fate is cut off"
     shown = {name: style(page, f".{name}", "display") for name in ("wide", "narrow")}
     assert shown == (
         {"wide": "none", "narrow": "block"} if width < 640 else {"wide": "block", "narrow": "none"}
     )
+
+
+PAGES = {
+    "export": lambda: html.render(sample(6)),
+    "validate": lambda: html.render(compared()),
+    "bench": lambda: html.render(timed(row("default"), row("off"))),
+    "check": lambda: html.of_check(EVERYTHING, command="bnfold check"),
+}
+
+
+@pytest.mark.parametrize("command", PAGES)
+def test_the_verdict_is_on_the_first_screen_of_a_phone(page: Any, command: str, tmp_path: Path) -> None:
+    """And a short name of a file does not push it down: one of 60 characters takes three lines."""
+    path = tmp_path / "page.html"
+    html.write(PAGES[command]().replace("<h1>", f"<h1>{'network.' * 6}"), path)
+    for width in (390, 1280):
+        emulate(page, width, "light")  # 800 high
+        page.get(path.as_uri())
+        page.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+        bottom = page.execute_script(
+            "return document.querySelector('.verdict h2').getBoundingClientRect().bottom"
+        )
+        assert bottom < 800 / 2, f"{width}: {bottom}"
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_verdict_of_each_row_is_seen_without_scrolling_the_table(page: Any) -> None:
+    emulate(page, 390, "light")
+    for table in ("#error", "#latency"):
+        edge = page.execute_script(
+            "const badge = document.querySelector(`${arguments[0]} .badge`);"
+            "return badge.getBoundingClientRect().right",
+            table,
+        )
+        assert edge <= 390, f"{table}: {edge}"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

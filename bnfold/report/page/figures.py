@@ -131,6 +131,9 @@ def _setting(row: Record, rows: Sequence[Record]) -> str:
     options = row.get("provider_options", "bnfold")
     named = f", options {options}" if options != "bnfold" else ""
     batch = f", batch {row['batch']}" if row.get("batch") else ""
+    threads = {other.get("threads") for other in rows}
+    if len(threads) > 1:
+        batch = f", {count(row['threads'], 'thread')}{batch}"
     several = len({other.get("measures") for other in rows}) > 1
     return f"{row['optimizer']}{named}{batch}{', ' + row['measures'] if several else ''}"
 

@@ -1,4 +1,4 @@
-"""One page for people: a whole export in one file that loads nothing else.
+"""One page for people: a whole report in one file that loads nothing else.
 
 Style, script and plots are in the page. A Content-Security-Policy forbids everything else, and every script
 except the one whose hash it has. Text from a model, such as the names of its nodes, is always escaped.
@@ -21,10 +21,13 @@ from bnfold.edge.ranges import ranges
 from bnfold.errors import MissingExtraError
 from bnfold.files.atomic import destination, replacing, save_errors
 from bnfold.files.external_data import tensors
+from bnfold.report.page import view as views
+from bnfold.report.page.tiles import Weights
 from bnfold.report.page.view import View, view
 
 if TYPE_CHECKING:
-    from bnfold.latency.results import Row
+    from bnfold.gate.run import Checked
+    from bnfold.latency.results import Benchmark
     from bnfold.pipeline.exported import Export
 
 
@@ -40,18 +43,63 @@ def page(export: Export, *, command: str, record: Mapping[str, Any]) -> str:
     Raises:
         MissingExtraError: Jinja2 or matplotlib is not installed.
     """
-    from bnfold.latency.results import THRESHOLD
+    from bnfold.latency.verdicts import THRESHOLD
 
     original, folded = export.original, export.fold.model
     shown = view(
         record,
         command=command,
-        parameters=(_parameters(original), _parameters(folded)),
+        weights=(_weights(original), _weights(folded)),
         measured=ranges(original, folded, export.fold),
-        times=[[_times(row) for row in benchmark.rows] for benchmark in export.benchmarks],
+        times=_times(export.benchmarks),
         threshold=THRESHOLD,
     )
     return render(shown)
+
+
+def of_validation(record: Mapping[str, Any], *, command: str) -> str:
+    """Make the page of a `validate`.
+
+    Args:
+        record: Its document, from [`validate_document`][bnfold.report.json.validate_document].
+        command: The command line that made it.
+
+    Raises:
+        MissingExtraError: Jinja2 or matplotlib is not installed.
+    """
+    return render(views.of_validation(record, command=command))
+
+
+def of_benchmarks(results: Sequence[Benchmark], *, command: str, record: Mapping[str, Any]) -> str:
+    """Make the page of a `bench`.
+
+    Args:
+        results: What was measured.
+        command: The command line that made it.
+        record: Its document, from [`bench_document`][bnfold.report.json.bench_document].
+
+    Raises:
+        MissingExtraError: Jinja2 or matplotlib is not installed.
+    """
+    from bnfold.latency.verdicts import THRESHOLD
+
+    times = _times(results)
+    return render(views.of_benchmarks(record, command=command, times=times, threshold=THRESHOLD))
+
+
+def of_check(checked: Checked, *, command: str) -> str:
+    """Make the page of a check.
+
+    Args:
+        checked: What it found.
+        command: The command line that made it.
+
+    Raises:
+        MissingExtraError: Jinja2 is not installed.
+    """
+    from bnfold.report.page import findings
+
+    return render(findings.view(checked, command=command))
 
 
 def render(shown: View) -> str:
@@ -76,6 +124,10 @@ def render(shown: View) -> str:
     environment.filters["breakable"] = lambda name: Markup(
         re.sub(r"([./])", r"\1<wbr>", str(escape(visible(name))))
     )
+    # what is between backticks is typed
+    environment.filters["coded"] = lambda text: Markup(
+        re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(visible(text))))
+    )
     script = _part("page.js")
     return environment.get_template("page.html.jinja").render(
         **shown,
@@ -97,18 +149,25 @@ def write(text: str, path: str | os.PathLike[str]) -> None:
         stream.write(data)
 
 
-def _parameters(model: ir.Model) -> int:
-    """How many elements a model's constants have."""
-    return sum(tensor.size for tensor in tensors(model))
+def _weights(model: ir.Model) -> Weights:
+    """How much a model's constants are."""
+    found = list(tensors(model))
+    return Weights(sum(tensor.size for tensor in found), sum(tensor.nbytes for tensor in found))
 
 
-def _times(row: Row) -> dict[str, Sequence[float]]:
-    """The single timings of a row, which the document leaves out."""
-    return {
-        "original": row.original_times_ms,
-        "folded": row.folded_times_ms,
-        "control": row.control_times_ms,
-    }
+def _times(results: Sequence[Benchmark]) -> views.Times:
+    """The single timings of every row, which the document leaves out."""
+    return [
+        [
+            {
+                "original": row.original_times_ms,
+                "folded": row.folded_times_ms,
+                "control": row.control_times_ms,
+            }
+            for row in benchmark.rows
+        ]
+        for benchmark in results
+    ]
 
 
 def _part(name: str) -> str:

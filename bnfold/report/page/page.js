@@ -1,7 +1,7 @@
 "use strict";
 // The page is complete without this script, which adds filtering, sorting, and open tables in print.
 (() => {
-  const table = document.getElementById("sites");
+  const table = document.getElementById("sites-table");
   if (table) {
     const body = table.tBodies[0];
     const rows = [...body.rows];

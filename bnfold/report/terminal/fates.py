@@ -11,61 +11,70 @@ from rich.padding import Padding
 from rich.text import Text
 
 from bnfold.errors import listed
-from bnfold.report.terminal.tables import count, headed, plural
+from bnfold.report.terminal.tables import SHOWN, count, cut, cut_each, headed, more, plural
 
 if TYPE_CHECKING:
     from bnfold.reasons import Reason
     from bnfold.result import FoldResult, Join, Site
 
 T = TypeVar("T")
-_SHOWN = 20  # folded sites; all of them would push those that stay out of sight
+_GROUPS_SHOWN = 8
 _STYLES = {"folded": "green", "merged": "green", "decomposed": "yellow", "kept": "yellow"}
 
 
-def sites(result: FoldResult[Any], *, foreseen: bool = False) -> RenderableType:
-    """Show every site: its name, its operator, and into what it was folded or why it stays; then merges.
+def sites(result: FoldResult[Any], *, verbose: bool = False) -> RenderableType:
+    """Show every site: its name, and into what it was folded or why it stays; then reasons and merges.
 
     What is the same of several sites, up to names and numbers, is said once, with how many they are.
 
     Args:
         result: The result of a fold.
-        foreseen: Whether nothing is saved, so that the text says what would happen. All sites are then shown;
-            otherwise those that stay and the first few of the others.
+        verbose: Whether all sites are shown; otherwise the first of those that stay, and of the others.
     """
     parts: list[RenderableType] = []
     if result.sites:
-        parts = [*_fates(result.sites, len(result.sites) if foreseen else _SHOWN), ""]
-    parts += [part for group in _groups(result.kept) for part in (_stay(group), "")]
-    parts += [merges(result), ""] if result.merges else []
+        parts = [*_fates(result.sites, verbose=verbose), ""]
+    groups, rest = cut(_groups(result.kept), _GROUPS_SHOWN, verbose=verbose)
+    parts += [part for group in (*map(_stay, groups), *rest) for part in (group, "")]
+    parts += [*_merges(result, verbose=verbose), ""] if result.merges else []
     parts += [_apart(group) for group in _grouped(result.apart, lambda reason: reason.kind)]
-    return Group(*parts, fold_summary(result, foreseen=foreseen))
+    if codes := sorted({site.reason.code for site in result.kept if site.reason}):
+        parts.append(Text(f"More on a reason: bnfold explain {codes[0]}"))
+    return Group(*(parts[:-1] if parts and parts[-1] == "" else parts))
 
 
-def _fates(sites: Iterable[Site], most: int) -> Iterator[RenderableType]:
-    table = headed("site", "operator", "status", "into, or why it stays")
-    table.columns[0].overflow = "fold"
-    folded = 0
-    for site in sites:
-        folded += site.status in ("folded", "merged")
-        if site.status not in ("folded", "merged") or folded <= most:
-            place = f"{site.name}\n(in {site.graph})" if site.graph else site.name
-            status = Text(site.status, style=_STYLES[site.status])
-            table.add_row(Text(place), site.op_type, status, _fate(site))
+def has_table(result: FoldResult[Any]) -> bool:
+    """Whether there is anything to show of the sites."""
+    return bool(result.sites or result.merges or result.apart)
+
+
+def _fates(sites: Sequence[Site], *, verbose: bool) -> Iterator[RenderableType]:
+    """The table of sites; where all are BatchNorms, no column says so."""
+    several = any(not site.is_batchnorm for site in sites)
+    table = headed("site", "status", "into, or why it stays", *(["operator"] if several else []))
+    shown, left = cut_each(
+        sites, lambda site: site.status not in ("folded", "merged"), SHOWN, verbose=verbose
+    )
+    for site in shown:
+        place = Text(f"{site.name} (in {site.graph})" if site.graph else site.name)
+        status = Text(site.status, style=_STYLES[site.status])
+        table.add_row(place, status, _fate(site), *([Text(site.op_type)] if several else []))
     yield table
-    if folded > most:
-        more = count(folded - most, "more site")
-        yield Text(f"… and {more} that were folded; --json FILE lists all.", style="dim")
+    if any(left):
+        kinds = zip(("site", "folded site"), left, strict=True)
+        yield more(" and ".join(count(number, f"more {kind}") for kind, number in kinds if number))
 
 
-def merges(result: FoldResult[Any]) -> RenderableType:
+def _merges(result: FoldResult[Any], *, verbose: bool) -> list[RenderableType]:
     """Show every convolution that parallel branches became, with the multiply-adds for one position."""
     table = headed("parallel branches", "became", "multiply-adds", "now")
     for column in table.columns[2:]:
         column.justify = "right"
-    for one in result.merges:
+    shown, rest = cut(result.merges, SHOWN, verbose=verbose)
+    for one in shown:
         before, after = f"{one.multiply_adds_before:,}", f"{one.multiply_adds_after:,}"
         table.add_row(Text(", ".join(one.branches)), Text(one.into), before, after)
-    return table
+    return [table, *rest]
 
 
 def _fate(site: Site) -> Text:
@@ -101,7 +110,7 @@ def _stay(group: Sequence[Site]) -> RenderableType:
     for way, reason in zip(ways, found, strict=True):
         lines.append_text(Text.assemble(way, (reason.code, "bold"), f" {reason.sentence}\n"))
     lines.append("\n".join(dict.fromkeys(reason.remedy for reason in found)), style="dim")
-    return Group(Text(title, style=_STYLES["kept"]), Padding(lines, (0, 0, 0, 2)))
+    return Group(Text(title, style=_STYLES["kept"]), Padding(lines, (0, 0, 0, 2), expand=False))
 
 
 def _apart(group: Sequence[Reason]) -> Text:
@@ -115,10 +124,7 @@ def fold_summary(result: FoldResult[Any], *, foreseen: bool = False) -> Text:
     line = _site_counts(result, foreseen) if result.sites else _without_sites(result, foreseen)
     if result.joins:
         line.append(f" {_joins(result.joins, foreseen)}")
-    line.append(f" {count(result.nodes_before, 'node')} before, {result.nodes_after} after.")
-    if codes := sorted({site.reason.code for site in result.kept if site.reason}):
-        line.append(f"\nMore on a reason: bnfold explain {codes[0]}")
-    return line
+    return line.append(f" {count(result.nodes_before, 'node')} before, {result.nodes_after} after.")
 
 
 def _joins(joins: Sequence[Join], foreseen: bool) -> str:

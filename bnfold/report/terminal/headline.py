@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from bnfold.files.external_writer import own_files
-from bnfold.report.terminal.tables import count, size
+from bnfold.report.terminal.fates import fold_summary
+from bnfold.report.terminal.tables import count, more, size
 
 if TYPE_CHECKING:
     from bnfold.latency.results import Benchmark
     from bnfold.pipeline.exported import Export
+    from bnfold.pipeline.read import Source
     from bnfold.pipeline.targeting import Reached
+    from bnfold.result import FoldResult
     from bnfold.validation.results import Validation
 
+_FILES_SHOWN = 8
 _VERDICTS = {"faster": "green", "slower": "bold red", "too noisy to say": "yellow"}
 
 
-def of_export(export: Export) -> list[Text]:
+def of_export(export: Export, *, verbose: bool = False) -> list[Text]:
     """The answer of an export or a fold, a line for each question."""
     lines = [*slower(export.benchmarks), Text(export.fold.headline)]
     if export.validation is not None:
         lines.append(of_validation(export.validation))
-    lines += [line for one in export.benchmarks if not one.slower for line in of_benchmark(one)]
-    lines.append(written(export.destination) if export.destination else Text("Nothing was written."))
+    elif export.destination:
+        lines.append(_not_compared(export, export.destination))
+    lines += [line for one in export.benchmarks for line in of_benchmark(one)]
+    if export.not_timed:
+        lines.append(Text(export.not_timed, style="yellow"))
+    if export.destination:
+        lines.append(written(export.destination, verbose=verbose))
+    else:
+        lines.append(Text("Nothing was written."))
     if export.target is not None:
         lines.append(of_target(export.target))
     return lines
+
+
+def _not_compared(export: Export, written: Path) -> Text:
+    """That the models were not run, and how to do it where both are files that take the same inputs."""
+    line = Text("The outputs were not compared.", style="yellow")
+    if export.source.kind == "onnx" and export.source.path != written and not export.contract:
+        check = shlex.join(("bnfold", "validate", str(export.source.path), str(written)))
+        line.append(f" To compare them: {check}")
+    return line
+
+
+def of_inspection(source: Source, result: FoldResult[Any]) -> Text:
+    """How much of a model can be folded."""
+    return Text.assemble((str(source.path), "bold"), ": ", fold_summary(result, foreseen=True))
 
 
 def of_target(reached: Reached) -> Text:
@@ -50,11 +76,17 @@ def of_validation(validation: Validation) -> Text:
 
 
 def of_benchmark(benchmark: Benchmark) -> list[Text]:
-    """Whether the folded model is faster where it runs as it will be used."""
-    threads = count(benchmark.threads, "thread")
+    """Whether the folded model is faster where it runs as it will be used, on the first number of threads.
+
+    Where it is slower, `slower` says it before.
+    """
+    if benchmark.slower and not benchmark.has_several_threads:
+        return []
+    threads = "" if benchmark.has_several_threads else f", {count(benchmark.threads, 'thread')}"
     return [
-        Text(f"On {benchmark.place(row)}, {threads}: {row.sentence}.", style=_VERDICTS.get(row.verdict, ""))
-        for row in benchmark.defaults
+        Text(f"On {benchmark.place(row)}{threads}: {row.sentence}.", style=_VERDICTS.get(row.verdict, ""))
+        for row in benchmark.first
+        if row.verdict != "slower"
     ]
 
 
@@ -63,11 +95,16 @@ def slower(benchmarks: Iterable[Benchmark]) -> list[Text]:
     return [Text(line, style=_VERDICTS["slower"]) for one in benchmarks for line in one.slower]
 
 
-def written(path: Path) -> Text:
-    """Which files were written, with their sizes."""
+def written(path: Path, *, verbose: bool = False) -> Text:
+    """Which files were written, with their sizes; of very many the first, and how large the others are."""
+    files = [path, *map(path.with_name, sorted(own_files(path)))]
+    most = len(files) if verbose or len(files) <= _FILES_SHOWN + 1 else _FILES_SHOWN
     line = Text("Wrote ")
-    for file in (path, *map(path.with_name, sorted(own_files(path)))):
+    for file in files[:most]:
         line.append("" if file == path else " and ")
         line.append(str(file) if file == path else file.name, style="bold")
         line.append(f" ({size(file.stat().st_size)})")
+    if rest := files[most:]:
+        total = size(sum(file.stat().st_size for file in rest))
+        line.append(" ").append_text(more(f"{len(rest):,} more files, {total}"))
     return line.append(".")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from bnfold.report.terminal.tables import headed
+from bnfold.report.terminal.tables import headed, more
 
 if TYPE_CHECKING:
     from bnfold.pipeline.steps import Done
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 _SHOWN = 8  # layers
 
 
-def steps(done: Sequence[Done]) -> list[RenderableType]:
+def steps(done: Sequence[Done], *, verbose: bool = False) -> list[RenderableType]:
     """Show each step: its sentence, and what there is to show of its details."""
     parts: list[RenderableType] = []
     for one in done:
         parts += ["", Text(one.sentence, style="" if one.passed else "bold yellow")]
         show = _TABLES.get(one.name)
         if show is not None and one.passed:
-            parts += show(one.details)
+            parts += show(one.details, None if verbose else _SHOWN)
     return parts
 
 
@@ -32,15 +32,14 @@ def changes(done: Sequence[Done]) -> list[RenderableType]:
     return [Text(one.sentence) for one in done]
 
 
-def _equalized(details: Mapping[str, Any]) -> list[RenderableType]:
+def _equalized(details: Mapping[str, Any], most: int | None) -> list[RenderableType]:
     """The layers that changed most, or would lose most with one step, and what stopped their scales."""
     layers = details["layers"]
     changed = [one for one in layers if one["moved"] or abs(one["bits_before"] - one["bits_after"]) >= 0.005]
     if not changed:
         return []
-    worst = sorted(changed, key=lambda one: -max(one["bits_before"], one["bits_after"]))[:_SHOWN]
+    worst = sorted(changed, key=lambda one: -max(one["bits_before"], one["bits_after"]))[:most]
     table = headed("layer", "channels moved", "bits lost with one step", "stopped by")
-    table.columns[0].overflow = "fold"
     for column in table.columns[1:3]:
         column.justify = "right"
     for one in (one for one in layers if one in worst):
@@ -51,7 +50,9 @@ def _equalized(details: Mapping[str, Any]) -> list[RenderableType]:
             Text(f"its output {one['stopped']}" if one["stopped"] else "–"),
         )
     rest = len(changed) - len(worst)
-    return [table, *([Text(f"and {rest} more", style="dim")] if rest else [])]
+    return [table, *([more(f"{rest} more")] if rest else [])]
 
 
-_TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[RenderableType]]] = {"equalize": _equalized}
+_TABLES: Mapping[str, Callable[[Mapping[str, Any], int | None], list[RenderableType]]] = {
+    "equalize": _equalized
+}

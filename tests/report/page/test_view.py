@@ -56,7 +56,9 @@ def test_a_pytorch_file_is_weighed_as_onnx() -> None:
         "1.0 kB",
         "900 bytes",
     ]
-    assert tile(sample(3, source=source, benchmarks=[]), "File size")["before"] == "1.5"
+    untimed = sample(3, source=source, benchmarks=[])
+    assert [tile(untimed, "Weights, as ONNX")[key] for key in ("before", "after")] == ["19.3", "18.8 MB"]
+    assert all("File size" not in entry["label"] for entry in untimed["tiles"]), "a .pt file is another thing"
 
 
 def test_rows_of_several_batches_and_measures_are_told_apart() -> None:

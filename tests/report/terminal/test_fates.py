@@ -8,6 +8,7 @@ import pytest
 
 from bnfold.reasons import Rule, Situation
 from bnfold.report.terminal import fates
+from bnfold.report.terminal.tables import SHOWN
 from bnfold.result import Join, Merge, Site
 from tests.report.shown import GONE, RULE, STAYS, result, shown, words
 
@@ -16,7 +17,14 @@ CHAIN = Site("scale", "node_9", "Mul+Add", "", "folded", ("conv_8",))
 
 def test_a_folded_site_shows_where_it_went() -> None:
     line = next(line for line in shown(fates.sites(result(GONE))).splitlines() if "net.bn1" in line)
-    assert line.split() == ["net.bn1", "BatchNormalization", "folded", "conv_0"]
+    assert line.split() == ["net.bn1", "folded", "conv_0"]
+
+
+def test_the_operator_comes_last_and_only_where_there_are_several() -> None:
+    assert words(fates.sites(result(GONE))).startswith("site status into, or why it stays net.bn1")
+    page = words(fates.sites(result(GONE, CHAIN)))
+    assert page.startswith("site status into, or why it stays operator net.bn1 folded conv_0 BatchNorm")
+    assert page.endswith("scale folded conv_8 Mul+Add")
 
 
 def test_a_site_that_stays_shows_code_sentence_remedy_and_scope() -> None:
@@ -39,8 +47,9 @@ def test_the_summary_counts(sites, foreseen: bool, sentence: str) -> None:
 
 
 def test_a_model_without_batchnorms_says_so() -> None:
-    page = words(fates.sites(result()))
-    assert page == (
+    assert words(fates.sites(result())) == ""
+    assert not fates.has_table(result())
+    assert fates.fold_summary(result()).plain == (
         "This model has no BatchNorm and no per-channel arithmetic to fold. 9 nodes before, 8 after."
     )
 
@@ -48,11 +57,11 @@ def test_a_model_without_batchnorms_says_so() -> None:
 @pytest.mark.parametrize(("foreseen", "verb"), [(False, "became"), (True, "can become")])
 def test_branches_without_batchnorms_are_something_to_fold(foreseen: bool, verb: str) -> None:
     merged = replace(result(), merges=(Merge("sum", ("conv3", "conv1", "identity"), 90, 81),))
-    page = words(fates.sites(merged, foreseen=foreseen))
-    assert page.startswith("parallel branches became multiply-adds now conv3, conv1, identity sum 90 81")
-    assert f"3 parallel branches {verb} 1 convolution; the model has no BatchNorm. 9 nodes before, 8" in page
-    for part in ("to fold", "0 of 0", "operator"):
-        assert part not in page
+    page = words(fates.sites(merged))
+    assert page == "parallel branches became multiply-adds now conv3, conv1, identity sum 90 81"
+    assert fates.fold_summary(merged, foreseen=foreseen).plain == (
+        f"3 parallel branches {verb} 1 convolution; the model has no BatchNorm. 9 nodes before, 8 after."
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,26 +74,41 @@ def test_branches_without_batchnorms_are_something_to_fold(foreseen: bool, verb:
 )
 def test_what_went_into_the_layers_next_to_it(kinds: tuple[str, ...], foreseen: bool, sentence: str) -> None:
     joins = tuple(Join("layer", ("node",), kind) for kind in kinds)
-    page = words(fates.sites(replace(result(), joins=joins), foreseen=foreseen))
-    assert f"to fold. {sentence} 9 nodes before, 8 after." in page
-    assert "next to" not in words(fates.sites(result()))
+    said = fates.fold_summary(replace(result(), joins=joins), foreseen=foreseen).plain
+    assert f"to fold. {sentence} 9 nodes before, 8 after." in said
+    assert "next to" not in fates.fold_summary(result()).plain
 
 
 def test_branches_that_stay_apart_are_told_without_batchnorms_too() -> None:
     assert "apart: BN999 It stops at sum." in words(fates.sites(replace(result(), apart=(RULE(node="sum"),))))
 
 
-def test_of_many_that_are_gone_only_the_first_are_shown_and_of_those_that_stay_all() -> None:
-    gone = [replace(GONE, name=f"gone.{number}") for number in range(fates._SHOWN + 3)]
-    stay = [replace(STAYS, name=f"stays.{number}") for number in range(fates._SHOWN + 3)]
+def test_of_many_only_the_first_are_shown_and_those_that_stay_are_not_pushed_out() -> None:
+    gone = [replace(GONE, name=f"gone.{number}") for number in range(SHOWN + 3)]
+    stay = [replace(STAYS, name=f"stays.{number}") for number in range(SHOWN + 1)]
     page = words(fates.sites(result(*gone, *stay)))
-    for site in (*gone[: fates._SHOWN], *stay):
+    for site in (*gone[:SHOWN], *stay[:SHOWN]):
         assert f"{site.name} " in page
-    assert not any(f"{site.name} " in page for site in gone[fates._SHOWN :])
-    assert "… and 3 more sites that were folded; --json FILE lists all." in page
-    everything = words(fates.sites(result(*gone, *stay), foreseen=True))
+    assert not any(f"{site.name} " in page for site in (*gone[SHOWN:], *stay[SHOWN:]))
+    assert "… and 1 more site and 3 more folded sites (-v shows them)" in page
+    assert f"{SHOWN + 1} sites stay: stays.0, " in page, "the reasons are of all"
+    everything = words(fates.sites(result(*gone, *stay), verbose=True))
     assert all(f"{site.name} " in everything for site in (*gone, *stay))
-    assert "that were folded" not in everything
+    assert "-v" not in everything
+
+
+def test_many_merges_and_reasons_are_cut() -> None:
+    kinds = [Rule(f"BN9{number:02}", "a title", "It stops.", "Move it.") for number in range(12)]
+    stay = [replace(STAYS, name=f"s.{number}", reason=kind()) for number, kind in enumerate(kinds)]
+    merged = replace(result(*stay), merges=tuple(Merge(f"m{n}", ("a", "b"), 9, 8) for n in range(SHOWN + 2)))
+    page = words(fates.sites(merged))
+    assert "BN907 It stops." in page
+    assert "BN908 It stops." not in page
+    assert "… and 4 more (-v shows them)" in page
+    assert "… and 2 more (-v shows them)" in page
+    whole = words(fates.sites(merged, verbose=True))
+    assert "BN911 It stops." in whole
+    assert f"m{SHOWN + 1} 9 8" in whole
 
 
 MEETS = Rule("BN998", "a title", "{operator} ({node}) is in the way.", "Put {it} elsewhere.")
@@ -98,7 +122,7 @@ def test_equal_reasons_are_said_once_with_their_count() -> None:
     assert page.count("is in the way.") == 1
     title = "6 sites stay: block.0.bn, block.1.bn, block.2.bn, block.3.bn and 2 more such as block.0.bn: "
     assert f"{title}BN998 Sigmoid (block.0.bn) is in the way." in page
-    assert all(f"{name} BatchNormalization kept BN998" in page for name in names), "each is in the table"
+    assert all(f"{name} (in body) kept BN998" in page for name in names), "each is in the table"
 
 
 def test_reasons_that_differ_in_more_than_names_are_apart_and_the_most_frequent_is_first() -> None:

@@ -5,10 +5,11 @@
 # make bench     time whole processes next to other tools, into docs/speed.md (needs 20 GB of disk)
 # make gpu       everything that needs an NVIDIA GPU, in under eight minutes, into docs/gpu.md
 # make packages  fold and measure networks that packages of PyPI ship, and those in the folder ZOO=…
+# make judged    hold files of other tools and of exporters to the same judge, into docs/judged.md
 # make docs      the site of docs/, into build/site; any warning is an error
 # make dist      wheel and source distribution into dist/, checked, and the wheel tried in a new environment
 # make release   what is tested before a release only: each extra, each Python, the ten tasks (downloads packages)
-# make lowest    the lowest versions that pyproject.toml accepts, into constraints-lowest.txt
+# make lowest    the lowest versions that pyproject.toml accepts, into constraints-lowest.txt, and tests with them
 # make sbom      a bill of materials of the environment, into dist/
 # make clean     remove what the others made
 
@@ -79,10 +80,20 @@ dist: $(STAMP)
 release: dist
 	$(BIN)/python -m pytest -m release
 
+# what of the suite meets the packages: it needs no PyTorch, and old packages may warn of what newer ones changed
+LOWEST := tests/algebra tests/cli/test_check.py tests/cli/test_contract.py tests/cli/test_explain.py \
+    tests/cli/test_fold.py tests/cli/test_usage.py tests/cli/test_validate.py tests/contract tests/edge/test_equalize.py \
+    tests/folding/test_refusals.py tests/latency/test_optimized_graph.py tests/pipeline/test_harm.py \
+    tests/pipeline/test_steps.py tests/report/findings tests/report/terminal tests/runtime tests/validation/test_validate.py
+
 lowest: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --extra ci --extra cpu --extra images --extra report \
 	    --resolution lowest-direct --universal --python-version 3.11 --no-header --no-annotate --quiet \
 	    --output-file constraints-lowest.txt
+	test -x .venv-lowest/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-lowest
+	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet -c constraints-lowest.txt \
+	    -e ".[ci,cpu,images,report]" hypothesis jsonschema pytest pytest-timeout pyyaml
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -W default $(LOWEST)
 
 sbom: $(STAMP)
 	@mkdir -p dist
@@ -90,5 +101,5 @@ sbom: $(STAMP)
 	    --output-file dist/bnfold.cdx.json $(BIN)/python
 
 clean:
-	rm -rf .venv .venv-gpu out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-gpu .venv-lowest out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

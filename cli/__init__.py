@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from . import _lazy
 
@@ -40,17 +41,6 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is used, and reports its errors."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; of a name that is not one, say what was meant."""
-        name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
-            from ._groups import meant
-
-            raise click.UsageError(f"No such command {name!r}.{meant(name, COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
-
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order in which a new user needs them."""
         del ctx
@@ -64,6 +54,13 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f".{cmd_name}", __name__).command
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer commands without importing them, and the options of the group."""
+        known = [
+            CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return [*known, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them, which takes as long as all the rest."""
         del ctx
@@ -73,7 +70,10 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note whether the command is quiet, which has to be known even where its options are wrong."""
         ctx.meta[_QUIET] = not {"-q", "--quiet"}.isdisjoint(args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            raise _refused(error, ctx) from None
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run, and end the process at once where a run that was given up still goes on."""
@@ -102,10 +102,7 @@ class LazyGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(141) from None
         except click.UsageError as error:
-            if not ctx.meta[_QUIET]:
-                raise
-            click.echo(f"bnfold: {' '.join(error.format_message().split())}", err=True)
-            raise click.exceptions.Exit(error.exit_code) from None
+            raise _refused(error, ctx) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -167,6 +164,21 @@ def _in_finalizer(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _refused(error: click.UsageError, ctx: click.Context) -> Exception:
+    """Print what is wrong with the command line, and what to type; return what ends the command."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help is the answer; click 8.1 has no such error
+        return error
+    from bnfold.display.visible import visible
+
+    from . import _usage
+
+    problem, fix = _usage.answer(error, " ".join(filter(None, [ctx.command_path, ctx.invoked_subcommand])))
+    click.echo(f"bnfold: {visible(' '.join(problem.split()))}", err=True)
+    for line in () if ctx.meta[_QUIET] else visible(fix).splitlines():
+        click.echo(f"  {line}", err=True)
+    return click.exceptions.Exit(error.exit_code)
 
 
 def _complain(error: Exception, *, quiet: bool, report: bool) -> int:
@@ -268,7 +280,8 @@ def main(show_traceback: bool, bug_report: bool) -> None:
         bnfold explain BN301
 
     Exit codes: 0, success; 1, the answer is negative (the outputs disagree, a report no longer holds, the
-    model is not faster with --only-if-faster, or check or doctor found something); 2, an error, such as a
-    wrong option or a file that cannot be read.
+    model is not faster with --only-if-faster, something stands in the way of --target, --fail-on names what a
+    model has, or check, fleet or doctor found something); 2, an error, such as a wrong option or a file that
+    cannot be read.
     """
     del show_traceback, bug_report  # LazyGroup.invoke reads them from the context

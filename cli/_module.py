@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from bnfold.torch.write_back.save import Form
 
 _SUFFIXES = {"pt2": ".folded.pt2", "module": ".folded.pt", "state_dict": ".folded.state_dict.pt"}
+_OF_TORCH = frozenset({".pt", ".pth", ".pt2", ".ckpt", ".safetensors"})
+_NOT_OF_TORCH = frozenset({".onnx", ".ort", ".safetensors"})
 _READING = (
     "input_shape",
     "dtype",
@@ -25,7 +27,10 @@ _READING = (
     "dynamic",
     "ignore_unexpected",
 )
-_ALLOWED = {*_READING, "merge", "keep", "model", "output", "form", "json_path", "quiet", "no_bench", "target"}
+_ALLOWED = {
+    *(*_READING, "merge", "keep", "model", "output", "form", "no_bench", "target"),
+    *("json_path", "quiet", "verbose"),
+}
 
 option = _groups.together(
     "The file",
@@ -37,6 +42,34 @@ option = _groups.together(
         " its weights. The folded module is verified in eager mode and float64.",
     ),
 )
+
+
+def check_name(output: Path | None, form: Form | None) -> None:
+    """Refuse a name that says another kind of file than is written.
+
+    Args:
+        output: The name; None where none was given.
+        form: What is written; None for an ONNX file.
+
+    Raises:
+        InputError: The name is one of a PyTorch file, and ONNX is written, or the other way round.
+    """
+    from bnfold.errors import InputError
+
+    suffix = output.suffix.lower() if output is not None else ""
+    if output is None or suffix not in (_OF_TORCH if form is None else _NOT_OF_TORCH):
+        return
+    other = output.with_suffix(".onnx" if form is None else Path(_SUFFIXES[form]).suffix)
+    if form is None:
+        to = "--to pt2" if suffix == ".pt2" else "--to module or --to state_dict"
+        raise InputError(
+            f"{output} is the name of a PyTorch file, but an ONNX file would be written.",
+            f"For a PyTorch file, add {to} to bnfold export; for ONNX, call it {other}.",
+        )
+    raise InputError(
+        f"{output} is not a name for what --to {form} writes.",
+        f"Call it {other}" + (", or leave --to out for an ONNX file." if suffix == ".onnx" else "."),
+    )
 
 
 def export(model: Path, output: Path | None, form: Form, json_path: Path | None, *, quiet: bool) -> Path:
@@ -70,5 +103,6 @@ def export(model: Path, output: Path | None, form: Form, json_path: Path | None,
         done = export_module(model, destination, form, reading, **folding, progress=progress)
     if json_path is not None:
         _terminal.write_json(report.module_document(done), json_path)
-    _terminal.show(report.module_report(done), quiet=quiet, json_path=json_path)
+    shown = report.module_report(done, verbose=context.params["verbose"])
+    _terminal.show(shown, quiet=quiet, json_path=json_path)
     return destination

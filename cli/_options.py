@@ -29,6 +29,22 @@ output_options = _groups.together(
     click.option("-q", "--quiet", is_flag=True, help="Print only errors, each in one line."),
 )
 
+html_option = _groups.together(
+    "Reports",
+    click.option(
+        "--html",
+        "html_path",
+        type=FILE,
+        metavar="FILE",
+        help="Write the report as an HTML page to look at and to share. It works offline.",
+    ),
+)
+
+verbose_option = _groups.together(
+    "Reports",
+    click.option("-v", "--verbose", is_flag=True, help="Show long tables whole; otherwise they are cut."),
+)
+
 fold_options = _groups.together(
     "Folding",
     click.option(
@@ -162,7 +178,7 @@ torch_options = _groups.together(
         metavar="[[INPUT:]AXIS=]NAME",
         help="Leave a size of a PyTorch model's inputs open: batch is the first size of every input, 2=height"
         " is axis 2 of every input that has it, x:2=height is axis 2 of the input x. The same name means the"
-        " same size. Repeatable.",
+        " same size. Of an exported program it names the sizes that are open. Repeatable.",
     ),
 )
 
@@ -352,18 +368,18 @@ timing_options = _groups.together(
     click.option(
         "--threads",
         type=click.IntRange(min=1),
-        default=1,
+        multiple=True,
+        default=(1,),
         metavar="N",
         show_default=True,
-        help="Number of ONNX Runtime's threads for the timing.",
+        help="Number of threads for the timing. Repeatable; the numbers share the time.",
     ),
     click.option(
         "--seconds",
         type=click.FloatRange(min=0, min_open=True),
-        default=10,
         metavar="NUMBER",
-        show_default=True,
-        help="Total time to measure for on each provider.",
+        help="Total time to measure for on each provider. Without it, up to 10, and less where the answer is"
+        " clear before.",
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from bnfold.inputs.given import Given
 
-_WIDTH_OF_A_FILE = 160  # a file has no width: wrap late, but keep tables readable
+_WIDTH_OF_A_FILE = 1_000_000  # a file has no width: each row of a table is one line, however long
 
 
 def show(renderable: RenderableType, *, quiet: bool, json_path: Path | None) -> None:
@@ -59,6 +60,20 @@ def write_json(report: Mapping[str, Any] | Sequence[Mapping[str, Any]], json_pat
         json.write(report, json_path)
 
 
+def show_page(path: Path | None, *, quiet: bool, json_path: Path | None = None) -> None:
+    """Say that a page was written, if there was to be one."""
+    if path is None or quiet or is_stdout(json_path):
+        return
+    from bnfold.report.terminal import headline
+
+    show(headline.written(path), quiet=quiet, json_path=json_path)
+
+
+def command_line() -> str:
+    """What was typed, as a page shows it."""
+    return shlex.join(["bnfold", *sys.argv[1:]])
+
+
 @contextmanager
 def _stdout_errors() -> Iterator[None]:
     """Turn an error of standard output into one of bnfold; a broken pipe is handled elsewhere."""
@@ -82,17 +97,22 @@ def check_report(path: Path | None, *others: Path) -> None:
     _check_place(path, others)
 
 
-def check_page(path: Path, *others: Path) -> None:
+def check_page(path: Path | None, *others: Path | None, plots: bool = True) -> None:
     """Refuse a page before any work is done: its path is bad, or a package for it is not installed.
 
-    A page is always written to a file; `others` are the command's other files.
+    Args:
+        path: The page, which is always written to a file; None where there is to be none.
+        others: The command's other files; None for those that were not named.
+        plots: Whether there are plots on it.
     """
+    if path is None:
+        return
     from importlib.util import find_spec
 
     from bnfold.errors import MissingExtraError
 
-    _check_place(path, others)
-    for package in ("jinja2", "matplotlib"):
+    _check_place(path, [other for other in others if other is not None and not is_stdout(other)])
+    for package in ("jinja2", "matplotlib") if plots else ("jinja2",):
         if find_spec(package) is None:
             raise MissingExtraError(package, "report", "write the page")
 

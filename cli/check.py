@@ -16,7 +16,7 @@ import click
 
 from bnfold.errors import InputError
 
-from . import _options, _terminal
+from . import _complete, _options, _target, _terminal
 
 if TYPE_CHECKING:
     from bnfold.gate.configuration import Configuration
@@ -29,7 +29,7 @@ _CHOICES = ("force_exclude", "respect_gitignore")
 
 
 @click.command("check")
-@click.argument("paths", nargs=-1, metavar="[PATH|GLOB|FOLDER|-]...")
+@click.argument("paths", nargs=-1, metavar="[PATH|GLOB|FOLDER|-]...", shell_complete=_complete.files)
 @click.option(
     "--output-format",
     "formats",
@@ -48,22 +48,46 @@ _CHOICES = ("force_exclude", "respect_gitignore")
     help="Write a JSON report for programs (schema: docs/check.schema.json); - means standard output.",
 )
 @click.option(
+    "--html",
+    "html_path",
+    type=_options.FILE,
+    metavar="FILE",
+    help="Write the findings as an HTML page, model by model. It works offline.",
+)
+@click.option(
     "--fix", is_flag=True, help="Fold in place what can be folded, each file proved before it is replaced."
 )
 @click.option("--diff", is_flag=True, help="Show what --fix would change, and change nothing.")
 @click.option(
-    "--select", multiple=True, metavar="CODES", help="Ask these rules only: M101, M2 for all of M2xx, ALL."
+    "--select",
+    multiple=True,
+    metavar="CODES",
+    shell_complete=_complete.rules,
+    help="Ask these rules only: M101, M2 for all of M2xx, ALL.",
 )
-@click.option("--extend-select", multiple=True, metavar="CODES", help="Ask these rules as well.")
+@click.option(
+    "--extend-select",
+    multiple=True,
+    metavar="CODES",
+    shell_complete=_complete.rules,
+    help="Ask these rules as well.",
+)
 @click.option(
     "--target",
     "targets",
     multiple=True,
     metavar="NAME",
+    shell_complete=_complete.targets,
     help="List what stands in the way to a target that `bnfold targets` lists, or that a TOML file describes."
     " Repeatable.",
 )
-@click.option("--ignore", multiple=True, metavar="CODES", help="Leave these rules out.")
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="CODES",
+    shell_complete=_complete.rules,
+    help="Leave these rules out.",
+)
 @click.option(
     "--exclude",
     multiple=True,
@@ -135,6 +159,7 @@ def command(
     paths: tuple[str, ...],
     formats: tuple[str, ...],
     json_path: Path | None,
+    html_path: Path | None,
     fix: bool,
     diff: bool,
     write_baseline: Path | None,
@@ -174,7 +199,8 @@ def command(
         return
     if json_path is not None:
         formats = ("json",) if _terminal.is_stdout(json_path) else (*formats, f"json={json_path}")
-    written = _formats(formats, write_baseline)
+    written = _formats(formats, write_baseline, html_path)
+    _terminal.check_page(html_path, plots=False)
     asked["cache"] = None if asked.pop("no_cache") else asked["cache"] or configuration.root / _CACHE
     with _terminal.counting("Checking", quiet=quiet) as progress:
         ask = partial(check, _given(paths), configuration, **asked, progress=progress)
@@ -191,11 +217,13 @@ def command(
                 click.echo(f"{visible(name)} is as it was: {visible(why)}.", err=True)
     if write_baseline is not None:
         checked = _accept(checked, write_baseline, asked["accepted"], quiet=quiet)
-        _show(checked, written, statistics=statistics, quiet=True)
+        _show(checked, written, html_path, statistics=statistics, quiet=True)
         return
     if diff:
         _diff(checked, asked, quiet=quiet)
-    _show(checked, written, statistics=statistics, quiet=quiet or diff)
+    for line in _target.answers(checked, configuration.settings.targets) if not (quiet or diff) else ():
+        click.echo(visible(line), err=True)
+    _show(checked, written, html_path, statistics=statistics, quiet=quiet or diff)
     failed = any(one.fixable for one in checked.findings) if diff else not checked
     if failed and not exit_zero:
         click.get_current_context().exit(1)
@@ -253,12 +281,12 @@ def _configured(config: Path | None, given: dict[str, Any]) -> Configuration:
     return replace(known, settings=replace(known.settings, **chosen))
 
 
-def _formats(given: Sequence[str], other: Path | None) -> list[tuple[str, Path | None]]:
+def _formats(given: Sequence[str], *others: Path | None) -> list[tuple[str, Path | None]]:
     """The formats and the files that they go to; None is standard output.
 
     Args:
         given: As they are on the command line.
-        other: Another file that is written.
+        others: Other files that are written.
     """
     from bnfold.files.atomic import check_destination
     from bnfold.report.findings import FORMATS
@@ -273,7 +301,7 @@ def _formats(given: Sequence[str], other: Path | None) -> list[tuple[str, Path |
         chosen.append((name, Path(file) if file not in ("", "-") else None))
     if sum(file is None for _, file in chosen) > 1:
         raise click.UsageError("Only one format can go to standard output: write the others as FORMAT=FILE.")
-    outputs = [output for output in (*(file for _, file in chosen), other) if output is not None]
+    outputs = [output for output in (*(file for _, file in chosen), *others) if output is not None]
     for at, output in enumerate(outputs):
         check_destination(output, *outputs[:at])
     return chosen
@@ -295,7 +323,12 @@ def _names() -> list[str]:
 
 
 def _show(
-    checked: Checked, formats: Sequence[tuple[str, Path | None]], *, statistics: bool, quiet: bool
+    checked: Checked,
+    formats: Sequence[tuple[str, Path | None]],
+    page: Path | None,
+    *,
+    statistics: bool,
+    quiet: bool,
 ) -> None:
     from bnfold.files.atomic import destination, replacing, save_errors
     from bnfold.gate.rules import RULES
@@ -308,7 +341,13 @@ def _show(
                 stream.write(content.encode())
         elif not quiet and not statistics:
             click.echo(renderer(name)(checked), nl=False)
+    if page is not None:
+        from bnfold.report.page import html
+
+        html.write(html.of_check(checked, command=_terminal.command_line()), page)
     if statistics and not quiet:
         counts = Counter(one.code for one in checked.findings)
         for code, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
             click.echo(f"{count:5}  {code}  {RULES[code].title}")
+        if not counts:
+            click.echo(checked.headline)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from . import _lazy, _options, _terminal
+from . import _complete, _lazy, _options, _terminal
 
 
 @click.command("explain")
-@click.argument("code", required=False)
+@click.argument("code", required=False, shell_complete=_complete.codes)
 @click.option("--rules", "for_check", is_flag=True, help="List the rules of `bnfold check`.")
 @click.option(
     "--markdown", is_flag=True, help="Print a page of Markdown: docs/reasons.md and docs/rules.md are such."
@@ -31,6 +32,7 @@ def command(code: str | None, for_check: bool, markdown: bool, json_path: Path |
     """
     _lazy.load_onnx_ir()
     from bnfold.report import json
+    from bnfold.report.reason_examples import explained
     from bnfold.report.rules import all_rules, check_page, check_rules, find_rule, page
     from bnfold.report.terminal import text
 
@@ -39,11 +41,11 @@ def command(code: str | None, for_check: bool, markdown: bool, json_path: Path |
     _terminal.check_report(json_path)
     rules = [find_rule(code)] if code else check_rules() if for_check else all_rules()
     _terminal.write_json(json.rules_document(rules), json_path)
-    if not markdown:
-        _terminal.show(
-            text.rule(rules[0]) if code else text.rules(rules, for_check=for_check),
-            quiet=quiet,
-            json_path=json_path,
-        )
+    if not markdown and code:
+        [rule] = rules
+        shown = text.rule(replace(rule, sentence=explained(rule)))
+        _terminal.show(shown, quiet=quiet, json_path=json_path)
+    elif not markdown:
+        _terminal.show(text.rules(rules, for_check=for_check), quiet=quiet, json_path=json_path)
     elif not quiet:
         click.echo(check_page(rules) if for_check else page(rules), nl=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,16 +56,8 @@ if TYPE_CHECKING:
         " --provider; exit with 1 otherwise.",
     ),
 )
-@_groups.together(
-    "Reports",
-    click.option(
-        "--html",
-        "html_path",
-        type=_options.FILE,
-        metavar="FILE",
-        help="Write an HTML page with figures: every BatchNorm, the errors, the latency. It works offline.",
-    ),
-)
+@_options.html_option
+@_options.verbose_option
 @_options.output_options
 def command(
     model: Path,
@@ -78,6 +68,7 @@ def command(
     no_validate: bool,
     no_bench: bool,
     html_path: Path | None,
+    verbose: bool,
     record_path: Path | None,
     json_path: Path | None,
     quiet: bool,
@@ -113,9 +104,11 @@ def command(
         bnfold export weights.safetensors --arch mypackage.nets:resnet18 --input-shape 1x3x224x224
         bnfold export model.pt --input-shape 1x3x224x224 --to pt2 -o model.folded.pt2
     """
-    form = _target.form_for(target, model, form)
+    form = _target.form_for(target, model, form, output)
+    _module.check_name(output, form)
     if form is not None:
-        written = _module.export(model, output, form, json_path, quiet=quiet)
+        with _target.from_modules(target, model):
+            written = _module.export(model, output, form, json_path, quiet=quiet)
         _target.show_next(target, written, quiet=quiet, json_path=json_path)
         return
     if no_validate and options["rollback"]:
@@ -130,9 +123,8 @@ def command(
     destination = output or _next_to(model, _target.suffix_for(target))
     _terminal.check_report(json_path, model, destination)
     _terminal.check_report(record_path, model, destination, *filter(None, [json_path]))
-    if html_path is not None:
-        _terminal.check_page(html_path, model, destination, *filter(None, [json_path]))
-        options["per_layer"] = True
+    _terminal.check_page(html_path, model, destination, json_path, record_path)
+    options["per_layer"] |= html_path is not None
     try:
         with _terminal.progress(quiet=quiet) as progress:
             done = export(
@@ -148,16 +140,16 @@ def command(
             )
     except (ExportDisagreementError, NotFasterError, NarrowedTooFarError) as error:
         _write(error.export, json_path, html_path)
-        _terminal.show(text.export_report(error.export), quiet=quiet, json_path=json_path)
+        shown = text.export_report(error.export, verbose=verbose)
+        _terminal.show(shown, quiet=quiet, json_path=json_path)
         raise
     _write(done, json_path, html_path)
     if record_path is not None:
         from bnfold.report import json
 
         _terminal.write_json(json.statistics_document(done), record_path)
-    _terminal.show(text.export_report(done), quiet=quiet, json_path=json_path)
-    if html_path is not None:
-        _terminal.show(headline.written(html_path), quiet=quiet, json_path=json_path)
+    _terminal.show(text.export_report(done, verbose=verbose), quiet=quiet, json_path=json_path)
+    _terminal.show_page(html_path, quiet=quiet, json_path=json_path)
     if done.target is not None:
         from bnfold.report.terminal import targets
 
@@ -177,8 +169,7 @@ def _write(export: Export, json_path: Path | None, html_path: Path | None) -> No
     if html_path is not None:
         from bnfold.report.page import html
 
-        command = shlex.join(["bnfold", *sys.argv[1:]])
-        html.write(html.page(export, command=command, record=record), html_path)
+        html.write(html.page(export, command=_terminal.command_line(), record=record), html_path)
 
 
 def _next_to(model: Path, suffix: str) -> Path:

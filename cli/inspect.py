@@ -21,6 +21,7 @@ from . import _groups, _lazy, _options, _terminal
 )
 @_options.torch_options
 @_options.fold_options
+@_options.verbose_option
 @_options.output_options
 def command(
     models: tuple[Path, ...],
@@ -29,6 +30,7 @@ def command(
     merge: bool,
     inline_functions: bool,
     no_batchnorm: bool,
+    verbose: bool,
     json_path: Path | None,
     quiet: bool,
     **options: Any,
@@ -74,7 +76,7 @@ def command(
         documents += [json.inspect_document(source, result)] if json_path else []
         if place:
             _terminal.show("", quiet=quiet, json_path=json_path)
-        report = text.inspect_report(source, result, about=summarise(source))
+        report = text.inspect_report(source, result, summarise(source), verbose=verbose)
         _terminal.show(report, quiet=quiet, json_path=json_path)
         gone, stay = (
             any(site.op_type == "BatchNormalization" for site in sites)

@@ -11,6 +11,8 @@ from . import _groups, _lazy, _options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Given
+    from bnfold.pipeline.read import Source
+    from bnfold.validation.results import Validation
 
 
 @click.command("validate", cls=_groups.Command)
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     help="With --replay: read the PyTorch file with the report's options even if they may run code. Use it"
     " only if you trust both the file and the report.",
 )
+@_options.html_option
+@_options.verbose_option
 @_options.output_options
 def command(
     original: Path | None,
@@ -43,8 +47,6 @@ def command(
     replay_path: Path | None,
     inputs: Given | None,
     trust: bool,
-    json_path: Path | None,
-    quiet: bool,
     **options: Any,
 ) -> None:
     """Compare the outputs of two ONNX models on the same data.
@@ -76,27 +78,37 @@ def command(
             raise click.UsageError(
                 "--replay takes the models from the report: leave ORIGINAL and FOLDED out."
             )
-        _replay(replay_path, json_path, quiet=quiet, trust=trust)
+        reports = {name: options[name] for name in ("json_path", "html_path", "verbose", "quiet")}
+        _replay(replay_path, trust=trust, **reports)
     elif trust:
         raise click.UsageError("--trust goes with --replay, for a report on a PyTorch file.")
     elif original is None or folded is None:
         raise click.UsageError("Name two models, ORIGINAL and FOLDED, or a report with --replay.")
     else:
-        _validate(original, folded, json_path, quiet=quiet, inputs=inputs, **options)
+        _validate(original, folded, inputs, **options)
 
 
 def _validate(
-    original: Path, folded: Path, json_path: Path | None, *, quiet: bool, inputs: Given | None, **options: Any
+    original: Path,
+    folded: Path,
+    inputs: Given | None,
+    *,
+    json_path: Path | None,
+    html_path: Path | None,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     _lazy.load_onnx_ir()
     from bnfold.errors import DisagreementError, UndecidedError
     from bnfold.pipeline.progress import Stage, within
     from bnfold.pipeline.read import read_onnx
-    from bnfold.report import json
-    from bnfold.report.terminal import text
+    from bnfold.report.terminal import comparison
     from bnfold.validation.validate import validate
 
     _terminal.check_report(json_path, original, folded)
+    _terminal.check_page(html_path, original, folded, json_path)
+    options["per_layer"] |= html_path is not None
     with _terminal.progress(quiet=quiet) as progress:
         first, second = read_onnx(original), read_onnx(folded)
         result = validate(
@@ -106,8 +118,9 @@ def _validate(
             on_progress=within(Stage.VALIDATE, progress),
             **options,
         )
-    _terminal.write_json(json.validate_document(first, second, result), json_path)
-    _terminal.show(text.validation(result), quiet=quiet, json_path=json_path)
+    _write(first, second, result, json_path, html_path)
+    _terminal.show(comparison.validation(result, verbose=verbose), quiet=quiet, json_path=json_path)
+    _terminal.show_page(html_path, quiet=quiet, json_path=json_path)
     if result.undecided and not result.failures:
         raise UndecidedError(result.undecided)
     if not result.passed:
@@ -120,17 +133,43 @@ def _validate(
         )
 
 
-def _replay(report: Path, json_path: Path | None, *, quiet: bool, trust: bool) -> None:
+def _write(
+    first: Source, second: Source, result: Validation, json_path: Path | None, html_path: Path | None
+) -> None:
+    """Write the reports that the options ask for."""
+    if json_path is None and html_path is None:
+        return
+    from bnfold.report import json
+
+    record = json.validate_document(first, second, result)
+    _terminal.write_json(record, json_path)
+    if html_path is not None:
+        from bnfold.report.page import html
+
+        html.write(html.of_validation(record, command=_terminal.command_line()), html_path)
+
+
+def _replay(
+    report: Path,
+    *,
+    json_path: Path | None,
+    html_path: Path | None,
+    verbose: bool,
+    quiet: bool,
+    trust: bool,
+) -> None:
     from bnfold.errors import DisagreementError
     from bnfold.pipeline.replay import replay
     from bnfold.report import json
     from bnfold.report.terminal import text
 
+    if html_path is not None:
+        raise click.UsageError("--html goes with two models; a replay has its report in the first one.")
     _terminal.check_report(json_path, report)
     with _terminal.progress(quiet=quiet) as progress:
         result = replay(report, trust=trust, progress=progress)
     _terminal.write_json(json.replay_document(result), json_path)
-    _terminal.show(text.replay(result), quiet=quiet, json_path=json_path)
+    _terminal.show(text.replay(result, verbose=verbose), quiet=quiet, json_path=json_path)
     if not result.holds:
         # the outcome and where it comes from, or the first file that changed
         now = result.validation

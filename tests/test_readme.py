@@ -51,6 +51,13 @@ def test_a_program_runs(program: str) -> None:
     exec(compile(program, "README.md", "exec"), {})
 
 
+def test_the_table_of_exit_codes_names_every_command_that_can_say_no() -> None:
+    named = set(re.findall(r"^\| \| `(\w+)`:", README, re.MULTILINE))
+    modules = {path.stem: path.read_text() for path in (ROOT / "cli").glob("[a-z]*.py")}
+    saying = {name for name, text in modules.items() if re.search(r"\bsay_no\(|\b[eE]xit\(1\)", text)}
+    assert named == saying | {"validate"}  # whose no is an error of the library
+
+
 def _links(page: Path) -> list[str]:
     targets = re.findall(r"\]\(([^()\s]+)\)", page.read_text())
     return [target for target in targets if not re.match(r"[a-z]+:|#", target)]

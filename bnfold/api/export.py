@@ -55,8 +55,8 @@ class ExportOptions(TypedDict, total=False):
     tolerance: float | None
     oracle: OracleMode
     per_layer: bool
-    threads: int
-    seconds: float
+    threads: int | Sequence[int]
+    seconds: float | None
     validate: bool
     bench: bool
     only_if_faster: bool

@@ -7,6 +7,7 @@ fold may make another possible, so sweeps are repeated until one changes nothing
 
 from __future__ import annotations
 
+import difflib
 import gc
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -218,9 +219,16 @@ def _kept(model: ir.Model, keep: Collection[str]) -> dict[int, Reason]:
     if missing:
         raise InputError(
             f"The model has no node named {', '.join(sorted(missing))}, which was to be kept.",
-            "`bnfold inspect` lists the names of all BatchNorms.",
+            f"{_question(model, missing)}`bnfold inspect` lists the names of all BatchNorms.",
         )
     return barred
+
+
+def _question(model: ir.Model, missing: Collection[str]) -> str:
+    """A question for the first name that is not there, if one of the model's is much like it."""
+    names = {module_name(node) for node in nodes(model)}
+    near = difflib.get_close_matches(min(missing), sorted(names), n=2)
+    return f"Did you mean {' or '.join(near)}? " if near else ""
 
 
 class _Pass:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 Look = Callable[["Subject"], Iterator[Found]]
 
 
+def opening(target: str) -> str:
+    """How a finding about a target begins."""
+    return f"for {target}, "
+
+
 def of_targets(*kinds: str) -> Look:
     """Answers what in a model breaks the rules of some kinds, of any target.
 
@@ -23,7 +28,7 @@ def of_targets(*kinds: str) -> Look:
     def look(subject: Subject) -> Iterator[Found]:
         for broken in subject.broken:
             if broken.rule.kind in kinds:
-                before, found = f"for {broken.target}, ", broken.obstacle
+                before, found = opening(broken.target), broken.obstacle
                 yield Found(f"{before}{found.one}", found.many and f"{before}{found.many}", found.sites)
 
     return look

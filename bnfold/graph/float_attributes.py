@@ -21,5 +21,5 @@ def round_float_attributes(model: ir.Model) -> None:
             if attribute.type is ir.AttributeType.FLOAT:
                 node.attributes[name] = ir.AttrFloat32(name, float(np.float32(attribute.as_float())))
             elif attribute.type is ir.AttributeType.FLOATS:
-                rounded = np.float32(attribute.as_floats()).tolist()
+                rounded: list[float] = np.asarray(attribute.as_floats(), np.float32).tolist()
                 node.attributes[name] = ir.AttrFloat32s(name, rounded)

@@ -24,6 +24,18 @@ from bnfold.errors import InputError, MissingExtraError, ProviderError, listed
 _ENDING = "executionprovider"
 _OTHER_NAMES = {"directml": "dml"}
 
+_MEANT = {
+    "amd": "migraphx",
+    "apple": "coreml",
+    "directx": "dml",
+    "gpu": "cuda",
+    "intel": "openvino",
+    "nvidia": "cuda",
+    "trt": "tensorrt",
+    "windows": "dml",
+}
+"""Which provider is meant by what people call it, or by who made the device."""
+
 _EXACT = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 OPTIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
@@ -97,7 +109,8 @@ def full_name(ort: Any, provider: str) -> str:
             f"The installed ONNX Runtime does not have the requested {provider} provider (it has {has}).",
             _how_to_get(provider, getattr(ort, "package_name", "onnxruntime")),
         )
-    meant = [short_name(provider)] if short_name(provider) in known else []
+    named = short_name(_MEANT.get(provider.lower(), provider))
+    meant = [named] if named in known else []
     meant += difflib.get_close_matches(provider, sorted(known), n=1)
     hint = f"Did you mean {meant[0]}? " if meant else ""
     raise ProviderError(

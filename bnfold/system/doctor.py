@@ -32,6 +32,8 @@ _EXPECTED = (
     *(OSError, ImportError, RuntimeError, subprocess.SubprocessError, BnfoldError),
     *(AttributeError, LookupError, TypeError, ValueError),  # metadata that is damaged or half removed
 )
+_OTHERS = frozenset({"cpu", "gpu", "dev", "docs", "release", "benchmarks"})
+"""Extras that are not looked for: two have checks of their own, the rest is for work on bnfold itself."""
 _ROOM = 5 * 10**9
 _UNTRIED = "it was not tried."
 
@@ -126,7 +128,7 @@ def _requirements() -> Iterator[Finding]:
         ):
             wanted.setdefault(found[3] or "", []).append((found[1], found[2] or ""))
     for extra, packages in wanted.items():
-        if extra not in ("cpu", "gpu", "dev", "benchmarks"):  # the first two have their own checks
+        if extra not in _OTHERS:
             yield _requirement(extra, packages)
 
 

@@ -15,19 +15,26 @@ Raises:
 
 from __future__ import annotations
 
+import gc
+
+_collects = gc.isenabled()
+gc.disable()  # torch makes so many lasting objects that searching them for cycles is a quarter of its import
 try:
     import torch as _torch  # noqa: F401  (without it, the error says how to install it)
+
+    from bnfold.torch.export.example_inputs import InputSpec, example_inputs, parse_shapes
+    from bnfold.torch.export.to_onnx import to_onnx
+    from bnfold.torch.read.load import Loaded, load
+    from bnfold.torch.write_back.fold_module import Folded, fold
 except ModuleNotFoundError as error:
     if error.name != "torch":  # torch is installed, but one of its own dependencies is not
         raise
     from bnfold.errors import MissingExtraError
 
     raise MissingExtraError("torch", "torch", "read PyTorch files") from None
-
-from bnfold.torch.export.example_inputs import InputSpec, example_inputs, parse_shapes
-from bnfold.torch.export.to_onnx import to_onnx
-from bnfold.torch.read.load import Loaded, load
-from bnfold.torch.write_back.fold_module import Folded, fold
+finally:
+    if _collects:
+        gc.enable()
 
 __all__ = ["Folded", "InputSpec", "Loaded", "example_inputs", "fold", "load", "parse_shapes", "to_onnx"]
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
-from bnfold.report.rules import all_rules
+import pytest
+
+from bnfold.reasons import RULES
+from bnfold.report.reason_examples import EXAMPLES
+from bnfold.report.rules import all_rules, check_rules
 
 
 def test_one_rule_is_shown_whole(run) -> None:
@@ -38,10 +43,27 @@ def test_the_json_holds_every_rule(run) -> None:
 def test_markdown_and_json_do_not_share_standard_output(run, tmp_path) -> None:
     result = run("explain", "--markdown", "--json", "-")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("Usage: ")
+    assert result.stderr.startswith("bnfold: --markdown and --json - both use standard output")
     assert run("explain", "--markdown", "--json", tmp_path / "r.json").stdout.startswith("#")
 
 
 def test_quiet_markdown_prints_nothing(run) -> None:
     result = run("explain", "--markdown", "--quiet")
     assert (result.exit_code, result.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("rule", [*all_rules(), *check_rules()], ids=lambda rule: rule.code)
+def test_an_explanation_has_no_place_that_is_not_filled_in(run, rule) -> None:
+    shown = run("explain", rule.code).stdout
+    assert "{" not in shown
+    assert ("For example: " in shown) == (rule.code in RULES)
+
+
+def test_the_pages_have_none_either(run) -> None:
+    for arguments in (["--markdown"], ["--rules", "--markdown"], [], ["--rules"]):
+        assert "{" not in run("explain", *arguments).stdout
+
+
+def test_an_example_has_the_facts_of_its_sentence_and_no_others() -> None:
+    places = {code: set(re.findall(r"\{(\w+)\}", rule.sentence)) for code, rule in RULES.items()}
+    assert {code: set(facts) for code, facts in EXAMPLES.items()} == places

@@ -98,7 +98,14 @@ def test_a_pytorch_file_is_sent_to_export(run, tmp_path) -> None:
     path.write_bytes(b"PK\x03\x04")
     result = run("fold", path, "-o", tmp_path / "out.onnx")
     assert result.exit_code == 2
-    assert f"bnfold export {path}" in result.stderr
+    assert result.stderr.splitlines()[1] == f"  Type: bnfold export {path} -o {tmp_path / 'out.onnx'}"
+
+
+def test_a_name_of_a_pytorch_file_is_refused(run, model: Path, tmp_path: Path) -> None:
+    result = run("fold", model, "-o", tmp_path / "folded.pt")
+    assert result.exit_code == 2
+    assert "folded.pt is the name of a PyTorch file" in result.stderr
+    assert not (tmp_path / "folded.pt").exists()
 
 
 def test_the_output_must_be_named(run, model) -> None:
@@ -150,6 +157,11 @@ def test_a_name_that_there_is_not_exits_2(run, model, tmp_path, command: str) ->
     assert result.stderr.splitlines()[0] == ("bnfold: The model has no node named bn7, which was to be kept.")
     assert "bnfold inspect" in result.stderr
     assert not out.exists()
+
+
+def test_a_name_that_is_nearly_right_is_corrected(run, model, tmp_path) -> None:
+    result = run("fold", model, "-o", tmp_path / "out.onnx", "--keep", "batchnormalisation_1")
+    assert "Did you mean batchnormalization_1?" in result.stderr
 
 
 def test_in_place_replaces_the_source(run, model, tmp_path) -> None:

@@ -39,7 +39,7 @@ def test_an_option_that_takes_one_value_is_given_once() -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["exprt"], "No such command 'exprt'. Did you mean 'export'?"),
+        (["exprt"], "bnfold: No such command 'exprt'.\n  Did you mean 'export'?"),
         (["qqq"], "No such command 'qqq'."),
         (["fold", "--inplace"], "--in-place"),
     ],

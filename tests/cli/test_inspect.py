@@ -73,8 +73,9 @@ def test_an_option_for_pytorch_is_refused_on_an_onnx_model(run, model) -> None:
     assert "--input-shape is for PyTorch files" in result.stderr
 
 
-def test_it_begins_with_what_the_model_is(run, model) -> None:
-    lines = run("inspect", model).stdout.splitlines()
+def test_it_begins_with_the_answer_and_what_the_model_is(run, model) -> None:
+    answer, gap, *lines = run("inspect", model).stdout.splitlines()
+    assert (answer, gap) == (f"{model}: 1 of 1 site can be folded; none stays. 2 nodes before, 1 after.", "")
     assert [line.split()[0] for line in lines[1:6]] == ["inputs", "outputs", "format", "size", "operators"]
     assert "BatchNormalization 1" in lines[5]
 
@@ -104,8 +105,9 @@ def test_it_names_the_layers_that_eight_bits_hurt(run, tmp_path) -> None:
     lines = run("inspect", path).stdout.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("With one step of 8 bits"))
     assert "6 layers would lose a bit or more" in lines[at]
-    assert len(lines) - at <= 5
-    assert lines[-1].endswith("and 2 more")
+    assert len(lines) - at == 6
+    assert lines[-1].strip() == "… and 2 more (-v shows them)"
+    assert "more" not in run("inspect", path, "--verbose").stdout.splitlines()[-1]
     document = json.loads(run("inspect", path, "--json", "-").stdout)
     assert len(document["int8"]) == 6
     assert document["int8"][0]["bits"] > 4

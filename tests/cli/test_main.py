@@ -75,8 +75,9 @@ def test_help_says_what_the_exit_codes_mean(run, model: Path, monkeypatch) -> No
     assert "  doctor  " in run("--help").stdout
     assert (
         "Exit codes: 0, success; 1, the answer is negative (the outputs disagree, a report no longer holds, "
-        "the model is not faster with --only-if-faster, or check or doctor found something); 2, an error, "
-        "such as a wrong option or a file that cannot be read."
+        "the model is not faster with --only-if-faster, something stands in the way of --target, "
+        "--fail-on names what a model has, or check, fleet or doctor found something); 2, an error, such as "
+        "a wrong option or a file that cannot be read."
     ) in page
     problem = doctor.Finding("problem", "cpu", "It does not run.")
     monkeypatch.setattr(doctor, "doctor", lambda: doctor.Diagnosis(environment(), (problem,)))

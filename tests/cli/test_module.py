@@ -52,3 +52,24 @@ def test_options_of_onnx_are_refused_by_name(run, tmp_path):
     refused = done.output.partition(" has no meaning with --to module")[0].partition("bnfold: ")[2]
     assert set(refused.split(", ")) == {"--opset", "--html", "--samples"}
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "fix"),
+    [
+        (["-o", "f.pt"], "f.pt is the name of a PyTorch file", "add --to module or --to state_dict"),
+        (["-o", "f.PT2"], "f.PT2 is the name of a PyTorch file", "add --to pt2"),
+        (["-o", "f.safetensors"], "f.safetensors is the name of a PyTorch file", "call it f.onnx"),
+        (["--to", "module", "-o", "f.onnx"], "f.onnx is not a name", "Call it f.pt, or leave --to out"),
+        (["--to", "pt2", "-o", "f.ort"], "f.ort is not a name", "Call it f.pt2."),
+        (["--to", "state_dict", "-o", "f.safetensors"], "f.safetensors is not a name", "Call it f.pt."),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, list) else "",
+)
+def test_a_name_that_says_another_kind_of_file_is_refused(run, tmp_path, monkeypatch, words, problem, fix):
+    monkeypatch.chdir(tmp_path)
+    done = run("export", CONVNET, *SHAPE, *words)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"bnfold: {problem}")
+    assert fix in done.stderr.splitlines()[1]
+    assert not list(tmp_path.iterdir())

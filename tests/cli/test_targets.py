@@ -22,14 +22,31 @@ def net(tmp_path: Path) -> Path:
 def test_the_list_names_every_target(run) -> None:
     result = run("targets")
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.stdout.splitlines()[1 : 1 + len(names())]] == list(names())
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"{len(names())} targets. What one demands: bnfold targets NAME"
+    assert [line.split()[0] for line in lines[3:]] == list(names())
 
 
 def test_one_target_is_shown_with_its_sources(run) -> None:
-    shown = " ".join(run("targets", "rknn").stdout.split())
-    assert "Opsets 12 to 19 are read. (min: 12; max: 19)" in shown
-    assert "https://github.com/airockchip/rknn-toolkit2/" in shown
-    assert "Not known: No limit on the IR version is documented." in shown
+    shown = run("targets", "rknn").stdout
+    lines = shown.splitlines()
+    assert lines[0] == "Rockchip RKNN-Toolkit2"
+    assert "opset 12 to 19" in " ".join(shown.split())
+    assert "Opsets 12 to 19 are read. [1]" in shown
+    assert "bnfold export net.onnx -o out.onnx --target rknn" in shown
+    assert "rknn.load_onnx(model='out.onnx')" in shown.replace("\n", "")
+    (source,) = (line for line in lines if line.startswith("  [1] "))
+    assert "https://github.com/airockchip/rknn-toolkit2/" in source
+    assert "Not known: No limit on the IR version is documented." in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_page_shows_the_names_of_fields(run, name: str) -> None:
+    shown = run("targets", name).stdout
+    for field in ("allowed:", "refused:", "operators:", "open:", "reads:", "name:", "min:", "max:"):
+        assert field not in shown
+    assert "bnfold export net." in shown
+    assert [line for line in shown.splitlines() if line.startswith("  [1] 20")]
 
 
 def test_markdown_is_that_of_one_target(run) -> None:
@@ -53,6 +70,21 @@ def test_check_lists_what_stands_in_the_way(run, net: Path) -> None:
     assert "M307 for rknn, the opset is 20, and 19 is the limit" in result.stdout
     assert "M309 for rknn, 1 input has open sizes ([N, 3, 8, 8]): x" in result.stdout
     assert "tensorrt" not in result.stdout
+    assert result.stderr.splitlines()[:2] == [
+        "rknn: 2 things stand in the way of the model.",
+        "tensorrt: nothing that bnfold knows stands in the way of the model.",
+    ]
+
+
+def test_the_answer_of_a_check_counts_the_models_that_were_read(run, net: Path, tmp_path: Path) -> None:
+    other = save(layers(x="1,3,8,8", opset=17), tmp_path / "other.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"\x08\x09no model")
+    given = ("--no-cache", "--jobs", "1", "--select", "M3")
+    result = run("check", net, other, tmp_path / "broken.onnx", "--target", "rknn", *given)
+    assert "rknn: 2 things stand in the way of 1 of 2 models." in result.stderr
+    quiet = run("check", net, "--target", "rknn", "-q", *given)
+    assert (quiet.stdout, quiet.stderr, quiet.exit_code) == ("", "", 1)
+    assert "in the way" not in run("check", tmp_path / "broken.onnx", "--target", "rknn", *given).stderr
 
 
 def test_export_does_what_can_be_done(run, net: Path, tmp_path: Path) -> None:
@@ -95,7 +127,31 @@ def test_a_target_without_onnx_says_what_to_type(run, net: Path) -> None:
     result = run("export", net, "--target", "executorch", "--no-bench")
     assert result.exit_code == 2
     assert "reads programs of torch.export, and no ONNX file" in " ".join(result.stderr.split())
-    assert "--to pt2" in result.stderr
+    assert "bnfold export MODEL.pt --input-shape … --target executorch -o OUT.pt2" in " ".join(
+        result.stderr.split()
+    )
+
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+def test_a_program_without_modules_says_what_to_give(run, tmp_path: Path) -> None:
+    program = MODELS / "mobileone.pt2"
+    result = run("export", program, "--target", "executorch", "-o", tmp_path / "out.pt2")
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 2
+    assert "mobileone.pt2 is a program of torch.export, and bnfold folds modules" in said
+    assert "--to" not in said
+    assert f"torch.export.load('{program}')" in said
+
+
+def test_a_program_does_not_get_the_name_of_an_onnx_file(run, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    result = run("export", MODELS / "convnet.pt", "--target", "executorch", "-o", out)
+    assert result.exit_code == 2
+    assert "executorch reads a program of torch.export" in " ".join(result.stderr.split())
+    assert "out.pt2" in result.stderr
+    assert not out.exists()
 
 
 def test_the_format_that_a_target_reads_is_written(run, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_report_that_still_holds_exits_0(run, report, tmp_path) -> None:
     result = run("validate", "--replay", report, "--json", tmp_path / "again.json")
     assert (result.exit_code, result.stderr) == (0, "")
     assert "computes what the original computes, on 2 random inputs" in result.stdout
-    assert result.stdout.endswith(f"What {report} says still holds.\n")
+    assert result.stdout.startswith(f"What {report} says still holds.\n")
     document = json.loads((tmp_path / "again.json").read_text())
     assert (document["command"], document["holds"], document["changes"]) == ("replay", True, [])
     assert document["validation"] == json.loads(report.read_text())["validation"]
@@ -237,7 +237,7 @@ def test_labels_give_the_accuracy_of_both_models_in_the_first_line(run, classifi
     assert [score["k"] for score in accuracy["scores"]] == [1, 2]
     again = run("validate", "--replay", tmp_path / "report.json")
     assert again.exit_code == 0, again.stderr
-    assert again.stdout.startswith("Accuracy on 50 labelled rows")
+    assert "Accuracy on 50 labelled rows" in again.stdout.splitlines()[2]
     labels.write_text("0\n" * 50)
     changed = run("validate", "--replay", tmp_path / "report.json")
     assert changed.exit_code == 1

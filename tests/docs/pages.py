@@ -10,6 +10,7 @@ from tests.docs.workplace import ROOT
 
 DOCS = ROOT / "docs"
 NOT_RUN = ("pip", "git", "make")  # what else a page may tell people to type
+TOUR = "python -m tests.docs.workplace tour"  # what makes the files that a page speaks of
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:

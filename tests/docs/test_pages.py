@@ -6,8 +6,11 @@ each has to be printed; what is not shown is not compared. `$ echo $?` shows an 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -16,8 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from bnfold_cli import main
-from tests.docs.pages import DOCS, NOT_RUN, blocks, commands
-from tests.docs.workplace import prepare
+from tests.docs.pages import DOCS, NOT_RUN, TOUR, blocks, commands
+from tests.docs.workplace import ROOT, prepare
 
 pytest.importorskip("torch")
 
@@ -35,6 +38,13 @@ def type_in(command: str, printed: str, code: int) -> None:
     program, *words = shlex.split(command)
     if program in NOT_RUN:
         return
+    if command == TOUR:
+        (made := Path(words[-1])).mkdir()
+        prepare(made)
+        return
+    if program == "cd":
+        os.chdir(words[0])
+        return
     assert program == "bnfold", command
     quick = () if "--no-bench" in words else QUICK.get(words[0], ())
     done = CliRunner().invoke(main, [*words, *quick])
@@ -46,7 +56,8 @@ def type_in(command: str, printed: str, code: int) -> None:
 @pytest.mark.filterwarnings("ignore")  # of torch.onnx, about itself
 @pytest.mark.parametrize("page", [*PAGES, *(pytest.param(page, marks=pytest.mark.release) for page in SLOW)])
 def test_a_page_can_be_typed(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(prepare(tmp_path))
+    makes_its_own = TOUR in (DOCS / page).read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path if makes_its_own else prepare(tmp_path))
     names: dict[str, object] = {}
     ran = 0
     with warnings.catch_warnings():
@@ -60,6 +71,19 @@ def test_a_page_can_be_typed(page: str, tmp_path: Path, monkeypatch: pytest.Monk
                     type_in(*shown)
                     ran += 1
     assert ran
+
+
+def test_what_a_page_has_people_type_first_makes_its_folder(tmp_path: Path) -> None:
+    words = shlex.split(TOUR)[1:-1]
+    for code in (0, 2):  # what is there already stays
+        done = subprocess.run(
+            [sys.executable, *words, tmp_path / "tour"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+    assert {file.name for file in (tmp_path / "tour" / "models").iterdir()} >= {
+        "classifier.onnx",
+        "truncated.onnx",
+    }
 
 
 def test_every_tutorial_is_run() -> None:

@@ -1,8 +1,14 @@
-"""The folder that the pages of the documentation speak of: models of a repository, and data for them."""
+"""The folder that the pages of the documentation speak of: models of a repository, and data for them.
+
+    python -m tests.docs.workplace tour
+
+makes it, for those who want to type what the pages show.
+"""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +73,20 @@ def _detector(norm: str, note: str = "") -> onnx.ModelProto:
     model = build(text, {**held, **(statistics(6, 3) if norm else {})})
     model.doc_string = note
     return model
+
+
+def main() -> int:
+    """Make the folder that is named."""
+    folder = Path(sys.argv[1])
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        print(f"{folder} is there already: name a new folder.", file=sys.stderr)
+        return 2
+    prepare(folder)
+    print(f"Made {folder} with five models; now type: cd {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -58,7 +58,11 @@ def test_a_provider_that_this_build_lacks_says_how_to_get_it(provider: str, fix:
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"), [("cuad", "cuda"), ("CUDA", "cuda"), ("opnvino", "openvino"), ("directml", "dml")]
+    ("written", "meant"),
+    [
+        *[("cuad", "cuda"), ("CUDA", "cuda"), ("opnvino", "openvino"), ("directml", "dml")],
+        *[("gpu", "cuda"), ("GPU", "cuda"), ("nvidia", "cuda"), ("trt", "tensorrt"), ("intel", "openvino")],
+    ],
 )
 def test_an_unknown_name_is_corrected(written: str, meant: str) -> None:
     with pytest.raises(ProviderError, match=f"'{written}' is not a provider") as caught:

@@ -97,6 +97,7 @@ def test_omp_num_threads(monkeypatch, value: str, wrong: bool) -> None:
 REQUIREMENTS = [
     "numpy>=1.26", 'onnxruntime>=1.20; extra == "cpu"', 'pytest>=8; extra == "dev"',
     'torch>=2.9; extra == "torch"', "onnxscript>=0.5 ; extra == 'torch'", 'jinja2 ; extra == "report"',
+    'mkdocs>=1.6 ; extra == "docs"', 'twine>=6 ; extra == "release"', 'onnxsim>=9 ; extra == "benchmarks"',
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ RULES = (
         "Replace the layer, or export it in another way; the message says what is taken.",
         "attribute",
         "constant",
+        "plain-constants",
         "outputs",
     ),
     _rule(

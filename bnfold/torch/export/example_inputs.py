@@ -119,7 +119,7 @@ def example_inputs(
     """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(loaded.source, ExportedProgram):
-        return _program_inputs(loaded.source, specs, generator)
+        return _program_inputs(loaded.source, specs, generator, note)
     signature = Signature.of(loaded.source)
     if not specs and loaded.traced_with and len(loaded.traced_with) >= len(signature.required):
         specs = tuple(InputSpec(None, shape, dtype) for shape, dtype in loaded.traced_with)
@@ -246,7 +246,7 @@ def _template(layer: nn.Module) -> str:
 
 
 def _program_inputs(
-    program: ExportedProgram, specs: Sequence[InputSpec], generator: torch.Generator
+    program: ExportedProgram, specs: Sequence[InputSpec], generator: torch.Generator, note: Note
 ) -> Inputs:
     """Tensors like the program's placeholders; dynamic sizes as they were when it was exported."""
     placeholders = {
@@ -263,6 +263,9 @@ def _program_inputs(
     fitted = {str(name): value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
     if specs:
         _check_given(fitted, specs)
+        is_open = any(not isinstance(size, int) for value in fitted.values() for size in value.shape)
+        stays = "; its open sizes stay open (--set-shape fixes them)" if is_open else ""
+        note(f"--input-shape changes nothing here: an exported program has the sizes of its inputs{stays}.")
     return tuple(_random(_sizes(value), value.dtype, generator) for value in fitted.values())
 
 

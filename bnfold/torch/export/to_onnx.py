@@ -15,7 +15,7 @@ from bnfold.errors import InputError, MissingExtraError, ModelError, reason
 from bnfold.runtime import bounded_run
 from bnfold.torch.export import open_sizes as sizes_
 from bnfold.torch.export import opset as opset_
-from bnfold.torch.export import refuse_lossy, torchscript_exporter
+from bnfold.torch.export import refuse_lossy, symbols, torchscript_exporter
 from bnfold.torch.export.example_inputs import Note, discard
 from bnfold.torch.export.outputs import Outputs, name_outputs, outputs_of
 from bnfold.torch.export.signature import Inputs
@@ -89,7 +89,7 @@ def to_onnx(
         opset: The ONNX opset to write, 7 or newer; the exporter's default when None.
         ir_version: The IR version to write; the exporter's default when None.
         dynamic: Sizes to leave open, as `"batch"`, `"2=height"`, `"x:2=height"`; the export is also run at
-            other sizes. An exported program has its own dynamic sizes, and takes no others.
+            other sizes. An exported program has its own open sizes, which this only names.
         note: Called with what the user should know, as sentences.
 
     Raises:
@@ -106,12 +106,9 @@ def to_onnx(
     wanted = sizes_.parse_dynamic(dynamic)
     source = loaded.source
     if isinstance(source, ExportedProgram):
-        if wanted:
-            raise InputError(
-                "The sizes of an exported program are fixed when it is exported.",
-                "Give dynamic_shapes to torch.export.export, and leave --dynamic out here.",
-            )
-        return _export_program(source, inputs, opset, ir_version, note)
+        model = _export_program(source, inputs, opset, ir_version, note)
+        symbols.name_sizes(model, wanted)
+        return model
     refuse_lossy.refuse_lazy(source)
     named, sizes = sizes_.opened(source, inputs, wanted)
     job = _Job(source, named, isinstance(inputs, Mapping), sizes, opset, ir_version, note)

@@ -159,7 +159,12 @@ def test_a_program_tells_its_own():
     image, mask = example_inputs(source, ())
     assert (tuple(image.shape), image.dtype) == ((5, 3, 8, 8), torch.float32)
     assert (tuple(mask.shape), mask.dtype) == ((1,), torch.int64)
-    assert len(example_inputs(source, parse_shapes(["image=9x3x8x8"]))) == 2
+    notes: list[str] = []
+    assert len(example_inputs(source, parse_shapes(["image=9x3x8x8"]), note=notes.append)) == 2
+    assert notes == [
+        "--input-shape changes nothing here: an exported program has the sizes of its inputs; its open sizes"
+        " stay open (--set-shape fixes them)."
+    ]
     for text in ("9x4x8x8", "9x3x8"):
         with pytest.raises(InputError, match=r"image of shape \?x3x8x8\."):
             example_inputs(source, parse_shapes([text]))

@@ -255,8 +255,11 @@ def test_a_program_with_its_own_dynamic_sizes(exported):
     assert count(model, "BatchNormalization") == 3
     x = torch.randn(5, 3, 8, 8)
     np.testing.assert_allclose(run(model, x), module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
-    with pytest.raises(InputError):
-        to_onnx(source, (), dynamic=["batch"])
+    assert str(model.graph.inputs[0].shape) == "[x_axis0,3,8,8]"
+    named = to_onnx(source, (), dynamic=["batch"])
+    assert str(named.graph.inputs[0].shape) == "[batch,3,8,8]"
+    with pytest.raises(InputError, match="no open size at axis 2"):
+        to_onnx(source, (), dynamic=["2=height"])
 
 
 def test_half_precision():

@@ -2,11 +2,14 @@
 
     python -m benchmarks.fleet PART… [--models N] [--rows FILE] [--page docs/fleet.md]
 
-PART is one of `engines`, `chaos`, `chaos-dask`, `loop`, `growth`, `s3`, `ray`, `large`, or `all`; what each
-shows stands in its function's docstring. The first three plant faults, `fleet_unit` says how. Times are those
-of the processors, since a busy machine would spoil others. `s3` needs bnfold[s3] and moto, `engines` and
-`chaos-dask` bnfold[dask], `ray` bnfold[ray]; what is not installed is left out with a message. Ends with an
-AssertionError if anything is not as it has to be.
+PART is one of `engines`, `chaos`, `chaos-dask`, `loop`, `growth`, `memory`, `s3`, `ray`, `large`, or `all`;
+what each shows stands in its function's docstring. The first three plant faults, `fleet_unit` says how. Times
+are those of the processors, since a busy machine would spoil others. `s3` needs bnfold[s3] and moto,
+`engines` and `chaos-dask` bnfold[dask], `ray` bnfold[ray]; what is not installed is left out with a message.
+Ends with an AssertionError if anything is not as it has to be.
+
+With `--rows`, `all` goes on where an earlier run was ended, if bnfold's code is the same as it was then: all
+figures of a page are of one state. It takes about 40 minutes on two cores, `chaos-dask` 15 of them.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,11 +38,15 @@ from benchmarks import fleet_models
 from benchmarks.fleet_page import MARKS, Row, section
 from benchmarks.page import replaced
 from benchmarks.processes import ROOT
+from bnfold.fleet.plan import UNIT as PLAIN
+from bnfold.gate.run import deciding
 
 UNIT = "benchmarks.fleet_unit:one"
+NOTHING = "benchmarks.fleet_unit:nothing"
 TIME_LIMIT = 6.0  # seconds of a planted slow model: a hundred times what any other takes
-KILL_EACH = (5.0, 15.0)  # seconds between two workers that are killed
+KILL_EACH = (3.0, 10.0)  # seconds between two workers that are killed
 GROWTH = (100, 1000, 10_000)
+MEMORY = (1000, 10_000, 50_000)
 SMALL = 200  # models of the parts that need not be large
 LARGE = 100_000_000  # bytes of the model on paper
 LOOP = 60  # models that the shell loop checks
@@ -46,27 +55,25 @@ LOOP = 60  # models that the shell loop checks
 # --- the coordinator, a process of its own so that it can be killed and measured
 
 
-def coordinate(source: str, out: str, engine: str, *, resume: bool, planted: bool, command: str) -> Row:
+def coordinate(source: str, out: str, engine: str, *, resume: bool, unit: str, command: str) -> Row:
     """Run a fleet with two workers, and say what it took."""
     from bnfold.fleet import sources
     from bnfold.fleet.engines import opened
-    from bnfold.fleet.plan import UNIT as PLAIN
+    from bnfold.fleet.ledger import Ledger
     from bnfold.fleet.plan import Limits, Plan
     from bnfold.fleet.run import run
-    from bnfold.gate.run import deciding
     from bnfold.gate.settings import Settings
 
-    unit = UNIT if planted else PLAIN
     plan = Plan(command, out, limits=Limits(TIME_LIMIT), versions=deciding(), unit=unit)
     begin = time.monotonic()
-    models = sources.models([source], command, Settings())
-    listed = time.monotonic()
-    before = _usage()
-    with opened(engine, 2) as workers:
-        done = run(plan, models, workers, resume=resume)
+    with Ledger(plan, sources.models([source], command, Settings(), out=out)) as ledger:
+        count, listed = len(ledger), time.monotonic()
+        before = _usage()
+        with opened(engine, 2) as workers:
+            done = run(ledger, workers, resume=resume)
     after = _usage()
     return {
-        "models": len(models),
+        "models": count,
         "done": done.progress.states.total(),
         "known": done.progress.known,
         "listing_seconds": listed - begin,
@@ -117,12 +124,24 @@ def _ran(*words: object, log: IO[str] | None = None) -> Row:
 def records(out: Path) -> dict[str, Row]:
     """The results by path, without what differs from run to run; a path that occurs twice is an error."""
     found: dict[str, Row] = {}
-    for line in (out / "results.jsonl").read_text().splitlines():
-        record = json.loads(line)
+    for record in _lines(out):
         record.pop("measured")
         assert record["path"] not in found, f"{record['path']} occurs twice"
         found[record["path"]] = record
     return found
+
+
+def twice(out: Path) -> int:
+    """How many models have more than one line, or more than one stored answer."""
+    answers = [path for path in out.glob("results/*/*.json") if not path.name.endswith(".again.json")]
+    lines = Counter(record["path"] for record in _lines(out))
+    stored = Counter(json.loads(path.read_text())["path"] for path in answers)
+    return sum(count > 1 for counts in (lines, stored) for count in counts.values())
+
+
+def _lines(out: Path) -> Iterator[Row]:
+    with (out / "results.jsonl").open() as stream:
+        yield from map(json.loads, stream)
 
 
 def report(out: Path) -> Row:
@@ -143,7 +162,7 @@ def _without_out(text: Any, out: Path) -> Any:
 def engines(work: Path, models: Path) -> Row:
     """Two local processes and a Dask LocalCluster of two workers give equal results and equal reports."""
     rows = {
-        engine: _ran(models, work / f"{models.name}-{engine}", engine, "--planted", "--command", "fold")
+        engine: _ran(models, work / f"{models.name}-{engine}", engine, "--unit", UNIT, "--command", "fold")
         for engine in ("local", "dask")
     }
     outs = {engine: work / f"{models.name}-{engine}" for engine in rows}
@@ -161,13 +180,15 @@ def chaos(work: Path, models: Path, engine: str = "local", seed: int = 0) -> Row
     the report. The undisturbed run is that of `engines`, where there is one.
     """
     draw, out = random.Random(seed), work / f"{models.name}-chaos-{engine}"
+    shutil.rmtree(out, ignore_errors=True)
     undisturbed = work / f"{models.name}-local"
-    if not undisturbed.exists():
-        _ran(models, undisturbed, "local", "--planted", "--command", "fold")
+    if not (undisturbed / "report.json").exists():
+        _ran(models, undisturbed, "local", "--unit", UNIT, "--command", "fold")
     count = len(records(undisturbed))
     ends = [count // 3, 2 * count // 3]
+    begin = time.monotonic()
     row: Row = {"engine": engine, "workers_killed": 0, "coordinators_killed": 0, "further_resumes": -1}
-    words = (models, out, engine, "--planted", "--command", "fold")
+    words = (models, out, engine, "--unit", UNIT, "--command", "fold")
     while True:
         process = _started(*words, *(["--resume"] if out.exists() else []))
         due = time.monotonic() + draw.uniform(*KILL_EACH)
@@ -191,6 +212,8 @@ def chaos(work: Path, models: Path, engine: str = "local", seed: int = 0) -> Row
                 break
         else:
             assert process.returncode == -signal.SIGKILL, f"the coordinator ended with {process.returncode}"
+    row |= {"twice": twice(out), "seconds": time.monotonic() - begin}
+    assert not row["twice"], row
     found, wanted = (_without_out(records(one), one) for one in (out, undisturbed))
     row |= {
         "models": len(wanted),
@@ -250,6 +273,23 @@ def growth(work: Path) -> Row:
         row = _ran(folder, work / f"growth{count}", "local", "--command", "fold")
         assert row["done"] == count
         rows[count] = row
+    return {"runs": rows}
+
+
+def memory(work: Path) -> Row:
+    """What the coordinator holds in fleets of 1,000 to 50,000, with a unit of work that does nothing."""
+    rows = {}
+    for count in MEMORY:
+        folder = work / f"empty{count}"
+        for at in range(count):
+            path = folder / f"{at // 1000:03}" / f"model{at:05}.onnx"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        row = _ran(folder, work / f"memory{count}", "local", "--unit", NOTHING, "--command", "fold")
+        assert row["done"] == count
+        rows[count] = row
+        for done in (folder, work / f"memory{count}"):
+            shutil.rmtree(done)
     return {"runs": rows}
 
 
@@ -337,20 +377,30 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="keep models and results in this folder")
     parser.add_argument("--page", type=Path)
     given = parser.parse_args()
-    rows: dict[str, Row] = json.loads(given.rows.read_text()) if given.rows and given.rows.exists() else {}
+    code = str(deciding()[1])[:12]
+    rows = earlier(given.rows, code) if given.rows else {}
     with TemporaryDirectory(prefix="bnfold-fleet-") as scratch:
         work = given.work or Path(scratch)
-        for part in NEEDS if "all" in given.parts else given.parts:
+        for part in [part for part in NEEDS if part not in rows] if "all" in given.parts else given.parts:
             if absent := [name for name in NEEDS[part] if find_spec(name) is None]:
                 print(f"{part}: left out, since {', '.join(absent)} is not installed")
                 continue
-            rows[part] = _part(part, work, given.models)
-            print(json.dumps({part: rows[part]}), flush=True)
+            begin = time.monotonic()
+            rows[part] = {**_part(part, work, given.models), "code": code}
+            print(json.dumps({part: rows[part], "minutes": (time.monotonic() - begin) / 60}), flush=True)
             if given.rows:
                 given.rows.write_text(json.dumps(rows, indent=2))
     if given.page:
         given.page.write_text(replaced(given.page.read_text(), section(rows), MARKS))
     return 0
+
+
+def earlier(path: Path, code: str) -> dict[str, Row]:
+    """What was measured before, of the same state of the code."""
+    rows: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
+    if other := [part for part, row in rows.items() if row.get("code") != code]:
+        print(f"{', '.join(other)}: measured again, since bnfold's code has changed")
+    return {part: row for part, row in rows.items() if part not in other}
 
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -359,6 +409,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "chaos-dask": ("distributed",),
     "loop": (),
     "growth": (),
+    "memory": (),
     "s3": ("s3fs", "moto"),
     "ray": ("ray",),
     "large": (),
@@ -367,21 +418,26 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 
 def _part(part: str, work: Path, count: int) -> Row:
     models = work / "models"
-    if part in ("engines", "chaos") and not models.exists():
+    if part in ("engines", "chaos", "chaos-dask") and not models.exists():
         fleet_models.fleet(models, count)
     if part == "engines":
         return engines(work, models)
     if part == "chaos":
         return chaos(work, models, "local")
     if part == "chaos-dask":
-        fleet_models.fleet(work / "few", SMALL, seed=5)
-        return chaos(work, work / "few", "dask")
+        return chaos(work, models, "dask")
     if part == "loop":
         folder = work / "loopmodels"
         fleet_models.trivial(folder, 1000)
         return loop(work, folder)
-    simple: Mapping[str, Callable[[Path], Row]] = {"growth": growth, "s3": s3, "ray": ray, "large": large}
-    return simple[part](work)
+    alone: Mapping[str, Callable[[Path], Row]] = {
+        "growth": growth,
+        "memory": memory,
+        "s3": s3,
+        "ray": ray,
+        "large": large,
+    }
+    return alone[part](work)
 
 
 def _coordinate(words: list[str]) -> int:
@@ -390,7 +446,7 @@ def _coordinate(words: list[str]) -> int:
     parser.add_argument("out")
     parser.add_argument("engine")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--planted", action="store_true")
+    parser.add_argument("--unit", default=PLAIN)
     parser.add_argument("--command", default="check")
     print(json.dumps(coordinate(**vars(parser.parse_args(words)))))
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import fleet_models
@@ -18,18 +18,25 @@ _COUNT, _WORKERS = 100_000, 50  # of the fleet on paper
 
 
 def section(rows: Mapping[str, Row]) -> str:
-    """The figures; parts that were not measured are left out."""
+    """The figures; parts that were not measured are left out.
+
+    Raises:
+        ValueError: They are not all of one state of the code.
+    """
+    if len(codes := {row["code"] for row in rows.values()}) > 1:
+        raise ValueError(f"the figures are of several states of the code: {', '.join(sorted(codes))}")
     parts = {
         "engines": _engines,
         "chaos": _chaos,
         "loop": _loop,
         "growth": _growth,
+        "memory": _memory,
         "s3": _s3,
         "ray": _ray,
         "large": _large,  # after engines, whose figures it uses
     }
     texts = [
-        f"""By `python -m benchmarks.fleet all` on two cores that others used as well, on {today()}.
+        f"""By `python -m benchmarks.fleet all` on two cores, on {today()}, all on one state of the code.
         Times are those of the processors.""",
         *(text for part, write in parts.items() if _has(rows, part) for text in write(rows)),
     ]
@@ -44,7 +51,7 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(markdown_table(header, rows))
 
 
@@ -77,11 +84,12 @@ def _chaos(rows: Mapping[str, Row]) -> list[str]:
         "coordinators killed": "coordinators_killed",
         "further resumes": "further_resumes",
         "missing": "missing",
+        "twice": "twice",
         "different": "different",
     }
     runs = [rows[name] for name in ("chaos", "chaos-dask") if name in rows]
     return [
-        """**Nothing lost, nothing twice.** The same with a worker killed at random every 5 to 15
+        """**Nothing lost, nothing twice.** The same with a worker killed at random every 3 to 10
         seconds and the coordinator killed twice, against the undisturbed run. A model whose workers
         were killed five times is `lost`, and another `--resume` asks it again, under the same fire.""",
         _table(tuple(names), [tuple(f"{run[key]}" for key in names.values()) for run in runs]),
@@ -102,19 +110,32 @@ def _growth(rows: Mapping[str, Row]) -> list[str]:
         (
             f"{run['done']:,}",
             *(f"{value:.1f} ms" for value in _each(run)),
-            f"{run['coordinator_bytes'] / 1e6:.0f} MB",
             f"{run['listing_seconds']:.1f} s",
         )
         for run in rows["growth"]["runs"].values()
     ]
-    header = (
-        "models",
-        "workers, a model",
-        "coordinator, a model",
-        "coordinator's memory",
-        "listing (wall clock)",
-    )
+    header = ("models", "workers, a model", "coordinator, a model", "listing (wall clock)")
     return ["**Growth.** `fold` of models of under 1 kB, with two local processes:", _table(header, table)]
+
+
+def _memory(rows: Mapping[str, Row]) -> list[str]:
+    runs = list(rows["memory"]["runs"].values())
+    table = [(f"{run['done']:,}", f"{run['coordinator_bytes'] / 1e6:.0f} MB") for run in runs]
+    return [
+        f"""**Memory of the coordinator.** The list of models is in a temporary file, and every result is
+        forgotten when it has been added up: from {runs[-2]["done"]:,} models to {runs[-1]["done"]:,} it
+        grows by {_growing(runs):.2f} kB a model. The unit of work does nothing here, since the
+        coordinator does not see what it does.""",
+        _table(("models", "coordinator's memory"), table),
+    ]
+
+
+def _growing(runs: list[Row]) -> float:
+    """By how many kilobytes a model the coordinator grows, between the two largest fleets."""
+    before, after = runs[-2:]
+    return float(
+        (after["coordinator_bytes"] - before["coordinator_bytes"]) / (after["done"] - before["done"]) / 1e3
+    )
 
 
 def _s3(rows: Mapping[str, Row]) -> list[str]:
@@ -161,8 +182,8 @@ def _large(rows: Mapping[str, Row]) -> list[str]:
         f"""Network and processor share the time, so that two workers a core are worth having. The store
         has to deliver up to {_WORKERS * _LINE / 1e9:.2g} GB/s, which is the bottleneck to ask about first.
         The coordinator starts at most {rate:.0f} models a second, of the {1 / own:.0f} that it can with
-        Dask (above); with `--shard` there are several. It lists {_COUNT:,} models in 100 requests, holds
-        about 1 kB of each, and reads {_COUNT:,} results of 1 to 2 kB at the end, 32 at a time: at 30 ms a
-        request, a minute and a half. `--resume` needs some 260 requests to know what is done, since the
+        Dask (above); with `--shard` there are several. It lists {_COUNT:,} models in 100 requests and
+        reads {_COUNT:,} results of 1 to 2 kB at the end, 32 at a time: at 30 ms a request, a minute and a
+        half. `--resume` needs some 260 requests to know what is done, since the
         names of results say so.""",
     ]

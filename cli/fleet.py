@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnfold.errors import InputError
-from bnfold.fleet.options import OPTIONS, Option
+from bnfold.fleet.options import GROUPS, OPTIONS, Option
 
-from . import _options, _terminal
+from . import _complete, _groups, _options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.fleet.plan import Plan
@@ -51,14 +50,36 @@ def _shard(ctx: click.Context, option: click.Parameter, text: str | None) -> Sha
     return Shard(int(found[1]), int(found[2]))
 
 
-_COMMON = (
-    click.argument("sources", nargs=-1, required=True, metavar="SOURCE|-..."),
+_SOURCES = click.argument(
+    "sources", nargs=-1, required=True, metavar="SOURCE|-...", shell_complete=_complete.files
+)
+_PLACES = _groups.together(
+    "Where results go",
     click.option(
         "--out",
         required=True,
         metavar="URL",
-        help="Where results go: a folder, or s3://BUCKET/PREFIX and the like.",
+        help="A folder, or s3://BUCKET/PREFIX and the like.",
     ),
+    click.option("--resume", is_flag=True, help="Leave out models that have a result for the same content."),
+    click.option(
+        "--json",
+        "json_path",
+        type=_options.FILE,
+        metavar="FILE",
+        help="Write the report for programs to this file as well; - means standard output.",
+    ),
+    click.option(
+        "--metrics",
+        type=_options.FILE,
+        metavar="FILE",
+        help="Write progress for Prometheus's textfile collector, such as fleet.prom.",
+    ),
+    click.option("--exit-zero", is_flag=True, help="End with 0 even if not every model is good."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only errors."),
+)
+_WORKERS = _groups.together(
+    "Who does it",
     click.option(
         "--engine",
         default="local",
@@ -78,7 +99,9 @@ _COMMON = (
         metavar="I/N",
         help="Do the I-th of N parts only, for arrays of jobs. Who ends last writes the report.",
     ),
-    click.option("--resume", is_flag=True, help="Leave out models that have a result for the same content."),
+)
+_EACH_MODEL = _groups.together(
+    "Each model",
     click.option(
         "--time-limit",
         type=click.FloatRange(min=0, min_open=True),
@@ -106,27 +129,15 @@ _COMMON = (
         envvar="BNFOLD_CACHE_DIR",
         help="A folder on each worker where answers of check are kept by content, as `bnfold check` does.",
     ),
-    click.option(
-        "--metrics",
-        type=_options.FILE,
-        metavar="FILE",
-        help="Write progress for Prometheus's textfile collector, such as fleet.prom.",
-    ),
-    click.option(
-        "--json",
-        "json_path",
-        type=_options.FILE,
-        metavar="FILE",
-        help="Write the report for programs to this file as well; - means standard output.",
-    ),
-    click.option("--exit-zero", is_flag=True, help="End with 0 even if not every model is good."),
-    click.option("-q", "--quiet", is_flag=True, help="Print only errors."),
 )
-_CONFIG = click.option(
-    "--config",
-    type=_options.FILE,
-    metavar="FILE",
-    help="The settings of bnfold check; otherwise the nearest bnfold.toml, upwards.",
+_CONFIG = _groups.together(
+    "Rules",
+    click.option(
+        "--config",
+        type=_options.FILE,
+        metavar="FILE",
+        help="The settings of bnfold check; otherwise the nearest bnfold.toml, upwards.",
+    ),
 )
 
 
@@ -155,6 +166,7 @@ def _option(name: str, option: Option) -> Callable[[Any], Any]:
         name.replace("-", "_"),
         type=_TYPES[option.kind],
         multiple=option.kind == "texts",
+        metavar=option.metavar,
         help=option.help,
     )
 
@@ -167,12 +179,13 @@ def _subcommand(name: str, text: str) -> None:
         _run(name, {key: value for key, value in own.items() if value not in (None, False, ())}, **given)
 
     run.__doc__ = text
-    decorators = [*_COMMON, *([_CONFIG] if name == "check" else [])]
-    decorators += [_option(key, option) for key, option in OPTIONS[name].items()]
+    decorators = [_SOURCES, _PLACES, _WORKERS, _EACH_MODEL, *([_CONFIG] if name == "check" else [])]
+    for title, options in GROUPS[name].items():
+        decorators.append(_groups.together(title, *(_option(key, one) for key, one in options.items())))
     function: Any = run
     for decorate in reversed(decorators):
         function = decorate(function)
-    command.command(name)(function)
+    command.command(name, cls=_groups.Command)(function)
 
 
 _EXAMPLES = """{}
@@ -221,17 +234,20 @@ def _run(
 ) -> None:
     from bnfold.fleet import sources as finding
     from bnfold.fleet.engines import opened
+    from bnfold.fleet.ledger import Ledger
     from bnfold.fleet.run import run
 
     _terminal.check_report(json_path)
-    plan = _plan(name, own, config, **given)
-    names = [line for line in sys.stdin.read().splitlines() if line] if "-" in sources else []
-    models = finding.models([one for one in sources if one != "-"], name, plan.settings, names, out=plan.out)
-    if not models:
-        raise InputError("There are no models.", "Name some on standard input, or a folder.")
-    again = f"--config {shlex.quote(str(config))}" if config else ""
-    with _shown(name, metrics, quiet=quiet) as progress, opened(engine, jobs) as workers:
-        done = run(plan, models, workers, resume=resume, shard=shard, again=again, on_progress=progress)
+    plan, again = _plan(name, own, config, **given)
+    named = [one for one in sources if one != "-"]
+    lines = (line.rstrip("\r\n") for line in (sys.stdin if "-" in sources else ()))
+    with Ledger(
+        plan, finding.models(named, name, plan.settings, filter(None, lines), out=plan.out)
+    ) as ledger:
+        if not len(ledger):
+            raise InputError("Standard input names no models.", "Write a path or an address in each line.")
+        with _shown(name, metrics, quiet=quiet) as progress, opened(engine, jobs) as workers:
+            done = run(ledger, workers, resume=resume, shard=shard, again=again, on_progress=progress)
     if done.report is not None:
         _terminal.write_json(done.report, json_path)
     if not quiet and not _terminal.is_stdout(json_path):
@@ -250,10 +266,10 @@ def _plan(
     memory_limit: int | None,
     expect: tuple[str, ...],
     cache_dir: str | None,
-) -> Plan:
-    """What is wanted, after every check that needs no model."""
+) -> tuple[Plan, str]:
+    """What is wanted, after every check that needs no model; and what the line for one model needs too."""
     from bnfold.fleet import transport
-    from bnfold.fleet.options import converted
+    from bnfold.fleet.options import converted, words
     from bnfold.fleet.plan import Limits, Plan
     from bnfold.gate import configuration
     from bnfold.gate.run import deciding
@@ -272,16 +288,10 @@ def _plan(
         click.echo("--trust: the files may run any code on the workers, while they are read.", err=True)
     if wrong := [one for one in expect if "=" not in one]:
         raise click.UsageError(f"--expect {wrong[0]} has no name; write it as image=Nx3x224x224.")
-    return Plan(
-        name,
-        out,
-        own,
-        dict(one.split("=", 1) for one in expect),
-        known.settings,
-        Limits(time_limit, memory_limit),
-        cache_dir,
-        deciding(),
-    )
+    sizes, limits = dict(one.split("=", 1) for one in expect), Limits(time_limit, memory_limit)
+    plan = Plan(name, out, own, sizes, known.settings, limits, cache_dir, deciding())
+    also = {"config": str(known.file.absolute())} if known.file and name == "check" else {}
+    return plan, words(also | ({"cache-dir": cache_dir} if cache_dir else {}))
 
 
 @contextmanager
@@ -329,11 +339,13 @@ def _bar(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
 def _say(done: Outcome, plan: Plan) -> None:
     from bnfold.fleet import text, transport
 
-    out = transport.shown(plan.out)
+    known, out = done.progress.known, transport.shown(plan.out)
     if done.report is None:
+        if known == done.progress.total:
+            click.echo(f"Nothing to do in this part: all {known:,} results are there.")
         click.echo(
             f"{done.progress.done:,} models of this part have a result, {done.left:,} others have none yet."
         )
         return
-    click.echo(text.render(done.report), nl=False)
+    click.echo(text.render(done.report, known=known), nl=False)
     click.echo(f"Wrote {', '.join(done.files)} into {out}.", err=True)

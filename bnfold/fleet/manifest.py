@@ -7,13 +7,13 @@ expected, and options under their names on the command line, either in `options`
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, reason
 from bnfold.fleet import options, transport
 from bnfold.fleet.plan import Model
 
@@ -22,7 +22,7 @@ _SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 
 def is_manifest(url: str) -> bool:
     """Whether a source is a list of models, by its name."""
-    return url.split("::")[0].partition("?")[0].endswith(_SUFFIXES)
+    return _bare(url).endswith(_SUFFIXES)
 
 
 def read(url: str, command: str) -> Iterator[Model]:
@@ -35,35 +35,58 @@ def read(url: str, command: str) -> Iterator[Model]:
     Raises:
         InputError: It cannot be read, a row is not as it has to be, or pyarrow is not installed for Parquet.
     """
-    fs, path = transport.filesystem(url)
-    try:
-        content = transport.retried(lambda: fs.cat_file(path), "read", url)
-    except transport.TransportError as error:
-        raise InputError(error.problem, "Check the address of the manifest.") from error
-    for number, row in enumerate(_rows(transport.shown(url), content), 1):
-        yield _model(row, url, command, f"{transport.shown(url)}, row {number}")
+    with TemporaryDirectory(prefix="bnfold-fleet-") as scratch:
+        file = transport.local(url)
+        if file is None:
+            file = Path(scratch, "manifest")
+            try:
+                transport.fetch(url, file)
+            except transport.TransportError as error:
+                raise InputError(error.problem, "Check the address of the manifest.") from error
+        for number, row in enumerate(_rows(url, file), 1):
+            yield _model(row, url, command, f"{transport.shown(url)}, row {number}")
 
 
-def _rows(name: str, content: bytes) -> Iterator[Any]:
+def _bare(url: str) -> str:
+    """An address up to its query, and without what it is in."""
+    return url.split("::")[0].partition("?")[0]
+
+
+def _rows(url: str, file: Path) -> Iterator[Any]:
+    """The rows of a file, as it is read.
+
+    Args:
+        url: Of the manifest; its suffix says what it is.
+        file: The manifest, or its copy.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    name = transport.shown(url)
     try:
-        if name.endswith(".parquet"):
-            yield from _parquet(content)
-        elif name.endswith(".csv"):
-            yield from csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
-        else:
-            yield from (json.loads(line) for line in content.decode().splitlines() if line.strip())
+        if _bare(url).endswith(".parquet"):
+            yield from _parquet(file)
+            return
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            if _bare(url).endswith(".csv"):
+                yield from csv.DictReader(stream)
+            else:
+                yield from (json.loads(line) for line in stream if line.strip())
+    except OSError as error:
+        why = "it is not there" if isinstance(error, FileNotFoundError) else reason(error)
+        raise InputError(f"{name} cannot be read: {why}.", "Check the address of the manifest.") from error
     except (UnicodeDecodeError, ValueError, csv.Error) as error:
         raise InputError(f"{name} cannot be read: {error}.", "Write a JSON object a line, or CSV.") from error
 
 
-def _parquet(content: bytes) -> Iterator[Any]:
+def _parquet(file: Path) -> Iterator[Any]:
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise InputError("A manifest in Parquet needs pyarrow.", "Type: pip install pyarrow") from None
-    for batch in parquet.ParquetFile(pyarrow.BufferReader(content)).iter_batches():
-        yield from batch.to_pylist()
+    with parquet.ParquetFile(file) as table:
+        for batch in table.iter_batches():
+            yield from batch.to_pylist()
 
 
 def _model(row: Any, url: str, command: str, where: str) -> Model:

@@ -26,70 +26,103 @@ class Option:
 
     Attributes:
         kind: What it takes.
+        help: What it is for, as a sentence.
+        metavar: What stands for its value in the help; empty for a flag.
         keyword: What the function is called with; the option's name with underscores if empty.
         value: What the keyword gets from a flag.
-        help: What it is for, as a sentence.
     """
 
     kind: Kind
     help: str
+    metavar: str = ""
     keyword: str = ""
     value: bool = True
 
 
+_RULES = {
+    "select": Option("texts", "Ask these rules only: M101, M2 for all of M2xx, ALL. Repeatable.", "CODES"),
+    "extend-select": Option("texts", "Ask these rules as well. Repeatable.", "CODES"),
+    "ignore": Option("texts", "Leave these rules out. Repeatable.", "CODES"),
+}
 _FOLD = {
     "no-batchnorm": Option("flag", "Let BatchNorms that cannot be folded become other operators."),
-    "keep": Option("texts", "Leave this BatchNorm as it is. Repeatable."),
-    "no-merge": Option("flag", "Merge neither parallel branches nor layers in a row.", "merge", False),
-    "inline": Option("flag", "Inline model-local functions first.", "inline_functions"),
+    "keep": Option("texts", "Leave this BatchNorm as it is. Repeatable.", "NAME"),
+    "no-merge": Option(
+        "flag", "Merge neither parallel branches nor layers in a row.", keyword="merge", value=False
+    ),
+    "inline": Option("flag", "Inline model-local functions first.", keyword="inline_functions"),
     "equalize": Option("flag", "Balance the channels of weights by powers of two."),
 }
 _READ = {
-    "input-shape": Option("texts", "Shape of a PyTorch model's input, such as 1x3x224x224. Repeatable."),
-    "dtype": Option("text", "Type of a PyTorch model's inputs."),
-    "arch": Option("text", "MODULE:FACTORY that makes the network for a file of weights; it is run."),
-    "arch-args": Option("object", "Keyword arguments of --arch, as a JSON object."),
-    "key": Option("text", "Where the model is in a checkpoint."),
+    "input-shape": Option("texts", "Shape of an input, such as 1x3x224x224. Repeatable.", "[NAME=]SHAPE"),
+    "dtype": Option("text", "Type of the inputs, such as float16.", "TYPE"),
+    "arch": Option("text", "What makes the network for a file of weights; it is run.", "MODULE:FACTORY"),
+    "arch-args": Option("object", "Keyword arguments of --arch, as a JSON object.", "JSON"),
+    "key": Option("text", "Where the model is in a checkpoint.", "PATH"),
     "ignore-unexpected": Option("flag", "Leave out weights that the network of --arch does not have."),
-    "allow": Option("texts", "A class that a .pt file may use in addition to torch.nn's. Repeatable."),
+    "allow": Option("texts", "A class that a .pt file may use besides torch.nn's. Repeatable.", "CLASS"),
     "trust": Option("flag", "Let .pt files run ANY code on the workers. Only for files that you trust."),
-    "opset": Option("whole", "ONNX opset of a PyTorch model's export."),
-    "ir-version": Option("whole", "IR version of a PyTorch model's export."),
-    "dynamic": Option("texts", "Sizes of a PyTorch model to leave open, such as batch. Repeatable."),
+    "dynamic": Option(
+        "texts", "Sizes to leave open, such as batch, or 2=height. Repeatable.", "[[INPUT:]AXIS=]NAME"
+    ),
+}
+_VERSIONS = {
+    "opset": Option("whole", "ONNX opset of the export.", "N"),
+    "ir-version": Option("whole", "IR version of the export.", "N"),
 }
 _PROVE = {
-    "samples": Option("whole", "Number of random inputs of the comparison."),
-    "seed": Option("whole", "Seed of the random inputs."),
-    "tolerance": Option("number", "Largest relative error that passes."),
-    "oracle": Option("text", "auto, on or off: the original evaluated in float64 as the reference."),
+    "samples": Option("whole", "Number of random inputs of the comparison.", "N"),
+    "seed": Option("whole", "Seed of the random inputs.", "N"),
+    "tolerance": Option("number", "Largest relative error that passes.", "ERROR"),
+    "oracle": Option("text", "Whether the original in float64 is the reference.", "auto|on|off"),
     "rollback": Option("flag", "If a fold turns out wrong, undo it and keep the others."),
-    "no-validate": Option("flag", "Write files without comparing the outputs.", "validate", False),
+    "no-validate": Option(
+        "flag", "Write files without comparing the outputs.", keyword="validate", value=False
+    ),
+}
+_TIME = {
     "bench": Option("flag", "Measure the latency, on workers that say that they are quiet."),
     "only-if-faster": Option("flag", "Write a file only if the folded model is faster; needs --bench."),
-    "threads": Option("whole", "ONNX Runtime's threads for the timing."),
-    "seconds": Option("number", "Time to measure for."),
+    "threads": Option("whole", "ONNX Runtime's threads for the timing.", "N"),
+    "seconds": Option("number", "Time to measure for.", "SECONDS"),
 }
-OPTIONS: Mapping[str, Mapping[str, Option]] = {
-    "check": {
-        "select": Option("texts", "Ask these rules only: M101, M2 for all of M2xx, ALL. Repeatable."),
-        "extend-select": Option("texts", "Ask these rules as well. Repeatable."),
-        "ignore": Option("texts", "Leave these rules out. Repeatable."),
+GROUPS: Mapping[str, Mapping[str, Mapping[str, Option]]] = {
+    "check": {"Rules": _RULES},
+    "fold": {"Folding": _FOLD},
+    "export": {
+        "Reading PyTorch files": {**_READ, **_VERSIONS},
+        "Folding": _FOLD,
+        "Proof": _PROVE,
+        "Latency": _TIME,
     },
-    "fold": _FOLD,
-    "export": {**_READ, **_FOLD, **_PROVE},
+}
+"""The options of each command by the titles under which its help shows them."""
+
+OPTIONS: Mapping[str, Mapping[str, Option]] = {
+    command: {name: option for group in groups.values() for name, option in group.items()}
+    for command, groups in GROUPS.items()
 }
 """The options of each command by name."""
+
+FOR_TORCH = frozenset(_READ)
+"""Those without a meaning for an ONNX file, which has what they say."""
 
 _YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
 _LETTERS = re.compile(r"[A-Za-wyz_]+")
 
 
-def keywords(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options as keywords of the function that does the command, with those that were not given."""
+def keywords(command: str, given: Mapping[str, Any], *, for_torch: bool = True) -> dict[str, Any]:
+    """The options as keywords of the function that does the command, with those that were not given.
+
+    Args:
+        command: Of the fleet.
+        given: By name; some may be for the whole fleet.
+        for_torch: Whether the model is a PyTorch file, and not an ONNX file, for which some have no meaning.
+    """
     found: dict[str, Any] = {"bench": False, "validate": True, "rollback": False, "input_shape": None}
     found = found if command == "export" else {}
     for name, option in OPTIONS[command].items():
-        if name in given:
+        if name in given and (for_torch or name not in FOR_TORCH):
             keyword = option.keyword or name.replace("-", "_")
             found[keyword] = option.value if option.kind == "flag" else given[name]
     return found
@@ -184,7 +217,11 @@ def words(given: Mapping[str, Any]) -> str:
     typed: list[str] = []
     for name, value in given.items():
         for one in value if isinstance(value, (list, tuple)) else [value]:
-            typed.append(f"--{name}")
-            if one is not True:
-                typed.append(json.dumps(one) if isinstance(one, dict) else str(one))
+            text = json.dumps(one) if isinstance(one, dict) else str(one)
+            if one is True:
+                typed.append(f"--{name}")
+            elif text.startswith("-"):  # else it would be taken for an option
+                typed.append(f"--{name}={text}")
+            else:
+                typed += [f"--{name}", text]
     return shlex.join(typed)

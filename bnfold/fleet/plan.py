@@ -15,6 +15,9 @@ from bnfold.gate.settings import Settings
 UNIT = "bnfold.fleet.work:one"
 """What is done with one model, as `"module:function"`."""
 
+QUIET = "BNFOLD_FLEET_QUIET"
+"""The environment variable in which a worker says that nothing else runs on its host."""
+
 _TORCH_UNIT = "bnfold.fleet.work_torch:one"
 _TORCH = (".pt", ".pth", ".pt2", ".ckpt", ".safetensors", ".bin")
 
@@ -108,7 +111,7 @@ class Plan:
     def unit_of(self, model: Model) -> str:
         """What is done with a model: always the same, with torch loaded beforehand where it is needed."""
         is_torch = model.url.partition("::")[0].lower().endswith(_TORCH)
-        return _TORCH_UNIT if is_torch and self.command == "export" and self.unit == UNIT else self.unit
+        return _TORCH_UNIT if is_torch and self.unit == UNIT else self.unit
 
     def name_of_limits(self) -> str:
         """A short hash of the limits: a result that they brought about holds for these only."""

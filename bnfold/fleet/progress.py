@@ -32,9 +32,9 @@ class Progress:
     begin: float = field(default_factory=time.monotonic)
     _worked: int = 0
 
-    def expect(self, size: int) -> None:
-        """Add a model of a size in bytes to what is to be done."""
-        self.work += size + _EACH
+    def expect(self, size: int, count: int = 1) -> None:
+        """Add models to what is to be done, of so many bytes together."""
+        self.work += size + count * _EACH
 
     def add(self, state: str, size: int) -> None:
         """Note that a model is done."""
@@ -64,7 +64,7 @@ class Progress:
     @property
     def sentence(self) -> str:
         """One line for a log."""
-        failed = self.states.total() - self.states["done"]
+        failed = self.states.total() - self.states["done"] - self.states["needs"]
         left = "" if self.remaining is None else f", {duration(self.remaining)} left"
         return f"{self.done:,} of {self.total:,} models, {failed:,} failed, {self.rate:.1f} a second{left}"
 

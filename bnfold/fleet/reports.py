@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from bnfold.fleet.results import Record, Results, dumps
 from bnfold.fleet.summary import Report, Summary
 
 
-def write(plan: Plan, names: Sequence[tuple[str, str]], again: str = "") -> tuple[Report, tuple[str, ...]]:
+def write(plan: Plan, names: Iterable[tuple[str, str]], again: str = "") -> tuple[Report, tuple[str, ...]]:
     """Read every result once, and write what they come to; two who do it write the same.
 
     Args:
@@ -36,7 +36,7 @@ def write(plan: Plan, names: Sequence[tuple[str, str]], again: str = "") -> tupl
         report = summary.report()
         made = {
             "report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
-            "report.txt": text.render(report, most_failures=None),
+            "report.txt": text.render(report, most=None),
         }
         if page.is_there():
             made["report.html"] = page.render(report)

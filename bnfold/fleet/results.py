@@ -17,11 +17,10 @@ The end of a name says what a result rests on:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
-from bnfold.fleet import transport
+from bnfold.fleet import side_by_side, transport
 from bnfold.fleet.plan import Model, Plan
 from bnfold.fleet.sources import identity
 
@@ -29,9 +28,12 @@ Record: TypeAlias = dict[str, Any]
 """What is known of one model; docs/fleet.md has its keys."""
 
 SCHEMA = "bnfold.fleet/1"
-DONE, FILES, LIMITS, AGAIN = "done", "files", "limits-", "again"
+ENDS = DONE, FILES, LIMITS, AGAIN = "done", "files", "limits-", "again"
+"""The ends of names; of several of one name, the first counts."""
+
 _ENDS = {
     "done": DONE,
+    "needs": DONE,
     "failed": DONE,
     "slow": LIMITS,
     "memory": LIMITS,
@@ -43,7 +45,6 @@ _ENDS = {
 """The ends of names by the states of records."""
 
 STATES = tuple(_ENDS)
-_AT_ONCE = 32  # results that are read side by side
 
 
 class Results:
@@ -65,79 +66,67 @@ class Results:
             TransportError: It could not be stored.
         """
         end = _ENDS[record["state"]]
-        if end == LIMITS:
-            end = self._limits
-        elif end == DONE and record["files"]:
+        if end == DONE and record["files"]:
             end = FILES
         transport.put(self._place(self._plan.name_of(model), end), dumps(record).encode())
 
-    def known(self, models: Sequence[Model], *, verify: bool = False) -> dict[str, str]:
-        """Which models have a result.
+    def listed(self) -> Iterator[tuple[str, str]]:
+        """The names and ends of all that is there, but for what other limits brought about.
 
-        Args:
-            models: Those of the plan.
-            verify: Whether it is asked of those that rest on further files if these are as they were.
-
-        Returns:
-            For each of those models, by the name of its result, the end of that name.
+        Raises:
+            TransportError: They could not be listed.
         """
-        listed = self._listed()
-        best: dict[str, str] = {}
-        doubtful = []
-        for model in models:
-            name = self._plan.name_of(model)
-            ends = listed.get(name, ())
-            if end := next((end for end in (DONE, FILES, self._limits, AGAIN) if end in ends), None):
-                best[name] = end
-                if end == FILES:
-                    doubtful.append((name, model))
-        if verify:
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                holds = list(pool.map(lambda pair: self._holds(*pair), doubtful))
-            for (name, _), is_same in zip(doubtful, holds, strict=True):
-                if not is_same:
-                    del best[name]
-        return best
+        fs, root = transport.filesystem(self._folder)
+        fs.invalidate_cache()
+        for start in _names(fs, root):
+            for file in _names(fs, place := f"{root}/{start}"):
+                rest, _, end = file.removesuffix(".json").partition(".")
+                end = LIMITS if end == self._limits else end
+                if end in ENDS:
+                    yield start + rest, end
+            fs.invalidate_cache(place)  # it may keep all that it has listed
 
-    def _holds(self, name: str, model: Model) -> bool:
-        """Whether the further files of a model are as they were."""
-        files: dict[str, str] = self._read(name, FILES)["files"]
-        return all(identity(next_to(model.url, file)) == known for file, known in files.items())
+    def changed(self, models: Iterable[Model]) -> Iterator[str]:
+        """Of models whose results rest on further files, the names of those where one is another by now."""
+        for name, holds in side_by_side.mapped(self._holds, models):
+            if not holds:
+                yield name
 
-    def read(self, names: Sequence[tuple[str, str]]) -> Iterator[Record]:
+    def _holds(self, model: Model) -> tuple[str, bool]:
+        """The name of a model's result, and whether its further files are as they were."""
+        name = self._plan.name_of(model)
+        files: dict[str, str] = self._read((name, FILES))["files"]
+        return name, all(identity(next_to(model.url, file)) == known for file, known in files.items())
+
+    def read(self, names: Iterable[tuple[str, str]]) -> Iterator[Record]:
         """The results of some names with their ends, in that order; few are held at a time.
 
         Raises:
             TransportError: One could not be read.
         """
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for begin in range(0, len(names), _AT_ONCE):
-                yield from pool.map(lambda one: self._read(*one), names[begin : begin + _AT_ONCE])
+        return side_by_side.mapped(self._read, names)
 
-    def _read(self, name: str, end: str) -> Record:
-        url = self._place(name, end)
+    def _read(self, result: tuple[str, str]) -> Record:
+        url = self._place(*result)
         fs, path = transport.filesystem(url)
         found: Record = json.loads(transport.retried(lambda: fs.cat_file(path), "read", url))
         return found
 
     def _place(self, name: str, end: str) -> str:
+        end = self._limits if end == LIMITS else end
         return transport.joined(self._folder, f"{name[:2]}/{name[2:]}.{end}.json")
 
-    def _listed(self) -> dict[str, tuple[str, ...]]:
-        """The ends of all that is there, by name."""
-        fs, path = transport.filesystem(self._folder)
-        fs.invalidate_cache()
-        found: dict[str, tuple[str, ...]] = {}
 
-        def list_all() -> None:
-            for place, _, files in fs.walk(path):
-                start = place.rstrip("/").rpartition("/")[2]
-                for file in files:
-                    rest, _, end = file.removesuffix(".json").partition(".")
-                    found[start + rest] = (*found.get(start + rest, ()), end)
+def _names(fs: Any, folder: str) -> list[str]:
+    """The names of what is in a folder; none where it is not there."""
 
-        transport.retried(list_all, "listed", self._folder)
-        return found
+    def listed() -> list[str]:
+        try:
+            return [path.rstrip("/").rpartition("/")[2] for path in fs.ls(folder, detail=False)]
+        except FileNotFoundError:
+            return []
+
+    return transport.retried(listed, "listed", folder)
 
 
 def next_to(url: str, file: str) -> str:

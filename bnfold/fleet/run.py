@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bnfold.errors import BnfoldError, InputError, reason
 from bnfold.fleet import reports, worker
+from bnfold.fleet.ledger import Ledger
 from bnfold.fleet.plan import Model, Plan
 from bnfold.fleet.progress import Progress
-from bnfold.fleet.results import AGAIN, Results
+from bnfold.fleet.results import Results
 from bnfold.fleet.summary import Report
 from bnfold.fleet.worker import Brief
 
@@ -72,8 +73,7 @@ class Outcome:
 
 
 def run(
-    plan: Plan,
-    models: Sequence[Model],
+    ledger: Ledger,
     engine: Engine,
     *,
     resume: bool = False,
@@ -81,11 +81,10 @@ def run(
     again: str = "",
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Outcome:
-    """Do what a plan wants with every model.
+    """Do what a plan wants with every model, largest first.
 
     Args:
-        plan: What is wanted.
-        models: The whole fleet, in the order in which it is done.
+        ledger: The plan, and the models of the whole fleet.
         engine: What makes the calls.
         resume: Whether results count that are there; otherwise every model is done again.
         shard: The part of the fleet that this run does; None does all.
@@ -95,27 +94,26 @@ def run(
     Raises:
         BnfoldError: Results could not be stored or read, or the workers lack a package.
     """
-    part = shard or Shard()
-    results = Results(plan)
-    mine = [model for model in models if part.has(plan.name_of(model))]
-    known = results.known(mine, verify=True) if resume else {}
-    left = [model for model in mine if known.get(plan.name_of(model), AGAIN) == AGAIN]
-    progress = Progress(len(mine), len(mine) - len(left))
-    for model in left:
-        progress.expect(model.size)
-    bad = _done(plan, left, engine, progress, on_progress)
-    known = results.known(models)
-    missing = sum(plan.name_of(model) not in known for model in models)
-    if missing:
+    plan, results = ledger.plan, Results(ledger.plan)
+    mine = ledger.limit((shard or Shard()).has)
+    if resume:
+        ledger.note(results.listed())
+        for name in results.changed(ledger.on_files()):
+            ledger.forget(name)
+    count, size = ledger.amount_left()
+    progress = Progress(mine, mine - count)
+    progress.expect(size, count)
+    bad = _done(plan, ledger.left(), engine, progress, on_progress)
+    ledger.note(results.listed())
+    if missing := ledger.missing():
         return Outcome(progress, missing, None, (), bad)
-    ordered = sorted((model.path, plan.name_of(model)) for model in models)
-    report, files = reports.write(plan, [(name, known[name]) for _, name in ordered], again)
+    report, files = reports.write(plan, ledger.results(), again)
     return Outcome(progress, 0, report, files, bad)
 
 
 def _done(
     plan: Plan,
-    models: Sequence[Model],
+    models: Iterator[Model],
     engine: Engine,
     progress: Progress,
     on_progress: Callable[[Progress], None],
@@ -123,30 +121,30 @@ def _done(
     """Have every model done; how many have no good result."""
     from bnfold.fleet.summary import BAD
 
-    queue = deque((model, 1) for model in models)
+    left = ((model, 1) for model in models)
+    lost: deque[tuple[Model, int]] = deque()  # whose worker ended, and how often they were given to one
     waiting: dict[Future[Brief], tuple[Model, int]] = {}
     bad, room, fresh = 0, 1, 0.0
     try:
-        while queue or waiting:
+        while True:
             on_progress(progress)
             if (now := time.monotonic()) >= fresh:
                 room, fresh = max(1, _AHEAD * engine.slots()), now + _MOMENT
-            while queue and len(waiting) < room:
-                model, attempt = queue.popleft()
-                waiting[engine.submit(worker.serve, plan, model)] = model, attempt
+            while len(waiting) < room and (given := lost.popleft() if lost else next(left, None)):
+                waiting[engine.submit(worker.serve, plan, given[0])] = given
+            if not waiting:
+                return bad
             for future in wait(waiting, _MOMENT, FIRST_COMPLETED).done:
                 model, attempt = waiting.pop(future)
                 brief = _brief(future, plan, model, attempt)
                 if brief is None:
-                    queue.appendleft((model, attempt + 1))
+                    lost.append((model, attempt + 1))
                     continue
                 progress.add(brief.state, model.size)
                 bad += brief.state != "done" or brief.verdict in BAD
     finally:
         for future in waiting:
             future.cancel()
-    on_progress(progress)
-    return bad
 
 
 def _brief(future: Future[Brief], plan: Plan, model: Model, attempt: int) -> Brief | None:

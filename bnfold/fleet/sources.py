@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from bnfold.errors import InputError
-from bnfold.fleet import manifest, transport
+from bnfold.fleet import manifest, side_by_side, transport
 from bnfold.fleet.plan import Model
 from bnfold.gate.settings import Settings
 
+Found: TypeAlias = Iterator[tuple[str, Mapping[str, Any]]]
+"""Paths, each with what its file system knows of it."""
+Test: TypeAlias = Callable[["os.DirEntry[str]"], object]
+
 _MAGIC = "*?["
-_AT_ONCE = 32  # questions to a store that go on side by side
 _HASHES = ("ETag", "etag", "md5Hash", "content_md5", "sha256", "blob_id", "CRC")
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created", "date_time")
 
 
 def models(
     given: Iterable[str], command: str, settings: Settings, names: Iterable[str] = (), *, out: str = ""
-) -> list[Model]:
-    """Every model of some sources, largest first.
+) -> Iterator[Model]:
+    """Every model of some sources, one after the other; one may come twice.
 
     Args:
         given: URLs of models, folders, patterns, archives (`.zip`) and manifests.
@@ -33,25 +38,42 @@ def models(
         names: Further models, one by one, such as lines of standard input.
         out: Where results go: what earlier runs wrote there is no source.
 
-    Returns:
-        Each model once for every set of options that it is given.
-
     Raises:
         InputError: A source is not there, cannot be read, or has no models.
     """
-    found: list[Model] = []
+    is_within = transport.within(out) if out else lambda _: False
     for url in given:
-        if manifest.is_manifest(url):
-            found += _described(manifest.read(url, command))
-        else:
-            found += _listed(url, settings)
-    found += _described(Model(_absolute(url), _last(url)) for url in names)
-    if out:
-        is_within = transport.within(out)
-        found = [model for model in found if not is_within(model.url)]
-    once = {(model.url, repr(model.options), repr(model.inputs)): model for model in reversed(found)}
-    written = once.values() if command == "check" else _with_names(once.values())
-    return sorted(written, key=lambda model: (-model.size, model.url))
+        is_there, is_source = False, False
+        for model in _of_source(url, command, settings):
+            is_there = True
+            if not is_within(model.url):
+                is_source = True
+                yield model
+        if is_there and not is_source:
+            raise InputError(
+                f"All models of {transport.shown(url)} are within {transport.shown(out)}, where results go.",
+                "Name the models' own folder, or another one with --out.",
+            )
+    yield from _described(Model(_absolute(url), _last(url)) for url in names)
+
+
+def _of_source(url: str, command: str, settings: Settings) -> Iterator[Model]:
+    """The models of one source.
+
+    Raises:
+        InputError: It is not there, cannot be read, or has no models.
+    """
+    if not manifest.is_manifest(url):
+        yield from _listed(url, settings)
+        return
+    count = 0
+    for count, model in enumerate(_described(manifest.read(url, command)), 1):  # noqa: B007 - used below
+        yield model
+    if not count:
+        raise InputError(
+            f"{transport.shown(url)} lists no models.",
+            'Write a line for each, such as {"model": "net.onnx"}; in CSV, the first line is: model',
+        )
 
 
 def identity(url: str) -> str:
@@ -74,28 +96,24 @@ def _described(models: Iterable[Model]) -> Iterator[Model]:
             return model
         return replace(model, size=int(info.get("size") or 0), identity=_identity(info))
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(described, models)
+    return side_by_side.mapped(described, models)
 
 
-def _listed(url: str, settings: Settings) -> Iterator[Model]:
+def _listed(given: str, settings: Settings) -> Iterator[Model]:
     """The models of a path, a folder, a pattern or an archive.
 
     Raises:
         InputError: There are none.
     """
-    if url.endswith(".zip") and "::" not in url:
-        url = f"zip://::{url}"
+    url = f"zip://::{given}" if given.endswith(".zip") and "::" not in given else given
     url = _absolute(url)
     fs, root = transport.filesystem(url)
     root = root.rstrip("/")
-    found: Iterator[tuple[str, Mapping[str, Any]]]
-    if _is_pattern(url):
-        files: Mapping[str, Any] = transport.retried(lambda: fs.glob(root, detail=True), "listed", url)
+    if is_pattern(url):
         base = root[: min(root.index(mark) for mark in _MAGIC if mark in root)].rpartition("/")[0]
-        found = ((name, info) for name, info in files.items() if info["type"] != "directory")
-    elif not _is_web(url) and transport.retried(lambda: fs.isdir(root or "/"), "found", url):
-        base, found = root, _within(fs, root, settings)
+        found = _matching(fs, root, base, url)
+    elif not _is_web(url) and (not root or transport.retried(lambda: fs.isdir(root), "found", url)):
+        base, found = root, _within(fs, root, settings, url)
     else:
         try:
             info = transport.retried(lambda: fs.info(root), "found", url)
@@ -108,7 +126,7 @@ def _listed(url: str, settings: Settings) -> Iterator[Model]:
     fs.invalidate_cache()  # it may keep all that it has listed
     if not count:
         raise InputError(
-            f"{transport.shown(url)} has no models.",
+            f"{transport.shown(given)} has no models.",
             f"Check it: a folder's models are {', '.join(settings.include)}; a pattern names files.",
         )
 
@@ -119,7 +137,7 @@ def _absolute(url: str) -> str:
     return url if path is None else path.absolute().as_posix()
 
 
-def _is_pattern(url: str) -> bool:
+def is_pattern(url: str) -> bool:
     """Whether it names files by a pattern, and is not the name of one; a web address may have a query."""
     if (path := transport.local(url)) is not None and path.exists():
         return False
@@ -132,14 +150,62 @@ def _is_web(url: str) -> bool:
     return transport.protocol_of(url) in ("http", "https")
 
 
-def _within(fs: Any, root: str, settings: Settings) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The models below a folder, folder by folder."""
+def _matching(fs: Any, pattern: str, base: str, url: str) -> Found:
+    """The files whose path fits a pattern; those of a store are all listed before the first."""
+    if transport.local(url) is None:
+        files: Mapping[str, Any] = transport.retried(lambda: fs.glob(pattern, detail=True), "listed", url)
+        yield from ((name, info) for name, info in files.items() if info["type"] != "directory")
+        return
+    from fsspec.utils import glob_translate
+
+    fits = re.compile(glob_translate(pattern)).match
+    is_deep, depth = "**" in pattern, pattern.count("/")
+    yield from _here(
+        fs, base, lambda entry: fits(entry.path), lambda entry: is_deep or entry.path.count("/") < depth
+    )
+
+
+def _within(fs: Any, root: str, settings: Settings, url: str) -> Found:
+    """The models below a folder, folder by folder; those of a store's folder are listed before the first."""
+
+    def is_model(name: str) -> bool:
+        return _fits(name, settings.include) and not _fits(name, settings.exclude)
+
+    if transport.local(url) is not None:
+        yield from _here(
+            fs,
+            root,
+            lambda entry: is_model(entry.name),
+            lambda entry: not _fits(entry.name, settings.exclude),
+        )
+        return
     for place, folders, files in fs.walk(root, detail=True):
         for name in [name for name in folders if _fits(name, settings.exclude)]:
             del folders[name]
-        for name, info in sorted(files.items()):
-            if _fits(name, settings.include) and not _fits(name, settings.exclude):
+        for name, info in files.items():
+            if is_model(name):
                 yield f"{place.rstrip('/')}/{name}" if place else name, info
+
+
+def _here(fs: Any, root: str, is_wanted: Test, is_entered: Test) -> Found:
+    """Files of this machine one by one: fsspec lists a folder as a whole, with a kilobyte for each file.
+
+    Folders that may not be read, and files that go meanwhile, are left out, as fsspec does.
+    """
+    pending = [root or "/"]
+    while pending:
+        try:
+            entries = os.scandir(pending.pop())
+        except OSError:
+            continue
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if is_entered(entry):
+                        pending.append(entry.path)
+                elif is_wanted(entry):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield entry.path, fs.info(entry)
 
 
 def _model(source: str, name: str, base: str, info: Mapping[str, Any]) -> Model:
@@ -152,24 +218,6 @@ def _identity(info: Mapping[str, Any]) -> str:
     known = [str(info[key]) for key in _HASHES if info.get(key)]
     known = known or [str(info[key]) for key in _TIMES if info.get(key)]
     return hashlib.sha256(repr((info.get("size"), known)).encode()).hexdigest()[:16]
-
-
-def _with_names(models: Iterable[Model]) -> Sequence[Model]:
-    """The same with names of the files to write; where several would have one, each has a hash in it."""
-    named = [replace(model, name=_onnx(model.name)) for model in models]
-    counts: dict[str, int] = {}
-    for model in named:
-        counts[model.name] = counts.get(model.name, 0) + 1
-    return [model if counts[model.name] == 1 else _apart(model) for model in named]
-
-
-def _apart(model: Model) -> Model:
-    own = hashlib.sha256(repr((model.url, model.options, model.inputs)).encode()).hexdigest()[:8]
-    return replace(model, name=f"{model.name.removesuffix('.onnx')}-{own}.onnx")
-
-
-def _onnx(name: str) -> str:
-    return name if name.endswith(".onnx") else f"{name.rpartition('.')[0] or name}.onnx"
 
 
 def _last(url: str) -> str:

@@ -1,17 +1,15 @@
-"""The whole fleet in numbers, from the records of its models one at a time; of each it keeps some numbers."""
+"""The whole fleet in numbers, from the records of its models one at a time, of which it keeps none."""
 
 from __future__ import annotations
 
 import heapq
 import shlex
-import statistics
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from bnfold.fleet import options
-from bnfold.fleet.plan import Plan
+from bnfold.fleet import advice, options, sources
+from bnfold.fleet.plan import QUIET, Plan
 from bnfold.fleet.results import Record
 
 Report: TypeAlias = dict[str, Any]
@@ -20,8 +18,9 @@ SCHEMA = "bnfold.fleet.report/1"
 BAD = frozenset({"findings", "disagrees", "not faster"})
 """Verdicts that are no success."""
 
-_MOST_FAILURES = 1000  # that the report lists; the long file has all
+_MOST_LISTED = 1000  # failures, and models that need an option, in the report; the long file has all
 _MOST_OUTLIERS = 5
+_MOST_NEEDED = 20
 _FAR = 3  # times the median
 _PAIRS = ("batchnorms", "nodes", "bytes")
 
@@ -68,9 +67,10 @@ class Summary:
         self._latency: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
         self._outliers: dict[str, list[tuple[float, str]]] = {}
-        self._amounts: dict[str, array[float]] = {}
-        self._failures: list[dict[str, str]] = []
-        self._failed = 0
+        self._amounts: dict[str, Counter[float]] = {}
+        self._lists: dict[str, list[dict[str, str]]] = {"needs": [], "failures": []}
+        self._left_out: Counter[str] = Counter()
+        self._needed: Counter[str] = Counter()
 
     def add(self, record: Record) -> None:
         """Add one model."""
@@ -92,41 +92,48 @@ class Summary:
         for name in ("worker_seconds", "seconds", "processor_seconds", "fetched"):
             self._totals[name] += record["measured"].get(name) or 0
         self._note_outliers(record)
-        if record["state"] != "done" or record["verdict"] == "disagrees":
-            self._note_failure(record)
+        if record["state"] == "needs":
+            self._list("needs", record)
+            self._count_needed(record["next"])
+        elif record["state"] != "done" or record["verdict"] == "disagrees":
+            self._list("failures", record)
 
     def _note_outliers(self, record: Record) -> None:
         for name, value in {**_OUTLIERS, **_MEASURED_OUTLIERS}.items():
             if amount := value(record):
-                self._amounts.setdefault(name, array("d")).append(amount)
+                self._amounts.setdefault(name, Counter())[float(f"{amount:.1e}")] += 1
                 kept = self._outliers.setdefault(name, [])
                 heapq.heappush(kept, (amount, record["path"]))
                 if len(kept) > _MOST_OUTLIERS:
                     heapq.heappop(kept)
 
-    def _note_failure(self, record: Record) -> None:
-        self._failed += 1
-        if len(self._failures) < _MOST_FAILURES:
-            self._failures.append(
-                {
-                    "path": record["path"],
-                    "state": record["state"],
-                    "why": record["why"],
-                    "again": self.line(record),
-                }
-            )
+    def _list(self, name: str, record: Record) -> None:
+        if len(self._lists[name]) == _MOST_LISTED:
+            self._left_out[name] += 1
+            return
+        known = {key: record[key] for key in ("path", "state", "why")}
+        self._lists[name].append({**known, "again": self.line(record)})
+
+    def _count_needed(self, following: Mapping[str, Any]) -> None:
+        """Count what a model needs, up to a number of different things: sizes may all differ."""
+        said = options.words(following["options"]) or f"fleet {following['command']}"
+        if said in self._needed or len(self._needed) < _MOST_LISTED:
+            self._needed[said] += 1
 
     def line(self, record: Record) -> str:
-        """What to type to do the same with one model alone."""
-        limits = self._plan.limits
-        memory = f"--memory-limit {limits.memory}" if limits.memory else ""
-        expected = shlex.join(
-            word for one in record["inputs"].items() for word in ("--expect", "=".join(one))
-        )
+        """What to type to do the same with one model alone; for one that needs an option, with that."""
+        limits, following = self._plan.limits, record.get("next") or {}
+        name = f"bnfold fleet {following.get('command', record['command'])}"
+        path = shlex.quote(record["path"])
+        if record["measured"].get("is_quiet"):
+            name = f"{QUIET}=1 {name}"
+        first = f"echo {path} | {name} -" if sources.is_pattern(record["path"]) else f"{name} {path}"
         words = (
-            f"bnfold fleet {record['command']} {shlex.quote(record['path'])} --out again --jobs 1",
-            f"--time-limit {limits.seconds:g}",
-            *(memory, expected, options.words(record["options"]), self._again),
+            f"{first} --out again --jobs 1 --time-limit {limits.seconds:g}",
+            f"--memory-limit {limits.memory}" if limits.memory else "",
+            options.words({"expect": ["=".join(one) for one in record["inputs"].items()]}),
+            options.words(advice.added(record["options"], following.get("options", {}))),
+            self._again,
         )
         return " ".join(filter(None, words))
 
@@ -154,8 +161,12 @@ class Summary:
             ],
             "latency": dict(sorted(self._latency.items())),
             "outliers": self._listed(_OUTLIERS),
-            "failures": self._failures,
-            "failures_left_out": self._failed - len(self._failures),
+            "needed": [
+                {"options": said, "models": count}
+                for said, count in sorted(self._needed.items(), key=_ranked)[:_MOST_NEEDED]
+            ],
+            **self._lists,
+            **{f"{name}_left_out": self._left_out[name] for name in self._lists},
             "measured": {
                 **{name: round(amount, 3) for name, amount in self._totals.items()},
                 "outliers": self._listed(_MEASURED_OUTLIERS),
@@ -167,10 +178,20 @@ class Summary:
         found = {}
         for name in names:
             if name in self._outliers:
-                least = _FAR * statistics.median(self._amounts[name])
+                least = _FAR * _median(self._amounts[name])
                 largest = sorted(self._outliers[name], key=lambda pair: (-pair[0], pair[1]))
                 found[name] = [{"path": path, "amount": amount} for amount, path in largest if amount > least]
         return {name: rows for name, rows in found.items() if rows}
+
+
+def _median(amounts: Counter[float]) -> float:
+    """The lower median of what was counted."""
+    left = (amounts.total() + 1) // 2
+    for amount, count in sorted(amounts.items()):
+        left -= count
+        if left <= 0:
+            return amount
+    raise AssertionError("nothing was counted")
 
 
 def _ranked(pair: tuple[str, int]) -> tuple[int, str]:

@@ -18,6 +18,7 @@ WORDS = {
     "exported": "exported without proof",
     "disagrees": "that would disagree, not written",
     "not faster": "that would not be faster, not written",
+    "needs": "needing an option or another command",
     "failed": "that could not be read or done",
     "slow": "that took too long",
     "memory": "that needed too much memory",
@@ -28,17 +29,24 @@ WORDS = {
 }
 """How verdicts and states are said after a number of models."""
 
+_TITLES = {
+    "needs": "Models that need an option or another command, each with the line that does it",
+    "failures": "Failures, each with the line that repeats it alone",
+}
+
 _FEW = 20  # failures that a terminal shows
 
 
-def render(report: Report, *, most_failures: int | None = _FEW) -> str:
+def render(report: Report, *, most: int | None = _FEW, known: int = 0) -> str:
     """The report as text, in which every name is only text.
 
     Args:
         report: As `Summary.report` makes it.
-        most_failures: How many failures are listed; None lists all that the report has.
+        most: How many failures are listed, and how many models that need an option; None lists all that the
+            report has.
+        known: How many results were there before this run, which asks for those that it needs.
     """
-    return visible("\n".join(_lines(report, most_failures)) + "\n")
+    return visible("\n".join(_lines(report, most, known)) + "\n")
 
 
 def headline(report: Report) -> str:
@@ -49,7 +57,7 @@ def headline(report: Report) -> str:
     return f"{report['models']:,} {noun}: {', '.join(parts) or 'none'}."
 
 
-def _lines(report: Report, most: int | None) -> Iterator[str]:
+def _lines(report: Report, most: int | None, known: int) -> Iterator[str]:
     yield headline(report)
     if numbers := list(_numbers(report)):
         yield from ("", *numbers)
@@ -67,13 +75,29 @@ def _lines(report: Report, most: int | None) -> Iterator[str]:
         [(f"{one['models']:,}", f"{one['code']} {one['title']}") for one in report["findings"]],
     )
     yield from _outliers(report)
-    yield from _failures(report, most)
-    measured = report["measured"]
+    yield from _table(
+        "What models need",
+        ("models", "options"),
+        [(f"{one['models']:,}", one["options"]) for one in report["needed"]],
+    )
+    yield from _each(
+        "Models that need an option or another command, each with the line that does it",
+        report,
+        "needs",
+        most,
+    )
+    yield from _each("Failures, each with the line that repeats it alone", report, "failures", most)
     yield ""
+    if known and known == report["models"]:
+        yield f"Nothing to do: all {known:,} results are there."
+        return
+    measured = report["measured"]
     yield (
         f"{duration(measured['worker_seconds'])} of workers, {duration(measured['processor_seconds'])} of "
         f"processors; {size(int(measured['fetched']))} fetched."
     )
+    if known:
+        yield f"Of this, {known:,} of {report['models']:,} results were there before."
 
 
 def _numbers(report: Report) -> Iterator[str]:
@@ -112,15 +136,16 @@ def amount(title: str, value: float) -> str:
     return f"{value:.1f} s" if title == "longest" else f"{int(value):,}"
 
 
-def _failures(report: Report, most: int | None) -> Iterator[str]:
-    failures = report["failures"][:most]
-    if not failures:
+def _each(title: str, report: Report, name: str, most: int | None) -> Iterator[str]:
+    """Models one by one, each with what it says and the line to type."""
+    shown = report[name][:most]
+    if not shown:
         return
     yield ""
-    yield "Failures, each with the line that repeats it alone"
-    for one in failures:
+    yield title
+    for one in shown:
         yield f"  {' '.join(one['path'].split())}: {' '.join(one['why'].split())}"
         yield f"    {one['again']}"
-    left = len(report["failures"]) - len(failures) + report["failures_left_out"]
+    left = len(report[name]) - len(shown) + report[f"{name}_left_out"]
     if left:
         yield f"  and {left:,} more in results.jsonl"

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bnfold.errors import BnfoldError, ExternalDataError, MissingExtraError, reason
-from bnfold.fleet import options
+from bnfold.fleet import advice, options
 from bnfold.gate.settings import Settings
+from bnfold.options import PLAIN
 
 if TYPE_CHECKING:
     from bnfold.pipeline.exported import Export
@@ -82,23 +83,54 @@ def one(job: Job) -> Answer:
 
     Returns:
         `{"wants": [...]}` with the names of further files where the model is not whole without them.
-        Otherwise `state`, which is `"done"`, `"failed"` or `"unable"` (a package is missing here), and what
-        was found out.
+        Otherwise `state`, which is `"done"`, `"needs"` (`next` says which command and options), `"failed"` or
+        `"unable"` (a package is missing here), and what was found out.
     """
     try:
         if not job.is_complete and (names := needed(job.file)[1]):
             return {"wants": names}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of readers, about the file
-            return {"state": "done", **_DO[job.command](job)}
+            return {"state": "done"} | _DO[job.command](job)
     except MissingExtraError as error:
         return {"state": "unable", "why": f"{error.problem} {error.fix}"}
     except MemoryError:
         raise
     except BnfoldError as error:
-        return _failed(job, f"{error.problem} {error.fix}".strip())
+        return _needs(job, error) or _failed(job, f"{error.problem} {error.fix}".strip())
     except Exception as error:  # a fault of bnfold's in one model says nothing of the others
         return _failed(job, f"bnfold did not foresee {type(error).__name__}: {reason(error)}")
+
+
+def _needs(job: Job, error: BnfoldError) -> Answer | None:
+    """What a model needs that a message asks to add, if it does."""
+    if not (further := advice.asked(error)):
+        return None
+    why = _without_folder(f"{error.problem} {error.fix}", job)
+    return {"state": "needs", "why": why, **_next(further), **_files(job), **_content(job)}
+
+
+def _next(further: Mapping[str, Any]) -> Answer:
+    return {"next": {"command": "export", "options": dict(further)}}
+
+
+def _torch_in_fold(job: Job) -> Answer:
+    """Of a PyTorch file, which only `export` reads: what that will need, found out without exporting it."""
+    why = "`fold` takes ONNX files only; `export` takes this PyTorch file."
+    asks: Mapping[str, Any] = {}
+    try:
+        from bnfold.torch.export.example_inputs import example_inputs, parse_shapes
+        from bnfold.torch.read.load import load_as
+
+        shapes = options.reading(job.inputs)["input_shape"]
+        example_inputs(load_as(job.file, PLAIN), parse_shapes(shapes))
+    except MissingExtraError as error:
+        why += f" {error.problem} {error.fix}"
+    except BnfoldError as error:
+        if not (asks := advice.asked(error)):
+            raise
+        why += f" {_without_folder(error.problem, job)} {error.fix}"
+    return {"state": "needs", "why": why, **_next(asks), **_files(job), **_content(job)}
 
 
 def _failed(job: Job, why: str) -> Answer:
@@ -169,7 +201,10 @@ def _check(job: Job) -> Answer:
 
 def _fold(job: Job) -> Answer:
     from bnfold.pipeline.fold_file import fold_file
+    from bnfold.pipeline.read import is_torch
 
+    if is_torch(job.file):
+        return _torch_in_fold(job)
     done = fold_file(job.file, job.target, **options.keywords("fold", job.options))
     verdict = "folded" if done.fold.folded or done.fold.merges or done.fold.joins else "unchanged"
     return {"verdict": verdict, **_of_export(done), **_files(job), **_content(job)}
@@ -178,11 +213,13 @@ def _fold(job: Job) -> Answer:
 def _export(job: Job) -> Answer:
     from bnfold.pipeline.export import export
     from bnfold.pipeline.exported import ExportDisagreementError, NotFasterError
+    from bnfold.pipeline.read import is_torch
 
-    given = options.keywords("export", job.options)
+    is_for_torch = is_torch(job.file)
+    given = options.keywords("export", job.options, for_torch=is_for_torch)
     if given["validate"] is False and given["rollback"]:
         raise BnfoldError("rollback needs the comparison of the outputs, which no-validate leaves out.")
-    if job.inputs and not given["input_shape"]:
+    if is_for_torch and job.inputs and not given["input_shape"]:
         given |= options.reading(job.inputs)
     try:
         done = export(job.file, job.target, **given)

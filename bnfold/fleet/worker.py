@@ -17,15 +17,12 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from bnfold.errors import BnfoldError, MissingExtraError
-from bnfold.fleet import alone, transport
-from bnfold.fleet.plan import Model, Plan
+from bnfold.fleet import advice, alone, transport
+from bnfold.fleet.plan import QUIET, Model, Plan
 from bnfold.fleet.process_server import Ended
 from bnfold.fleet.results import SCHEMA, Record, Results, next_to
 from bnfold.fleet.sources import identity
 from bnfold.fleet.work import Job
-
-QUIET = "BNFOLD_FLEET_QUIET"
-"""The environment variable in which a worker says that nothing else runs on its host."""
 
 _MOST_FILES = 10_000  # of one model
 _ANSWERS = frozenset(
@@ -124,6 +121,8 @@ def _looked_at(plan: Plan, model: Model, measured: Record, files: dict[str, str]
         target = Path(scratch, "out", Path(model.name).name)
         target.parent.mkdir()
         job = _job(plan, model, file, target, is_complete=here is not None)
+        if job.options.get("bench"):
+            measured["is_quiet"] = True
         ended = _alone(plan, model, job)
         if ended.answer and "wants" in ended.answer:
             _fetch_further(model, folder, ended.answer["wants"], measured, files)
@@ -138,9 +137,17 @@ def _looked_at(plan: Plan, model: Model, measured: Record, files: dict[str, str]
         for name in ended.answer.get("needs", [])[:_MOST_FILES]:  # of a model that was read where it is
             files.setdefault(str(name), identity(next_to(model.url, str(name))))
         answer: Record = {key: value for key, value in ended.answer.items() if key in _ANSWERS}
+        if answer["state"] == "needs":
+            answer["next"] = _next(ended.answer.get("next"))
         if target.is_file():
             answer["output"] = _store(plan, model, target)
         return answer
+
+
+def _next(said: Any) -> Record:
+    """The command and the options that a model needs, of what its process has said."""
+    given = advice.options(said.get("options") if isinstance(said, dict) else None)
+    return {"command": "export", "options": given}
 
 
 def _job(plan: Plan, model: Model, file: Path, target: Path, *, is_complete: bool) -> Job:

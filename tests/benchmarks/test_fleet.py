@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import fleet_models
-from benchmarks.fleet import records, report
+from benchmarks.fleet import earlier, records, report, twice
 from benchmarks.fleet_page import section
 from bnfold.fleet.plan import Plan
 
@@ -51,24 +51,43 @@ def test_a_result_that_is_there_twice_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text(line * 2)
     with pytest.raises(AssertionError, match="occurs twice"):
         records(tmp_path)
+    assert twice(tmp_path) == 1
     (tmp_path / "report.json").write_text('{"models": 1, "measured": {"seconds": 1}}')
     assert report(tmp_path) == {"models": 1}
 
 
 def test_the_page_says_what_was_measured() -> None:
     rows = {
-        "engines": {"runs": {"local": RUN, "dask": RUN}, "states": {"done": 200}, "largest": 5 * 10**7},
+        "engines": {"runs": {"local": RUN, "dask": RUN}, "states": {"done": 200}, "largest": 5 * 10**7}
+        | {"code": "a"},
         "chaos": {"engine": "local", "models": 200, "workers_killed": 75, "coordinators_killed": 2}
-        | {"further_resumes": 0, "missing": 0, "different": 0},
+        | {"further_resumes": 0, "missing": 0, "twice": 0, "different": 0, "code": "a"},
+        "memory": {"runs": {"1": RUN, "2": {**RUN, "done": 300, "coordinator_bytes": 10**8 + 20_000}}}
+        | {"code": "a"},
     }
     said = section(rows)
     assert "| dask | 50 ms | 5 ms |" in said
-    assert "| local | 200 | 75 | 2 | 0 | 0 | 0 |" in said
+    assert "| local | 200 | 75 | 2 | 0 | 0 | 0 | 0 |" in said
+    assert "grows by 0.10 kB a model" in said
+    assert "| 300 | 100 MB |" in said
     assert "Ray" not in said
     assert "On paper" not in said
     process = {"processor_seconds": 1.0, "memory": 10**8}
-    large = {"bytes": 10**8, **dict.fromkeys(("check", "fold", "export"), process)}
+    large = {"code": "a", "bytes": 10**8, **dict.fromkeys(("check", "fold", "export"), process)}
     assert "| `check` | 10 TB | 0.8 s | 1.0 s | 100 MB | 1.0 h |" in section({**rows, "large": large})
+
+
+def test_figures_of_several_states_of_the_code_make_no_page() -> None:
+    with pytest.raises(ValueError, match="several states of the code: a, b"):
+        section({"s3": {"code": "a"}, "ray": {"code": "b"}})
+
+
+def test_figures_of_another_state_are_measured_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.json").write_text('{"s3": {"code": "a"}, "ray": {"code": "b"}}')
+    assert earlier(tmp_path / "rows.json", "b") == {"ray": {"code": "b"}}
+    assert capsys.readouterr().out.startswith("s3: measured again")
 
 
 def test_planted_faults_go_by_another_name() -> None:

@@ -20,7 +20,8 @@ from bnfold.fleet.results import STATES
 from bnfold_cli import main
 from tests.gate.models import layers, save
 
-PAGE = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "fleet.md").read_text()
 SECTIONS = dict(re.findall(r"^#+ (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
 STAYS = "t = Tanh(a)\n y = BatchNormalization(t, scale, bias, mean, var)"
 
@@ -37,34 +38,49 @@ def commands(section: str, program: str) -> Iterator[tuple[list[str], str]]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with five models, and a manifest."""
+    """A folder with five models."""
     monkeypatch.chdir(tmp_path)
     for at in range(2):
         whole = save(layers(seed=at), tmp_path / "models" / f"folds{at}.onnx").read_bytes()
         save(layers(STAYS, seed=at), tmp_path / "models" / f"stays{at}.onnx")
     (tmp_path / "models" / "broken.onnx").write_bytes(whole[:300])
-    row = {"model": "models/folds0.onnx", "samples": 1, "no-validate": True}
-    (tmp_path / "zoo.jsonl").write_text(json.dumps(row) + "\n")
     return tmp_path
 
 
-def test_the_first_lines(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a clone of the repository has in `models/`, and the manifest of the page."""
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("clone")
+    shutil.copytree(ROOT / "models", folder / "models", ignore=shutil.ignore_patterns("__pycache__"))
+    [manifest] = re.findall(r"```json\n(.*?)```", SECTIONS["Where models are"], re.DOTALL)
+    (folder / "zoo.jsonl").write_text(manifest)
+    return folder
+
+
+LINES = [*commands("Ten thousand models", "bnfold"), *commands("A laptop", "bnfold")]
+
+
+@pytest.mark.usefixtures("opened")
+@pytest.mark.parametrize(("words", "printed"), LINES, ids=str)
+def test_a_clone(clone: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], printed: str) -> None:
+    """What the page shows first works there, line after line."""
+    monkeypatch.chdir(clone)
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert not printed or done.stdout.splitlines()[0] + "\n" == printed
+    if "--resume" in words and "check" in words:
+        assert done.stdout.splitlines()[-1] == "Nothing to do: all 2 results are there."
+
+
+def test_what_a_fleet_writes(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With processes of their own."""
     monkeypatch.setattr(local, "available", lambda: 1)  # a server takes a second to start
-    [(words, printed)] = commands("Ten thousand models", "bnfold")
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 1
-    assert done.stdout.splitlines()[0] + "\n" == printed
+    done = CliRunner().invoke(main, ["fleet", "check", "models", "--out", "results"])
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (1, "5 models: 2 passed, 3 with findings.")
     written = {path.name for path in (workplace / "results").iterdir()} - {"results.parquet"}
     assert written <= set(re.findall(r"`([\w.]+)/?`", SECTIONS["Ten thousand models"]))
     assert {"results.jsonl", "report.json", "report.txt", "results"} <= written
-
-
-@pytest.mark.usefixtures("workplace", "opened")
-@pytest.mark.parametrize("words", [words for words, _ in commands("A laptop", "bnfold")], ids=str)
-def test_a_laptop(words: list[str]) -> None:
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 0, done.output
 
 
 @pytest.mark.usefixtures("opened")
@@ -78,6 +94,7 @@ def test_every_state_and_key_is_explained(workplace: Path) -> None:
         for key in json.loads(line)
     }
     explained = set(re.findall(r"`(\w+)`", SECTIONS["A line of results.jsonl"])) | {"schema"}
+    assert "next" in explained
     assert keys <= explained
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from bnfold.fleet import alone, sources
 from bnfold.fleet.engines import dask, opened
+from bnfold.fleet.ledger import Ledger
 from bnfold.fleet.plan import Plan
 from bnfold.fleet.run import Outcome, run
 from bnfold.gate.settings import Settings
@@ -24,15 +25,15 @@ def models(tmp_path: Path) -> list[sources.Model]:
     for name in NAMES:
         (tmp_path / "zoo" / f"{name}.onnx").parent.mkdir(exist_ok=True)
         (tmp_path / "zoo" / f"{name}.onnx").touch()
-    return sources.models([str(tmp_path / "zoo")], "check", Settings())
+    return list(sources.models([str(tmp_path / "zoo")], "check", Settings()))
 
 
 def ran(
     models: list[sources.Model], out: Path, engine: str, **others: Any
 ) -> tuple[Outcome, list[tuple[str, str]]]:
     plan = Plan("check", str(out), unit=UNIT)
-    with opened(engine, 2) as workers:
-        done = run(plan, models, workers, **others)
+    with Ledger(plan, models) as ledger, opened(engine, 2) as workers:
+        done = run(ledger, workers, **others)
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     return done, [(line["state"], line["why"]) for line in lines]
 
@@ -54,7 +55,7 @@ def test_this_machine(models: list[sources.Model], tmp_path: Path) -> None:
 @pytest.mark.usefixtures("models")
 def test_a_worker_that_is_killed_costs_no_model(tmp_path: Path) -> None:
     (tmp_path / "zoo" / "kills its server once.onnx").touch()
-    models = sources.models([str(tmp_path / "zoo")], "check", Settings())
+    models = list(sources.models([str(tmp_path / "zoo")], "check", Settings()))
     _, answers = ran(models, tmp_path / "out", "local")
     assert (tmp_path / "zoo" / "kills its server once.killed").exists()
     assert answers == [*ANSWERS[:3], ("done", ""), *ANSWERS[3:]]

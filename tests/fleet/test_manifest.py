@@ -9,6 +9,8 @@ import pytest
 
 from bnfold.errors import InputError
 from bnfold.fleet import manifest, sources
+from bnfold.fleet.ledger import Ledger
+from bnfold.fleet.plan import Plan
 from bnfold.gate.settings import Settings
 
 ROWS = [
@@ -57,7 +59,10 @@ def test_every_form_says_the_same(tmp_path: Path, name: str, write) -> None:
 def test_one_model_with_two_sets_of_options_is_two(tmp_path: Path, zoo: Path) -> None:
     rows = [{"model": str(zoo / "a" / "folds.onnx"), "equalize": flag} for flag in (True, False)]
     (tmp_path / "zoo.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    models = sources.models([str(tmp_path / "zoo.jsonl")], "fold", Settings())
+    with Ledger(
+        Plan("fold", ""), sources.models([str(tmp_path / "zoo.jsonl")], "fold", Settings())
+    ) as ledger:
+        models = list(ledger)
     assert [model.options for model in models] in ([{"equalize": True}, {}], [{}, {"equalize": True}])
     assert models[0].name != models[1].name
     assert all(model.size and model.identity for model in models)

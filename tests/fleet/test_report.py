@@ -74,11 +74,34 @@ def test_a_line_repeats_one_model_alone() -> None:
     )
 
 
+def test_a_line_for_a_model_that_needs_an_option() -> None:
+    """With what it needs, in a pipe where its address would be a pattern, and on a quiet worker again."""
+    asks = {"command": "export", "options": {"input-shape": ["1x<n>"]}}
+    needing = record("s3://zoo/net[1].pt", "needs", None, next=asks, measured={"is_quiet": True})
+    report = summed(needing, *(record(f"m{at}.pt", "needs", None, next=asks) for at in range(2)))
+    assert (report["good"], report["failures"], len(report["needs"])) == (0, [], 3)
+    assert report["needs"][0]["again"] == (
+        "echo 's3://zoo/net[1].pt' | BNFOLD_FLEET_QUIET=1 bnfold fleet export - --out again --jobs 1"
+        " --time-limit 600 --input-shape '1x<n>'"
+    )
+    assert report["needed"] == [{"options": "--input-shape '1x<n>'", "models": 3}]
+    said = text.render(report).splitlines()
+    assert said[0] == "3 models: 3 needing an option or another command."
+    assert "       3  --input-shape '1x<n>'" in said
+
+
+def test_what_a_run_did_itself() -> None:
+    report = summed(record("a"), record("b"))
+    assert text.render(report).splitlines()[-1].endswith("0 bytes fetched.")
+    assert text.render(report, known=1).splitlines()[-1] == "Of this, 1 of 2 results were there before."
+    assert text.render(report, known=2).splitlines()[-1] == "Nothing to do: all 2 results are there."
+
+
 def test_failures_beyond_a_number_are_counted() -> None:
     report = summed(*(record(f"m{at:04}", "failed", None) for at in range(1003)))
     assert (len(report["failures"]), report["failures_left_out"]) == (1000, 3)
     assert "and 983 more in results.jsonl" in text.render(report)
-    assert "and 3 more in results.jsonl" in text.render(report, most_failures=None)
+    assert "and 3 more in results.jsonl" in text.render(report, most=None)
 
 
 def test_the_first_line_is_the_outcome() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ import pytest
 
 from bnfold.errors import BnfoldError, InputError
 from bnfold.fleet import alone, sources, transport, worker
-from bnfold.fleet.plan import Limits, Model, Plan
+from bnfold.fleet.engines import Engine
+from bnfold.fleet.ledger import Ledger
+from bnfold.fleet.plan import QUIET, Limits, Model, Plan
 from bnfold.fleet.process_server import Ended
 from bnfold.fleet.results import Results
-from bnfold.fleet.run import ATTEMPTS, Outcome, Shard, run
+from bnfold.fleet.run import ATTEMPTS, Outcome, Shard
+from bnfold.fleet.run import run as run_ledger
 from bnfold.fleet.work import Job
 from bnfold.gate.settings import Settings
 from tests.fleet.conftest import Here
@@ -31,7 +34,12 @@ def plan(command: str = "fold", **others: Any) -> Plan:
 
 
 def found(zoo: object, command: str = "fold") -> list[Model]:
-    return sources.models([str(zoo)], command, Settings())
+    return list(sources.models([str(zoo)], command, Settings()))
+
+
+def run(wanted: Plan, models: Iterable[Model], engine: Engine, **others: Any) -> Outcome:
+    with Ledger(wanted, models) as ledger:
+        return run_ledger(ledger, engine, **others)
 
 
 def records(fs: Any) -> dict[str, dict[str, Any]]:
@@ -99,7 +107,7 @@ def test_a_time_is_taken_only_on_quiet_workers(here: Here, zoo: Path, memory: An
         )
         run(fast, models, here)
     assert "bench" not in seen[0].options
-    monkeypatch.setenv(worker.QUIET, "1")
+    monkeypatch.setenv(QUIET, "1")
     run(fast, models, here)
     [timed] = records(memory)["folds.onnx"]["latency"]
     assert timed["provider"] == "cpu"
@@ -144,7 +152,7 @@ def test_torch_is_loaded_beforehand_where_it_is_needed() -> None:
     units = [
         plan(command).unit_of(Model(url, "")) for command in ("export", "check") for url in ("a.PT", "a.onnx")
     ]
-    assert units == ["bnfold.fleet.work_torch:one", *["bnfold.fleet.work:one"] * 3]
+    assert units == ["bnfold.fleet.work_torch:one", "bnfold.fleet.work:one"] * 2
     assert plan("export", unit="planted:one").unit_of(Model("a.pt", "")) == "planted:one"
     assert work_torch.one is work.one
 
@@ -287,7 +295,7 @@ def test_two_coordinators_do_no_harm(here: Here, zoo: Path, memory: Any) -> None
     assert first.report is not None
     assert second[0].report is not None
     assert {**first.report, "measured": 0} == {**second[0].report, "measured": 0}
-    assert len(records(memory)) == len(Results(plan()).known(models)) == 3
+    assert len(records(memory)) == len(list(Results(plan()).listed())) == 3
 
 
 def test_the_cache_is_that_of_check(here: Here, zoo: Path, tmp_path: Path, memory: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bnfold.fleet import sources
+from bnfold.fleet.ledger import Ledger
 from bnfold.fleet.plan import Plan
 from bnfold.fleet.run import run
 from bnfold.gate.settings import Settings
@@ -40,10 +41,12 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_read_written_and_resumed(store: Any, here: Here, zoo: Path) -> None:
     store.put(f"{zoo}/", "zoo/models/", recursive=True)
-    models = sources.models(["s3://zoo/models"], "fold", Settings())
+    models = list(sources.models(["s3://zoo/models"], "fold", Settings()))
     plan = Plan("fold", "s3://zoo/out")
-    run(plan, models[:1], here)
-    done = run(plan, models, here, resume=True)
+    with Ledger(plan, models[:1]) as ledger:
+        run(ledger, here)
+    with Ledger(plan, models) as ledger:
+        done = run(ledger, here, resume=True)
     assert (done.progress.known, done.bad) == (1, 1)
     lines = store.cat_file("zoo/out/results.jsonl").decode().splitlines()
     assert [Path(json.loads(line)["path"]).name for line in lines] == [
@@ -62,7 +65,8 @@ def test_an_entry_that_is_refused_is_said_without_the_key(store: Any, here: Here
     """What the store answers to a bucket that is not there."""
     absent = sources.models([], "fold", Settings(), ["s3://nowhere/net.onnx"])
     plan = Plan("fold", "s3://zoo/out")
-    run(plan, absent, here)
+    with Ledger(plan, absent) as ledger:
+        run(ledger, here)
     [line] = store.cat_file("zoo/out/results.jsonl").decode().splitlines()
     assert json.loads(line)["state"] == "unreachable"
     assert SECRET not in line

@@ -11,11 +11,15 @@ import pytest
 
 from bnfold.errors import InputError
 from bnfold.fleet import sources
+from bnfold.fleet.ledger import Ledger
+from bnfold.fleet.plan import Model, Plan
 from bnfold.gate.settings import Settings
 
 
-def found(*given: str, command: str = "check", names: tuple[str, ...] = ()) -> list[sources.Model]:
-    return sources.models(given, command, Settings(), names)
+def found(*given: str, command: str = "check", names: tuple[str, ...] = ()) -> list[Model]:
+    """As a run gets them: each once, largest first."""
+    with Ledger(Plan(command, ""), sources.models(given, command, Settings(), names)) as ledger:
+        return list(ledger)
 
 
 def test_a_folder(zoo: Path) -> None:
@@ -94,8 +98,8 @@ def test_a_name_with_the_marks_of_a_pattern(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     [model] = found(names=("net[1].onnx",))
     assert model.url == (tmp_path / "net[1].onnx").as_posix()
-    assert not sources._is_pattern("https://host/net.onnx?version=2")
-    assert sources._is_pattern("s3://zoo/net?.onnx")
+    assert not sources.is_pattern("https://host/net.onnx?version=2")
+    assert sources.is_pattern("s3://zoo/net?.onnx")
 
 
 def test_a_model_that_is_named_twice_is_there_once(zoo: Path) -> None:
@@ -103,12 +107,14 @@ def test_a_model_that_is_named_twice_is_there_once(zoo: Path) -> None:
 
 
 def test_what_earlier_runs_wrote_is_no_source(zoo: Path, memory: Any) -> None:
-    assert len(sources.models([str(zoo)], "fold", Settings(), out=str(zoo / "b"))) == 1
+    assert len(list(sources.models([str(zoo)], "fold", Settings(), out=str(zoo / "b")))) == 1
     memory.pipe_file("/zoo/out/models/net.onnx", b"")
     memory.pipe_file("/zoo/other/net.onnx", b"")
     [model] = sources.models(["memory://zoo"], "fold", Settings(), out="memory://zoo/out")
     assert model.name == "other/net.onnx"
-    assert len(sources.models([str(zoo)], "fold", Settings(), out="memory://zoo/out")) == 3
+    assert len(list(sources.models([str(zoo)], "fold", Settings(), out="memory://zoo/out"))) == 3
+    with pytest.raises(InputError, match="where results go"):
+        list(sources.models([str(zoo / "b")], "fold", Settings(), out=str(zoo)))
 
 
 def test_no_two_models_are_written_to_one_file(tmp_path: Path) -> None:
@@ -136,4 +142,39 @@ def test_a_source_without_models(tmp_path, monkeypatch, given: str, problem: str
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=problem) as error:
         found(given)
+    assert error.value.fix
+
+
+@pytest.mark.parametrize("pattern", ["*.onnx", "?/*", "**/*.onnx", "a/**", "[ab]/c/*.onnx", "a*/c/d.*"])
+def test_a_pattern_means_here_what_it_means_in_a_store(tmp_path: Path, memory: Any, pattern: str) -> None:
+    """Files of this machine are listed one by one, and not by fsspec."""
+    for name in ("x.onnx", "a/y.onnx", "a/c/d.onnx", "b/c/.hidden.onnx", "b/c/d.txt", "ab/c/d.onnx"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+        memory.pipe_file(f"/zoo/{name}", b"")
+
+    def below(root: str) -> list[str]:
+        return sorted(model.url.removeprefix(f"{root}/") for model in found(f"{root}/{pattern}"))
+
+    assert below(str(tmp_path)) == below("memory:///zoo") != []
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("empty.jsonl", "empty.jsonl lists no models"),
+        ("empty.csv", "empty.csv lists no models"),
+        ("empty.zip", "empty.zip has no models"),
+        ("empty", "empty has no models"),
+    ],
+)
+def test_an_empty_source(tmp_path: Path, name: str, problem: str) -> None:
+    if name == "empty":
+        (tmp_path / name).mkdir()
+    elif name == "empty.zip":
+        zipfile.ZipFile(tmp_path / name, "w").close()
+    else:
+        (tmp_path / name).write_text("model\n" if name == "empty.csv" else "\n")
+    with pytest.raises(InputError, match=problem) as error:
+        found(str(tmp_path / name))
     assert error.value.fix

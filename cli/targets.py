@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from . import _lazy, _options, _terminal
+from . import _complete, _lazy, _options, _terminal
 
 
 @click.command("targets")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete.targets)
 @click.option(
     "--markdown",
     is_flag=True,

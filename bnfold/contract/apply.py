@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.contract import ports, preprocessing, reshapes, simplify, sizes, versions
+from bnfold.contract import constants, ports, preprocessing, reshapes, simplify, sizes, versions
 from bnfold.contract.changed import Changed
 from bnfold.contract.contract import Contract
 
@@ -35,6 +35,8 @@ def changes(model: ir.Model, contract: Contract) -> list[Changed]:
         done.append(simplify.simplified(now()))
     if contract.plain_reshapes:
         done.append(reshapes.plain(now()))
+    if contract.plain_constants:
+        done.append(constants.plain(now()))
     if contract.opset is not None:
         done.append(versions.with_opset(now(), contract.opset))
     if contract.preprocessing is not None:

@@ -109,6 +109,7 @@ class Contract:
         shapes: Sizes of inputs by their names; `""` is the only input.
         simplify: Whether constants are folded and what is not needed is removed, by onnxscript and onnx_ir.
         plain_reshapes: Whether Reshapes lose `allowzero` where it means nothing; some converters refuse it.
+        plain_constants: Whether Constants hold tensors in place of numbers; some converters read no others.
         opset: Version of ONNX's operators.
         preprocessing: What is put in front of the network.
         rename: New names of inputs and outputs, by the old ones.
@@ -124,6 +125,7 @@ class Contract:
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     simplify: bool = False
     plain_reshapes: bool = False
+    plain_constants: bool = False
     opset: int | None = None
     preprocessing: Preprocessing | None = None
     rename: Mapping[str, str] = field(default_factory=dict)

@@ -6,22 +6,25 @@ size is converted, and its weights stay where they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx
-import onnx.inliner
 import onnx.version_converter
 import onnx_ir as ir
 
+from bnfold.contract.constants import write_tensors
+from bnfold.contract.last_axis import ALONG_ONE_AXIS_SINCE, OPERATORS, along_last_axis
+from bnfold.contract.meanings import demand_same_meaning
+from bnfold.contract.opsets import crosses, differs, opset_of, own_nodes
+from bnfold.contract.written_out import written_out
 from bnfold.errors import ModelError, listed, reason
 from bnfold.files.load import from_proto
 from bnfold.files.other_types import to_proto
 from bnfold.graph.constants import held
 from bnfold.graph.harmless import harmless
 from bnfold.graph.naming import Names
-from bnfold.graph.nodes import label
+from bnfold.graph.nodes import integer, label
 from bnfold.graph.scopes import ONNX_DOMAINS, scopes, subgraphs
 from bnfold.tensors.sizes import nbytes, sizes
 
@@ -93,8 +96,8 @@ _FAILURES = (
     *(onnx.version_converter.ConvertError, onnx.shape_inference.InferenceError),
 )
 _SHAPE_OF_AXES_SINCE = 15  # Shape takes some sizes only
-_SCALES_BY_CHANNEL_SINCE = 21
 _HALF_PIXELS_SINCE = 11
+_CONSTANT_NUMBERS_SINCE = 12  # Constant has attributes for numbers, next to the one that is a tensor
 _ALLOWZERO_SINCE = 14  # of Reshape, where it takes a zero in a shape for a zero
 
 
@@ -129,8 +132,11 @@ def through_onnx(model: ir.Model, opset: int) -> Through:
     light, weights = _without_weights(model)
     unconverted = light.clone()
     try:
-        converted, written_out = _written_out(light, opset)
-        _demand_same_norms(converted, opset)
+        converted, operators = written_out(light, opset)
+        demand_same_meaning(converted, opset)
+        along_last_axis(converted, opset)
+        if crosses(_CONSTANT_NUMBERS_SINCE, now, opset):
+            write_tensors(converted)
         _own_constants(converted, opset)
         of_sizes = _use_defaults(converted, opset)
         for stage in _stages(now, opset):
@@ -142,7 +148,7 @@ def through_onnx(model: ir.Model, opset: int) -> Through:
     except _FAILURES as error:
         raise ModelError(
             f"The model cannot be converted to opset {opset}: {_problem(error, model, now, opset)}.",
-            "Leave --opset out, or take a newer one.",
+            f"Leave --opset out, or take {'a newer' if opset < now else 'an older'} one.",
         ) from error
     _put_back(converted, weights)
     names = {node.name for node in converted.graph}
@@ -166,7 +172,7 @@ def through_onnx(model: ir.Model, opset: int) -> Through:
         doc_string=model.doc_string,
         metadata_props=dict(model.metadata_props),
     )
-    return Through(made, written_out, of_sizes)
+    return Through(made, operators, of_sizes)
 
 
 def _check(model: ir.Model, before: ir.Model) -> None:
@@ -200,23 +206,6 @@ def _inference_error(model: ir.Model) -> Exception | None:
     return None
 
 
-def _demand_same_norms(model: ir.Model, opset: int) -> None:
-    """Refuse a GroupNormalization that means something else; onnx's converter leaves it as it is.
-
-    Raises:
-        ModelError: Names the node.
-    """
-    older, newer = sorted((opset_of(model), opset))
-    if not older < _SCALES_BY_CHANNEL_SINCE <= newer:
-        return
-    for node in own_nodes(model):
-        if node.op_type == "GroupNormalization":
-            raise ModelError(
-                f"GroupNormalization {label(node)!r} has a scale for each group before opset"
-                f" {_SCALES_BY_CHANNEL_SINCE}, and one for each channel from there on"
-            )
-
-
 def _keep_asymmetric(model: ir.Model) -> None:
     """Let Resizes take elements where they did before opset 11, whose default is another.
 
@@ -230,25 +219,6 @@ def _keep_asymmetric(model: ir.Model) -> None:
             scales = _held(node.inputs[2]) if len(node.inputs) > 2 else None
             shrinks = scales is not None and scales.numpy().min(initial=1.0) < 1
             node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if shrinks else "floor")
-
-
-def opset_of(model: ir.Model) -> int:
-    """The version of ONNX's own operators; 0 where the model uses none."""
-    imports = model.graph.opset_imports
-    return imports.get("", imports.get("ai.onnx", 0))
-
-
-def own_nodes(model: ir.Model) -> Iterator[ir.Node]:
-    """The nodes of ONNX's own operators, in all scopes."""
-    return (node for scope in scopes(model) for node in scope.graph if node.domain in ONNX_DOMAINS)
-
-
-def differs(node: ir.Node, one: int, other: int) -> bool:
-    """Whether an operator is not the same in two versions, or not there in one of them."""
-    if not (onnx.defs.has(node.op_type, one) and onnx.defs.has(node.op_type, other)):
-        return True
-    schemas = (onnx.defs.get_schema(node.op_type, version) for version in (one, other))
-    return len({schema.since_version for schema in schemas}) > 1
 
 
 def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, ir.TensorProtocol]]:
@@ -293,25 +263,6 @@ def _own_constants(model: ir.Model, opset: int) -> None:
             own = ir.Value(name=name, type=kind, shape=ir.Shape(sizes(tensor)), const_value=copy)
             model.graph.register_initializer(own)
             node.replace_input_with(index, own)
-
-
-def _written_out(model: ir.Model, opset: int) -> tuple[ir.Model, tuple[str, ...]]:
-    """Replace operators that a version does not have by what ONNX defines them as, and name them."""
-    found: dict[str, None] = {}
-    while missing := [name for name in _missing(model, opset) if name not in found]:
-        found |= dict.fromkeys(missing)
-        ids = [("", name) for name in missing]
-        proto = onnx.inliner.inline_selected_functions(to_proto(model), ids, inline_schema_functions=True)
-        model = from_proto(proto)
-    return model, tuple(found)
-
-
-def _missing(model: ir.Model, opset: int) -> list[str]:
-    """The operators that a version does not have, and that ONNX defines by others."""
-    now, names = opset_of(model), {node.op_type for node in own_nodes(model)}
-    absent = sorted(name for name in names if not onnx.defs.has(name, opset) and onnx.defs.has(name, now))
-    schemas: list[Any] = [onnx.defs.get_schema(name, now) for name in absent]
-    return [one.name for one in schemas if one.has_function or one.has_context_dependent_function]
 
 
 def _use_defaults(model: ir.Model, opset: int) -> int:
@@ -448,6 +399,8 @@ def _is_alike(node: ir.Node, now: int, opset: int) -> bool:
             return False  # the converter does not look into what is hidden from it
     if node.op_type == "Split":  # from opset 18 on one without sizes says into how many parts
         return min(now, opset) >= 13 and (max(now, opset) < 18 or len(node.inputs) > 1)
+    if node.op_type in OPERATORS:
+        return crosses(ALONG_ONE_AXIS_SINCE, now, opset) or integer(node, "axis", 1) >= 0
     if node.op_type == "Constant":
         return set(node.attributes) == {
             "value"

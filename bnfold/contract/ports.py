@@ -153,8 +153,9 @@ def _any(dropped: Sequence[Port], kept: Sequence[Port], feeds: Feeds) -> Feeds:
 
 def _instead(name: str, names: Iterable[str | None]) -> str:
     known = [one for one in names if one]
-    near = difflib.get_close_matches(name, known, n=3) or known
-    return f"There are: {listed(near, most=8)}."
+    if near := difflib.get_close_matches(name, known, n=3):
+        return f"Did you mean {' or '.join(near)}?"
+    return f"There are: {listed(known, most=8)}."
 
 
 def _names(names: Iterable[str]) -> str:

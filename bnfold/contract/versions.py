@@ -10,7 +10,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from bnfold.contract.changed import Changed
-from bnfold.contract.converter import differs, opset_of, own_nodes, through_onnx
+from bnfold.contract.converter import through_onnx
+from bnfold.contract.opsets import differs, opset_of, own_nodes
 from bnfold.errors import InputError, ModelError, listed
 from bnfold.graph.scopes import ONNX_DOMAINS, scopes
 

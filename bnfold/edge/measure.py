@@ -6,33 +6,42 @@ off by
 
     weights:      Δ_w² / 12 · Σ_i taps · E[x_i²]          activations:      Δ_x² / 12 · Σ_i Σ_taps w²
 
-against its own mean square. Both are a square of a largest number times a sum, where a scale of a channel
-makes a term of the one larger and of the other smaller. Without data `E[x²]` follows from the weights before:
-`E[y_o²] = b_o² + Σ_i w_oi² E[x_i²]`, with 1 for what no layer computes. The share of an output channel in all
-noise is what its readers make of it, relative to their own outputs. (Jacob et al., "Quantization and Training
-of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, has steps and ranges; that noise
-of `Δ² / 12` adds up in squares is Bennett, "Spectra of Quantized Signals", 1948.)
+in the mean square. Both are a square of a largest number times a sum, where a scale of a channel makes a term
+of the one larger and of the other smaller. Without data `E[x²]` follows from the weights before:
+
+    E[y_o²] = b_o² + Σ_i E[x_i²] Σ_t Σ_u w_oit w_oiu ρ^|t − u|      taps t, u at a distance of |t − u| values
+
+with 1 for what no layer computes. Values next to each other are alike, and filters that look for edges take
+their difference: were the taps taken as independent, the estimate would be many times too large after a few
+layers. ρ = 0.95 is the usual model of an image (Jain, "Fundamentals of Digital Image Processing", 1989). The
+errors of weights are as smooth as the signal and pass the layers after it by the same formula, up to what
+they end in; those of rounded activations are white. (Jacob et al., "Quantization and Training of Neural
+Networks for Efficient Integer-Arithmetic-Only Inference", 2018, has steps and ranges; that noise of `Δ² / 12`
+adds up in squares is Bennett, "Spectra of Quantized Signals", 1948.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from bnfold.algebra.affine import Array
 from bnfold.edge.channels import Channels, Ids, Layer
 from bnfold.graph.facts import Facts
+from bnfold.graph.nodes import integers
 from bnfold.tensors.parts import parts
 
 _DEVIATIONS = 4.0  # from a channel's mean to the largest of the values that a calibration sees
 _FINER = (
     127 / 255
 ) ** 2  # most activations come from a Relu and have no sign, so their step is half as large
+_NEIGHBOURS = 0.95  # the correlation of values next to each other in an image
 _DEAD = 2.0**-32  # a channel of less power, relative to the largest beside it, is not counted more
 _TINY = np.finfo(np.float64).tiny
 
@@ -45,7 +54,8 @@ class Measured:
         layer: The layer.
         largest: The largest absolute weight.
         lowest: The exponent of the smallest weight that is not zero, as `frexp` gives it.
-        energy: The sum of the squares over the taps.
+        energy: The sum of the squares over the taps: what white noise is multiplied by in the mean square.
+        power: The same for a signal whose neighbouring values are correlated.
         taps: How many taps there are.
         outputs: The class of each output channel, shape `(groups, outputs)`.
         inputs: The class of each input channel, shape `(groups, inputs)`; None where those are not scaled.
@@ -55,6 +65,7 @@ class Measured:
     largest: Array
     lowest: npt.NDArray[np.int16]
     energy: Array
+    power: Array
     taps: int
     outputs: Ids
     inputs: Ids | None
@@ -66,6 +77,8 @@ class Measured:
         shape = tuple(int(size) for size in tensor.shape.numpy())
         taps = tuple(range(2 - len(shape), 0))
         largest, energy = np.zeros(shape[:2], tensor.dtype.numpy()), np.zeros(shape[:2])
+        correlations = _correlations(layer, shape[2:])
+        power = np.zeros(shape[:2]) if correlations else energy
         lowest = np.full(shape[:2], _NONE, np.int16)
         for where, part in parts(tensor, whole=len(taps)):
             place = where[:2]
@@ -74,12 +87,15 @@ class Measured:
             smallest = np.where(size > 0, size, np.inf).min(axis=taps, initial=np.inf)
             lowest[place] = np.where(np.isfinite(smallest), np.frexp(smallest)[1], _NONE)
             energy[place] = np.square(size, dtype=np.float64).sum(axis=taps)
+            if correlations:
+                power[place] = _quadratic(part, correlations)
         groups, roots = layer.groups, channels.classes.root
         return cls(
             layer,
             _by_groups(largest, layer),
             _by_groups(lowest, layer),
             _by_groups(energy, layer),
+            _by_groups(power, layer),
             int(np.prod(shape[2:])),
             roots(layer.outputs).reshape(groups, -1),
             None if layer.inputs is None else roots(layer.inputs).reshape(groups, -1),
@@ -126,6 +142,30 @@ class Measured:
 _NONE = np.iinfo(np.int16).max
 
 
+def _correlations(layer: Layer, kernel: tuple[int, ...]) -> list[Array]:
+    """How the values under the taps of a kernel are correlated, a matrix for each of its axes.
+
+    Empty where that makes no difference, and for a ConvTranspose, whose taps reach different outputs.
+    """
+    if layer.node.op_type != "Conv" or max(kernel, default=1) == 1:
+        return []
+    dilations = integers(layer.node, "dilations") or (1,) * len(kernel)
+    found = []
+    for size, dilation in zip(kernel, dilations, strict=True):
+        at = np.arange(size) * dilation
+        found.append(_NEIGHBOURS ** np.abs(at[:, None] - at).astype(float))
+    return found
+
+
+def _quadratic(part: npt.NDArray[Any], correlations: Sequence[Array]) -> Array:
+    """The sum over all pairs of taps of both weights times their correlation, shape `part.shape[:2]`."""
+    weights = part.astype(np.float64)
+    spread = weights
+    for axis, matrix in enumerate(correlations, 2):
+        spread = np.moveaxis(np.tensordot(spread, matrix, (axis, 0)), -1, axis)
+    return np.asarray((weights * spread).sum(axis=tuple(range(2, part.ndim))))
+
+
 def _by_groups(array: npt.NDArray[Any], layer: Layer) -> npt.NDArray[Any]:
     """A matrix as the weight is stored, as (groups, outputs, inputs)."""
     if layer.out_axis:
@@ -134,13 +174,14 @@ def _by_groups(array: npt.NDArray[Any], layer: Layer) -> npt.NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class Activity:
-    """What is known of the values of all classes without data, by the number of the class.
+class Seen:
+    """What is known without data of the values that one layer reads and computes.
 
     Attributes:
-        square: The mean square.
-        range: The largest absolute value.
-        weight: By how much noise in a channel counts: its square, times this, is relative to its readers.
+        square: The mean square of each input channel, shape `(groups, inputs)`.
+        range: The largest absolute value of each, shape `(groups, inputs)`.
+        weight: By how much noise in an output channel counts, shape `(groups, outputs)`: its square, times
+            this, is its share in the noise of what the layers after it end in, relative to the signal there.
     """
 
     square: Array
@@ -148,8 +189,25 @@ class Activity:
     weight: Array
 
 
+@dataclass(frozen=True)
+class Activity:
+    """What is known of the values of a network without data.
+
+    Attributes:
+        range: The largest absolute value of each class, by its number.
+        layers: What each layer reads and computes.
+    """
+
+    range: Array
+    layers: Mapping[ir.Node, Seen]
+
+
 def activity(channels: Channels, measured: Sequence[Measured]) -> Activity:
-    """Estimate the activations of all classes, from the input of the network to its output."""
+    """Estimate the activations of all layers, from the input of the network to its output.
+
+    A residual stream is one class from end to end, and what is added to it later is not there yet where it is
+    read first. So a layer sees what the layers before it have computed, and its noise reaches those after it.
+    """
     count = channels.classes.size
     square, offset = np.zeros(count), np.zeros(count)
     for node, index, labels in channels.added:
@@ -157,29 +215,38 @@ def activity(channels: Channels, measured: Sequence[Measured]) -> Activity:
         if array is not None:
             np.add.at(offset, channels.classes.root(labels.ids), array.reshape(-1))
     square += offset**2
-    powers = []
+    read, computed = [], []
     for one in measured:
-        own = one.biases(channels.facts)
-        read = _read(one, square)
-        moment = np.einsum("goi,gi->go", one.energy, read, dtype=np.float64).reshape(-1)
-        powers.append(moment + own**2)
-        np.add.at(square, one.outputs.reshape(-1), powers[-1])
-        np.add.at(offset, one.outputs.reshape(-1), own)
-    weight, alone = np.zeros(count), np.zeros(count)
-    for one, power in zip(measured, powers, strict=True):
-        power = power.reshape(one.outputs.shape)
-        share = np.divide(1, power, out=np.zeros(power.shape), where=power > 0)
-        np.add.at(alone, one.outputs, np.minimum(share, 1 / max(power.max(initial=0) * _DEAD, _TINY)))
+        own = one.biases(channels.facts).reshape(one.outputs.shape)
+        read.append((_read(one, square), _read(one, _range(square, offset))))
+        moment = np.einsum("goi,gi->go", one.power, read[-1][0], dtype=np.float64)
+        computed.append(moment + own**2)
+        np.add.at(square, one.outputs, computed[-1])
+        np.add.at(offset, one.outputs, own)
+    weight, layers = np.zeros(count), {}
+    for one, (moment, largest), power in reversed(list(zip(measured, read, computed, strict=True))):
+        counts = weight[one.outputs]
+        if not counts.any():  # no layer reads it: each of its channels counts by itself
+            least = max(power.max(initial=0) * _DEAD, _TINY)
+            counts = np.divide(
+                1 / power.size, np.maximum(power, least), where=power > 0, out=np.zeros(power.shape)
+            )
+        layers[one.layer.node] = Seen(moment, largest, counts)
         if one.inputs is not None:
-            np.add.at(weight, one.inputs, np.einsum("goi,go->gi", one.energy, share, dtype=np.float64))
-    spread = np.sqrt(np.maximum(square - offset**2, 0))
-    return Activity(square, np.abs(offset) + _DEVIATIONS * spread, np.where(weight > 0, weight, alone))
+            np.add.at(weight, one.inputs, np.einsum("goi,go->gi", one.power, counts, dtype=np.float64))
+    return Activity(_range(square, offset), layers)
 
 
-def _read(one: Measured, square: Array) -> Array:
+def _range(square: Array, offset: Array) -> Array:
+    """The largest absolute values, from the mean squares and what constants add."""
+    return np.asarray(np.abs(offset) + _DEVIATIONS * np.sqrt(np.maximum(square - offset**2, 0)))
+
+
+def _read(one: Measured, known: Array) -> Array:
+    """What is known of the classes that a layer reads; 1 for what no layer computes."""
     if one.inputs is None:
         return np.ones((one.layer.groups, one.largest.shape[2]))
-    return np.asarray(square[one.inputs])
+    return np.asarray(known[one.inputs])
 
 
 @dataclass(frozen=True)
@@ -192,7 +259,6 @@ class Term:
         floor: The largest of those of other classes.
         mass: The parts of the sum, one for each class that is moved.
         rest: The sum of those of other classes.
-        per: What the product is divided by.
     """
 
     sign: int
@@ -200,14 +266,13 @@ class Term:
     floor: float
     mass: Array
     rest: float
-    per: float
 
     def cost(self, moves: Moves) -> Array:
         """The noise after each of several moves, shape `(moves,)`."""
         up, down = (moves.up, moves.down) if self.sign > 0 else (moves.down, moves.up)
         top = np.maximum((self.peak * up).max(axis=1, initial=0.0), self.floor)
         total = np.einsum("mc,mc,c->m", down, down, self.mass) + self.rest
-        return np.asarray(top * top * total / self.per)
+        return np.asarray(top * top * total)
 
 
 @dataclass(frozen=True)
@@ -245,29 +310,24 @@ def terms(
         writes: Whether the layer computes some of them.
         reads: Whether it reads some of them.
     """
-    counts = known.weight[one.outputs] / np.square(one.out_scale(steps)[:, :, 0])
-    square = _read(one, known.square)
-    # noise and outputs in the same scale, that of the steps: their quotient knows none
-    gain = np.einsum("goi,go->gi", one.energy, known.weight[one.outputs], dtype=np.float64)
-    power = float((gain * square).sum())
-    if power <= 0 or not np.isfinite(power):
+    seen = known.layers[one.layer.node]
+    if not np.isfinite(seen.weight).all() or not np.isfinite(seen.square).all():
         return
-    scale = np.ones(square.shape) if one.inputs is None else np.exp2(steps[one.inputs].astype(float))
-    mass = one.taps * square * np.square(scale)
+    counts = seen.weight / np.square(one.out_scale(steps)[:, :, 0])
+    scale = np.ones(seen.square.shape) if one.inputs is None else np.exp2(steps[one.inputs].astype(float))
+    mass = one.taps * seen.square * np.square(scale)
     if writes:
-        yield _term(
-            1, place[one.outputs], count, one.by_output(steps), counts * mass.sum(axis=1)[:, None], power
-        )
+        yield _term(1, place[one.outputs], count, one.by_output(steps), counts * mass.sum(axis=1)[:, None])
     if reads and one.inputs is not None:
         at = place[one.inputs]
-        yield _term(-1, at, count, one.by_input(steps), mass * counts.sum(axis=1)[:, None], power)
-        ranges = known.range[one.inputs] * scale
-        yield _term(1, at, count, ranges, gain / np.square(scale), power / _FINER)
+        yield _term(-1, at, count, one.by_input(steps), mass * counts.sum(axis=1)[:, None])
+        gain = np.einsum("goi,go->gi", one.energy, seen.weight, dtype=np.float64) / np.square(scale)
+        yield _term(1, at, count, seen.range * scale, gain * _FINER)
 
 
-def _term(sign: int, at: Ids, count: int, peak: Array, mass: Array, per: float) -> Term:
+def _term(sign: int, at: Ids, count: int, peak: Array, mass: Array) -> Term:
     """A term of entries, each of the class at a place, or of another where that is −1."""
     peaks, masses = np.zeros(count + 1), np.zeros(count + 1)  # the last is that of the others
     np.maximum.at(peaks, at, peak)
     np.add.at(masses, at, mass)
-    return Term(sign, peaks[:-1], float(peaks[-1]), masses[:-1], float(masses[-1]), per)
+    return Term(sign, peaks[:-1], float(peaks[-1]), masses[:-1], float(masses[-1]))

@@ -60,7 +60,9 @@ class Attribute:
         """What is taken, in words."""
         parts = []
         if self.allowed:
-            parts.append(" or ".join("one a channel" if v == _CHANNELS else str(v) for v in self.allowed))
+            parts.append(
+                " or ".join("one a channel" if v == _CHANNELS else _written(v) for v in self.allowed)
+            )
         if self.refused:
             parts.append(f"anything but {' and '.join(map(str, self.refused))}")
         if self.min is not None:

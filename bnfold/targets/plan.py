@@ -10,6 +10,7 @@ import onnx_ir as ir
 from bnfold.runtime.interface import Port, interface
 from bnfold.targets.attributes import Attribute
 from bnfold.targets.batchnorm import BatchNorm
+from bnfold.targets.constants import PlainConstants
 from bnfold.targets.profile import Profile
 from bnfold.targets.sizes import Sizes
 from bnfold.targets.versions import IrVersion, Opset, opset_of
@@ -28,6 +29,7 @@ class Plan:
         batch: The first size of every input.
         shapes: Sizes of inputs by name, where not every input has a batch.
         plain_reshapes: Whether Reshapes lose `allowzero` where it means nothing.
+        plain_constants: Whether Constants hold tensors in place of numbers.
         no_batchnorm: Whether BatchNorms that cannot be folded become other operators.
     """
 
@@ -36,6 +38,7 @@ class Plan:
     batch: int | None = None
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     plain_reshapes: bool = False
+    plain_constants: bool = False
     no_batchnorm: bool = False
 
 
@@ -48,7 +51,7 @@ def plan(profile: Profile, model: ir.Model | None) -> Plan:
             its user gives.
     """
     opset, version, sizes = (profile.limit(kind) for kind in (Opset, IrVersion, Sizes))
-    batchnorm = profile.limit(BatchNorm)
+    batchnorm, constants = profile.limit(BatchNorm), profile.limit(PlainConstants)
     view = None if model is None else View(model)
     has_opset = _EXPORTERS if view is None else opset_of(view)
     batch, shapes = (None, {}) if model is None or not isinstance(sizes, Sizes) else _sizes(sizes, model)
@@ -60,6 +63,7 @@ def plan(profile: Profile, model: ir.Model | None) -> Plan:
         batch=batch,
         shapes=shapes,
         plain_reshapes=any(_wants_plain(rule.limit) for rule in profile.rules),
+        plain_constants=constants is not None and view is not None and any(constants.look(view)),
         no_batchnorm=batchnorm is not None and (view is None or any(batchnorm.look(view))),
     )
 

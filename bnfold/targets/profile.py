@@ -9,7 +9,7 @@ import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,6 +19,7 @@ from bnfold.errors import InputError
 from bnfold.runtime.interface import Port
 from bnfold.targets.attributes import Attribute
 from bnfold.targets.batchnorm import BatchNorm
+from bnfold.targets.constants import PlainConstants
 from bnfold.targets.form import Form
 from bnfold.targets.inputs import Constant, Outputs, Rank
 from bnfold.targets.operators import Operators
@@ -27,7 +28,18 @@ from bnfold.targets.types import Types
 from bnfold.targets.versions import IrVersion, Opset
 
 Limit: TypeAlias = (
-    Attribute | BatchNorm | Constant | Form | IrVersion | Operators | Opset | Outputs | Rank | Sizes | Types
+    Attribute
+    | BatchNorm
+    | Constant
+    | Form
+    | IrVersion
+    | Operators
+    | Opset
+    | Outputs
+    | PlainConstants
+    | Rank
+    | Sizes
+    | Types
 )
 KINDS: dict[str, type[Limit]] = {
     "form": Form,
@@ -37,6 +49,7 @@ KINDS: dict[str, type[Limit]] = {
     "operators": Operators,
     "attribute": Attribute,
     "constant": Constant,
+    "plain-constants": PlainConstants,
     "outputs": Outputs,
     "rank": Rank,
     "type": Types,
@@ -82,6 +95,7 @@ class Profile:
         name: What `--target` takes.
         title: Its name in full.
         next: The next commands of its toolchain, with `{model}` for the file.
+        next_for: The same for files of other kinds that it reads, by their suffix without the dot.
         rules: What it demands.
         notes: What else is documented of it.
         unknown: What its public documentation does not say, as sentences.
@@ -93,6 +107,7 @@ class Profile:
     rules: tuple[Rule, ...]
     notes: tuple[Note, ...] = ()
     unknown: tuple[str, ...] = ()
+    next_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def limit(self, kind: type[Limit]) -> Limit | None:
         """The first limit of a kind; None where the target has none."""
@@ -120,7 +135,7 @@ class Profile:
             "{named_shapes}": ",".join(f"{name}[{one}]" for name, one in sizes.items()),
         }
         fill = functools.partial(re.sub, r"\{\w+\}", lambda match: filled.get(match[0], match[0]))
-        return tuple(map(fill, self.next))
+        return tuple(map(fill, self.next_for.get(model.suffix.lower().removeprefix("."), self.next)))
 
 
 def _sizes(port: Port) -> str:
@@ -171,7 +186,10 @@ def _profile(name: str, text: str, place: str) -> Profile:
         rules = tuple(_rule(one) for one in table.pop("rules", ()))
         notes = tuple(Note(**_dated(one)) for one in table.pop("notes", ()))
         following, unknown = (tuple(map(str, table.pop(key, ()))) for key in ("next", "unknown"))
-        return Profile(**table, name=name, next=following, rules=rules, notes=notes, unknown=unknown)
+        others = {kind: tuple(map(str, lines)) for kind, lines in table.pop("next_for", {}).items()}
+        return Profile(
+            **table, name=name, next=following, rules=rules, notes=notes, unknown=unknown, next_for=others
+        )
     except (tomllib.TOMLDecodeError, TypeError, KeyError, ValueError) as error:
         problem = " ".join(str(error).split()).rstrip(".")
         raise InputError(

@@ -113,3 +113,19 @@ def test_a_new_name_is_none_of_a_graph_within() -> None:
                     else_branch = e () => (float[2] w) { w = Identity(x) }> }"""
     with pytest.raises(InputError, match="'x' cannot be renamed to 'y': a value has that name"):
         renamed(from_proto(parser.parse_model(text)), {"x": "y", "y": "z"})
+
+
+@pytest.mark.parametrize(
+    ("change", "fix"),
+    [
+        (lambda net: cut(net, ("yy",)), "Did you mean y?"),
+        (lambda net: cut(net, ("prediction",)), "There are: "),
+        (lambda net: renamed(net, {"aa": "image"}), "Did you mean a?"),
+        (lambda net: renamed(net, {"image": "picture"}), "There are: a, b, c, y, z."),
+    ],
+    ids=["an output", "no output", "an input", "no input"],
+)
+def test_a_name_that_is_nearly_right_is_corrected(change, fix: str) -> None:
+    with pytest.raises(InputError) as caught:
+        change(from_proto(build(TWO)))
+    assert caught.value.fix.startswith(fix)

@@ -11,7 +11,8 @@ import onnx_ir as ir
 import pytest
 
 from bnfold.contract import versions
-from bnfold.contract.converter import opset_of, through_onnx
+from bnfold.contract.converter import through_onnx
+from bnfold.contract.opsets import opset_of
 from bnfold.contract.versions import with_ir_version, with_opset
 from bnfold.errors import InputError, ModelError
 from bnfold.files.load import from_proto, load_onnx

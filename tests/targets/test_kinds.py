@@ -12,6 +12,7 @@ import pytest
 
 from bnfold.targets.attributes import Attribute
 from bnfold.targets.batchnorm import BatchNorm
+from bnfold.targets.constants import PlainConstants
 from bnfold.targets.form import Form
 from bnfold.targets.inputs import Constant, Outputs, Rank
 from bnfold.targets.operators import Operators
@@ -55,6 +56,13 @@ STEPS = {name: np.array([number], np.int64) for name, number in (("at", 0), ("en
 CASES = [
     Case(Opset(max=17), CONV.format("y = Relu(x)"), "the opset is 18, and 17 is the limit", whole=""),
     Case(Opset(min=19), CONV.format("y = Relu(x)"), "the opset is 18, and 19 is the oldest", whole=""),
+    Case(
+        PlainConstants(),
+        "g (float[2,3] x) => (float y) { s = Constant <value_ints = [3, 2]> ()  y = Reshape(x, s) }",
+        "1 Constant holds numbers, and only tensors are read",
+        ("s",),
+        "g (float[2,3] x) => (float y) { s = Constant <value = int64[2] {3, 2}> ()  y = Reshape(x, s) }",
+    ),
     Case(IrVersion(max=8), CONV.format("y = Relu(x)"), "the IR version is 9, and 8 is the limit", whole=""),
     Case(
         Sizes(),

@@ -169,6 +169,17 @@ def test_commands_name_the_sizes_of_the_model() -> None:
     assert load("openvino").commands(Path("net.onnx"), ports)[1].endswith("x[1,1,32,32],mask[4,1]")
 
 
+def test_commands_are_those_for_the_kind_of_file() -> None:
+    """The converter to ORT format and the check of ONNX Runtime read ONNX files and no others."""
+    mobile = load("onnxruntime-mobile")
+    assert [line.split()[2] for line in mobile.commands(Path("net.onnx"))] == [
+        "onnxruntime.tools.check_onnx_model_mobile_usability",
+        "onnxruntime.tools.convert_onnx_models_to_ort",
+    ]
+    [config] = mobile.commands(Path("out/net.ort"))
+    assert "([Path('out/net.ort')], Path('net.required_operators.config'), True)" in config
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -10,35 +10,111 @@ from rich.text import Text
 
 from bnfold.pipeline.targeting import Reached, next_commands
 from bnfold.report.terminal.tables import headed
+from bnfold.targets.form import Form
+from bnfold.targets.operators import Operators
 from bnfold.targets.profile import Note, Profile, Rule
 from bnfold.targets.words import in_words
 
+_SHOWN = {
+    "opset": "opset",
+    "ir-version": "IR version",
+    "sizes": "sizes",
+    "type": "types",
+    "operators": "operators",
+}
+"""What is said of a target in a line each, by the kind of its rule."""
 
-def targets(known: Iterable[Profile]) -> RenderableType:
-    """List targets by name, title, and the day of their newest source."""
+
+def targets(known: Sequence[Profile]) -> RenderableType:
+    """List targets by name, what they take, and the day of their newest source."""
     table = headed("target", "what it is", "as of")
     for one in known:
-        days = [*(rule.date for rule in one.rules), *(note.date for note in one.notes)]
-        table.add_row(Text(one.name, style="bold"), Text(one.title), Text(f"{max(days)}" if days else ""))
-    return Group(table, "", Text("What one demands: bnfold targets NAME"))
+        table.add_row(Text(one.name, style="bold"), Text(one.title), Text(_newest(one)))
+    said = f"{len(known)} targets. What one demands: bnfold targets NAME"
+    return Group(Text(said), "", table)
 
 
 def target(profile: Profile) -> RenderableType:
-    """Show what a target demands, with sources, what else is known, and what is not."""
-    parts: list[RenderableType] = [Text(profile.title, style="bold"), "", Text("What it demands:")]
+    """Show what a target takes in short, what to type, and each rule with its source."""
+    documented: list[Rule | Note] = [*profile.rules, *profile.notes]
+    sources = list(dict.fromkeys((one.date, one.source) for one in documented))
+
+    def at(one: Rule | Note) -> str:
+        return f"[{sources.index((one.date, one.source)) + 1}]"
+
+    rules = len(profile.rules)
+    parts: list[RenderableType] = [
+        Text(profile.title, style="bold"),
+        Text(f"{rules} rule{'' if rules == 1 else 's'}, the newest of {_newest(profile)}."),
+        "",
+        _in_short(profile),
+        "",
+        Text("What to type:", style="bold"),
+        *(Text(f"  {line}") for line in _commands(profile)),
+        "",
+        Text("Rules, each of which bnfold check --target asks:", style="bold"),
+    ]
     for rule in profile.rules:
-        parts += [Text(f"  {rule.what} ({in_words(rule.limit)})"), _source(rule)]
+        parts.append(_line(rule.what, at(rule)))
+        if isinstance(rule.limit, Operators):
+            parts += [Text(f"    {one}", style="dim") for one in _lists(rule.limit)]
     if profile.notes:
-        parts += ["", Text("Not checked, but documented:")]
-        for note in profile.notes:
-            parts += [Text(f"  {note.what}"), _source(note)]
+        parts += ["", Text("Documented, and not asked:", style="bold")]
+        parts += [_line(note.what, at(note)) for note in profile.notes]
     if profile.unknown:
-        parts += ["", Text("Not known:"), *(Text(f"  {one}") for one in profile.unknown)]
+        parts += ["", Text("Not known:", style="bold"), *(Text(f"  {one}") for one in profile.unknown)]
+    parts += ["", Text("Sources:", style="bold")]
+    parts += [
+        Text(f"  [{number}] {date}, {source}", style="dim", overflow="fold")
+        for number, (date, source) in enumerate(sources, 1)
+    ]
     return Group(*parts)
 
 
-def _source(one: Rule | Note) -> Text:
-    return Text(f"    {one.date}, {one.source}", style="dim", overflow="fold")
+def _in_short(profile: Profile) -> RenderableType:
+    """What a target takes, a line for each kind of thing."""
+    table = headed("It takes", "")
+    form = profile.limit(Form)
+    table.add_row("files", Text(in_words(form) if form is not None else "ONNX files"))
+    for kind, word in _SHOWN.items() if profile.form != "pt2" else ():  # of ONNX files
+        said = [in_words(rule.limit) for rule in profile.rules if rule.kind == kind]
+        table.add_row(word, Text("; ".join(said) or "no limit is documented"))
+    used = sum(rule.kind in ("attribute", "constant", "outputs", "rank") for rule in profile.rules)
+    if used:
+        table.add_row("", Text(f"{used} rule{'' if used == 1 else 's'} on how they are used, see below"))
+    norms = [in_words(rule.limit) for rule in profile.rules if rule.kind == "batchnorm"]
+    norms += [note.what.rstrip(".") for note in profile.notes if "BatchNorm" in note.what]
+    table.add_row("BatchNorm", Text(norms[0] if norms else "see below"))
+    return table
+
+
+def _commands(profile: Profile) -> tuple[str, ...]:
+    """What leads to a target, from a model to its toolchain."""
+    if profile.form == "pt2":
+        written = Path("out.pt2")
+        made = f"bnfold export net.pt --input-shape 1x3x224x224 -o {written} --target {profile.name}"
+        return (made, *profile.commands(written))
+    written = Path(f"out.{'ort' if profile.form == 'ort' else 'onnx'}")
+    return (
+        f"bnfold check net.onnx --target {profile.name}",
+        f"bnfold export net.onnx -o {written} --target {profile.name}",
+        *profile.commands(written),
+    )
+
+
+def _newest(profile: Profile) -> str:
+    days = [*(rule.date for rule in profile.rules), *(note.date for note in profile.notes)]
+    return f"{max(days)}" if days else ""
+
+
+def _line(said: str, source: str) -> Text:
+    return Text.assemble(f"  {said} ", (source, "dim"))
+
+
+def _lists(limit: Operators) -> Iterable[str]:
+    for said, names in (("Taken", limit.allowed), ("Not taken", limit.refused)):
+        if names:
+            yield f"{said}: {', '.join(names)}."
 
 
 def reached(one: Reached, written: Path) -> RenderableType:

@@ -1,0 +1,48 @@
+"""What means something else in another version, or nothing, and is left as it is by onnx's converter."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold.contract.opsets import crosses, opset_of, own_nodes
+from bnfold.errors import ModelError
+from bnfold.graph.nodes import label, text
+
+_SCALES_BY_CHANNEL_SINCE = 21
+# Values of an attribute, by operator and attribute, with the versions before which and from which on they are
+# not there. The checker looks at the names of attributes, not at the values.
+_VALUES: dict[tuple[str, str], dict[str, tuple[int, int | None]]] = {
+    ("Pad", "mode"): {"wrap": (19, None)},
+    ("Resize", "coordinate_transformation_mode"): {
+        "half_pixel_symmetric": (19, None),
+        "tf_half_pixel_for_nn": (11, 13),
+    },
+}
+
+
+def demand_same_meaning(model: ir.Model, opset: int) -> None:
+    """Refuse what a conversion to a version would leave as it is, and should not.
+
+    Raises:
+        ModelError: Names the node.
+    """
+    norms_differ = crosses(_SCALES_BY_CHANNEL_SINCE, opset_of(model), opset)
+    for node in own_nodes(model):
+        if node.op_type == "GroupNormalization" and norms_differ:
+            raise ModelError(
+                f"GroupNormalization {label(node)!r} has a scale for each group before opset"
+                f" {_SCALES_BY_CHANNEL_SINCE}, and one for each channel from there on"
+            )
+        _demand_values(node, opset)
+
+
+def _demand_values(node: ir.Node, opset: int) -> None:
+    for (operator, name), known in _VALUES.items():
+        if node.op_type != operator or (value := text(node, name, "")) not in known:
+            continue
+        since, until = known[value]
+        said = f'{operator} {label(node)!r} has {name}="{value}"'
+        if opset < since:
+            raise ModelError(f"{said}, which came with opset {since}")
+        if until is not None and opset >= until:
+            raise ModelError(f"{said}, which opset {until} dropped")

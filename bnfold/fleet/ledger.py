@@ -95,7 +95,8 @@ class Ledger:
 
     def forget(self, name: str) -> None:
         """Take back that there is a result."""
-        self._database.execute("DELETE FROM known WHERE result = ?", (name,))
+        with _saying():
+            self._database.execute("DELETE FROM known WHERE result = ?", (name,))
 
     def on_files(self) -> Iterator[Model]:
         """The models of this run whose result rests on further files."""

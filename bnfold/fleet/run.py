@@ -19,7 +19,7 @@ from bnfold.fleet.ledger import Ledger
 from bnfold.fleet.plan import Model, Plan
 from bnfold.fleet.progress import Progress
 from bnfold.fleet.results import Results
-from bnfold.fleet.summary import Report
+from bnfold.fleet.summary import BAD, Report
 from bnfold.fleet.worker import Brief
 
 if TYPE_CHECKING:
@@ -119,8 +119,6 @@ def _done(
     on_progress: Callable[[Progress], None],
 ) -> int:
     """Have every model done; how many have no good result."""
-    from bnfold.fleet.summary import BAD
-
     left = ((model, 1) for model in models)
     lost: deque[tuple[Model, int]] = deque()  # whose worker ended, and how often they were given to one
     waiting: dict[Future[Brief], tuple[Model, int]] = {}

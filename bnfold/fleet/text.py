@@ -23,7 +23,7 @@ WORDS = {
     "slow": "that took too long",
     "memory": "that needed too much memory",
     "killed": "whose process died",
-    "unable": "for which a package is missing",
+    "unable": "for which a package or space is missing",
     "unreachable": "that could not be fetched or stored",
     "lost": "whose worker was lost each time",
 }

@@ -7,6 +7,7 @@ hostile: the answer is plain data.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import re
@@ -35,6 +36,7 @@ _MODULES = (
 """What nearly every model needs."""
 
 _NO_MEMORY = re.compile("bad_alloc|[Ff]ailed to allocate memory")
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MODEL = "\0"  # stands for the model's name, in which no folder is left out
 
 
@@ -84,7 +86,7 @@ def one(job: Job) -> Answer:
     Returns:
         `{"wants": [...]}` with the names of further files where the model is not whole without them.
         Otherwise `state`, which is `"done"`, `"needs"` (`next` says which command and options), `"failed"` or
-        `"unable"` (a package is missing here), and what was found out.
+        `"unable"` (a package or space is missing here), and what was found out.
     """
     try:
         if not job.is_complete and (names := needed(job.file)[1]):
@@ -97,9 +99,20 @@ def one(job: Job) -> Answer:
     except MemoryError:
         raise
     except BnfoldError as error:
+        if _is_out_of_space(error):
+            return {"state": "unable", "why": f"{error.problem} {error.fix}"}
         return _needs(job, error) or _failed(job, f"{error.problem} {error.fix}".strip())
     except Exception as error:  # a fault of bnfold's in one model says nothing of the others
         return _failed(job, f"bnfold did not foresee {type(error).__name__}: {reason(error)}")
+
+
+def _is_out_of_space(error: BaseException | None) -> bool:
+    """Whether it was a full disk, which says nothing of the model."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _needs(job: Job, error: BnfoldError) -> Answer | None:

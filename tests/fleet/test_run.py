@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -163,6 +165,24 @@ def test_only_if_faster_asks_for_a_quiet_worker(here: Here, zoo: Path, memory: A
     run(plan("export", options={"bench": True, "only-if-faster": True}), models, here)
     assert records(memory)["folds.onnx"]["state"] == "unable"
     assert not memory.exists("/out/models")
+
+
+def test_a_full_disk_says_nothing_of_a_model(
+    here: Here, zoo: Path, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [model for model in found(zoo) if "folds" in model.url]
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        run(plan(), models, here)
+    record = records(memory)["folds.onnx"]
+    assert record["state"] == "unable"
+    assert "No space left" in record["why"]
+    run(plan(), models, here, resume=True)
+    assert records(memory)["folds.onnx"]["state"] == "done"
 
 
 def test_an_archive(here: Here, zoo: Path, memory: Any, tmp_path: Path) -> None:

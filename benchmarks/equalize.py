@@ -1,6 +1,6 @@
 """Eight-bit networks before and after equalisation, on the digits.
 
-    python -m benchmarks.equalize [NETWORK ...] [--seeds NUMBER] [--peers PYTHON] [--markdown FILE]
+    python -m benchmarks.equalize [NETWORK ...] [--plain] [--seeds NUMBER] [--peers PYTHON] [--markdown FILE]
 
 Every network is trained unless its file is kept, folded, and quantised by ONNX Runtime's own tool
 (static, QDQ, 300 training digits, one range a value) with one step a weight and with one step a channel, as
@@ -13,8 +13,9 @@ How weights happen to be rounded moves that ratio by a decibel or two either way
 with other seeds, and the noise is also averaged over random roundings, each weight being off by a uniform
 number within half a step.
 
-With `--peers`, an interpreter that has AIMET's package aimet-onnx, its equalisation is
-measured on the same files. Exits with 1 if equalisation changes one bit.
+On the networks as training left them the equalisation of onnxsim is measured as well, and with `--peers`, an
+interpreter that has the package aimet-onnx, that of AIMET. `--markdown` puts the tables between the marks of
+a page; what to make of them is said around the marks. Fails if equalisation changes one bit.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import argparse
 import logging
 import platform
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,16 +35,15 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+import onnxsim
 from onnx import numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import nn
 
 import bnfold
-from benchmarks.page import markdown_table, today
-from bnfold.edge.channels import Channels
-from bnfold.edge.equalize import equalize, write
-from bnfold.graph.editor import Editor
-from bnfold.graph.facts import Facts
+from benchmarks.eight_bits import decibels, imbalanced
+from benchmarks.page import markdown_table, replaced, today
+from bnfold.edge.equalize import equalize
+from bnfold.edge.quantize import Scheme, quantize
 from bnfold.pipeline.read import read_model
 from models import files
 from models.digits import Digits, digits
@@ -83,49 +82,14 @@ SEEDS_HEADER = (
 )
 _AIMET = """
 import sys, onnx
+from importlib import metadata
 from aimet_onnx.cross_layer_equalization import equalize_model
-from aimet_onnx.utils import *
 model = onnx.load(sys.argv[1])
 found = equalize_model(model)
 model = getattr(found, "model", None) or getattr(model, "model", model)
 onnx.save(getattr(model, "model", model), sys.argv[2])
+print("aimet-onnx", metadata.version("aimet-onnx"))
 """
-
-_NOTES = (
-    "Two things to know. The random powers of two are on the very channels that equalisation may scale, so"
-    " that these rows show whether it undoes what it can undo, and favour it over a tool that looks for other"
-    " pairs. And its candidates were chosen on MobileOneNet and RepVGGNet, with the first 200 of these digits"
-    " and one step a weight. The correlation of 0.95 that its estimates go by is that of textbooks; 0, 0.5,"
-    " 0.8 and 0.9 were tried on these networks as well, and none is better on average.",
-    "",
-    "“AIMET” is `equalize_model` of the package aimet-onnx with its defaults, on the same folded file. It"
-    " multiplies by real factors.",
-    "",
-)
-
-
-_LEFT = (
-    "**ReLU6 holds InvertedResidualNet.** Most of its noise comes from the weights of the stem. A Clip at the"
-    " same 6 in all channels follows the stem and lets no scale of a channel through, and no proof without"
-    " data says that 6 is never reached. The one layer that may move, a projection, gains nothing. A network"
-    " trained with ReLU instead can be balanced.",
-    "",
-    "**A residual stream has one scale a channel from end to end**: in the stem, in every layer that is added"
-    " to it and in every layer that reads it. In SmallResNet and InvertedResidualNetReLU most of the noise"
-    " comes from the stem as well, and what makes the stem even makes the readers of the stream uneven.",
-    "",
-    "**Powers of two** leave channels up to a factor of two apart; [what that costs](edge.md).",
-    "",
-)
-
-
-class _Reader(CalibrationDataReader):
-    def __init__(self, name: str, images: Array) -> None:
-        self._feeds: Iterator[dict[str, Array]] = iter([{name: image[None]} for image in images])
-
-    def get_next(self) -> dict[str, Array] | None:
-        """The next feed."""
-        return next(self._feeds, None)
 
 
 def run(model: onnx.ModelProto | Path, images: Array) -> Array:
@@ -141,37 +105,8 @@ def run(model: onnx.ModelProto | Path, images: Array) -> Array:
 
 def quantized(model: onnx.ModelProto, data: Digits, *, per_channel: bool) -> onnx.ModelProto:
     """The model in eight bits, calibrated on training digits."""
-    with tempfile.TemporaryDirectory() as folder:
-        before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, before)
-        quantize_static(
-            before,
-            after,
-            _Reader(model.graph.input[0].name, data.train_images[:CALIBRATION].numpy()),
-            quant_format=QuantFormat.QDQ,
-            per_channel=per_channel,
-            weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
-        )
-        return onnx.load(after)
-
-
-def decibels(wanted: Array, found: Array) -> float:
-    """The ratio of signal to noise."""
-    signal, noise = (float(np.square(one.astype(np.float64)).sum()) for one in (wanted, wanted - found))
-    return 10 * np.log10(signal / noise)
-
-
-def imbalanced(model: ir.Model, spread: int, seed: int = 0) -> ir.Model:
-    """The same network with its channels scaled by powers of two between ±`spread`, which changes no bit."""
-    copy = model.clone()
-    facts = Facts(copy)
-    channels = Channels(facts)
-    every = np.arange(channels.classes.size)
-    steps = np.random.default_rng(seed).integers(-spread, spread + 1, len(every))
-    steps[~channels.classes.is_free(every)] = 0
-    write(channels, steps[channels.classes.root(every)], Editor(facts))
-    return copy
+    rows = {model.graph.input[0].name: data.train_images[:CALIBRATION].numpy()}
+    return ir.to_proto(quantize(ir.from_proto(model), rows, Scheme(per_channel=per_channel)).model)
 
 
 def network(name: str, data: Digits, seed: int = SEED) -> ir.Model:
@@ -236,7 +171,7 @@ class Row:
         network: Its name.
         spread: Its channels were scaled by 2 to the ± of this.
         accuracy: Of the float32 model, 0 to 1.
-        variant: `"as it is"`, `"equalised"` or another tool's name.
+        variant: `"as it is"`, `"equalised"` or another tool's name and version.
         bits: What one step for a whole weight costs a channel on average; NaN where not measured.
         noise: The ratio of signal to noise per tensor and per channel.
         right: The accuracy per tensor and per channel.
@@ -261,8 +196,13 @@ class Row:
         ]
 
 
-def measure(name: str, peers: Path | None) -> Iterator[Row]:
+def measure(name: str, peers: Path | None, spreads: Sequence[int] = SPREADS) -> Iterator[Row]:
     """Measure one network.
+
+    Args:
+        name: Its name.
+        peers: The interpreter with AIMET's package; None leaves it out.
+        spreads: By which powers of two its channels are scaled.
 
     Raises:
         AssertionError: Equalisation changed a bit.
@@ -270,8 +210,8 @@ def measure(name: str, peers: Path | None) -> Iterator[Row]:
     data = digits(NETWORKS[name].input_shape)
     folded = network(name, data)
     images, labels = data.test_images.numpy(), data.test_labels.numpy()
-    for spread in SPREADS:
-        model = imbalanced(folded, spread) if spread else folded
+    for spread in spreads:
+        model = imbalanced(folded, spread)
         done = equalize(model)
         before = ir.to_proto(model)
         wanted = run(before, images)
@@ -281,8 +221,8 @@ def measure(name: str, peers: Path | None) -> Iterator[Row]:
             for bits in zip(*((one.bits_before, one.bits_after) for one in done.layers), strict=True)
         ]
         variants = [("as it is", before, lost[0]), ("equalised", ir.to_proto(done.model), lost[1])]
-        other = None if peers is None else by_aimet(peers, before)
-        variants += [] if other is None else [("AIMET", other, float("nan"))]
+        if not spread:
+            variants += [(label, other, float("nan")) for label, other in by_others(peers, before)]
         for variant, proto, bits in variants:
             logits = [run(quantized(proto, data, per_channel=each), images) for each in (False, True)]
             yield Row(
@@ -340,18 +280,26 @@ def by_seeds(name: str, seeds: int) -> Means:
     return Means(name, logits, average)
 
 
-def by_aimet(python: Path, model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """What AIMET's equalisation makes of a model; None where it fails."""
+def by_others(peers: Path | None, model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """What other tools' equalisation makes of a model, each with the tool's name and version."""
+    yield f"onnxsim {metadata.version('onnxsim')}", onnxsim.cross_layer_equalize(model)
+    if peers is not None:
+        yield by_aimet(peers, model)
+
+
+def by_aimet(python: Path, model: onnx.ModelProto) -> tuple[str, onnx.ModelProto]:
+    """AIMET's name and version, and what its equalisation makes of a model.
+
+    Raises:
+        CalledProcessError: It fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
         onnx.save(model, before)
         done = subprocess.run(
-            [python, "-c", _AIMET, before, after], capture_output=True, text=True, check=False, timeout=300
+            [python, "-c", _AIMET, before, after], stdout=subprocess.PIPE, text=True, check=True, timeout=300
         )
-        if done.returncode or not after.exists():
-            print(f"AIMET failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
-            return None
-        return onnx.load(after)
+        return done.stdout.splitlines()[-1], onnx.load(after)
 
 
 def page(rows: Sequence[Row], means: Sequence[Means]) -> str:
@@ -359,14 +307,11 @@ def page(rows: Sequence[Row], means: Sequence[Means]) -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("onnxruntime", "onnx", "numpy"))
     return "\n".join(
         [
-            "# Eight bits before and after equalisation",
-            "",
             f"Measured on {today()} by `python -m benchmarks.equalize` with {versions}, Python"
             f" {platform.python_version()}, on the 450 held-out digits; calibrated on {CALIBRATION} training"
             " digits. Signal to noise of the logits against float32, and the accuracy. In every row"
             " “equalised”, the float32 logits are those of the row above it, bit for bit.",
             "",
-            *_NOTES,
             *markdown_table(HEADER, [row.cells() for row in rows]),
             "",
             *(_by_seeds(means) if means else ()),
@@ -376,18 +321,15 @@ def page(rows: Sequence[Row], means: Sequence[Means]) -> str:
 
 def _by_seeds(means: Sequence[Means]) -> list[str]:
     return [
-        "## Other seeds, and what is left",
+        "## Other seeds",
         "",
         f"The same networks, each trained with {len(means[0].logits)} seeds: the mean, and each in brackets."
-        " “rounded” is the quantised network as above. How its few early weights happen to be rounded moves"
-        " the ratio by one or two decibels either way. So the second row of each network is the mean of"
+        " “rounded” is the quantised network as above. The second row of each network is the mean of"
         f" {DRAWS} networks whose weights are each off by a uniform number within half a step, with the same"
         " activations in eight bits: what the steps cost, without luck. The last column compares the"
         " equalised network with one step a weight to the network as it is with one step a channel.",
         "",
         *markdown_table(SEEDS_HEADER, [row for one in means for row in one.rows()]),
-        "",
-        *_LEFT,
     ]
 
 
@@ -395,21 +337,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.equalize")
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(NETWORKS))
+    parser.add_argument("--plain", action="store_true", help="scale no channels")
     parser.add_argument("--seeds", type=int, default=3, metavar="NUMBER", help="train with so many seeds")
     parser.add_argument("--peers", type=Path, metavar="PYTHON", help="an interpreter with aimet-onnx")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the tables into this page")
     options = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
     rows, means = [], []
     for name in options.networks or DEFAULT:
-        for row in measure(name, options.peers):
+        for row in measure(name, options.peers, SPREADS[:1] if options.plain else SPREADS):
             print(" | ".join(row.cells()), flush=True)
             rows.append(row)
         if options.seeds > 0:
             means.append(by_seeds(name, options.seeds))
             print(*(" | ".join(row) for row in means[-1].rows()), sep="\n", flush=True)
     if options.markdown:
-        options.markdown.write_text(page(rows, means), encoding="utf-8")
+        before = options.markdown.read_text(encoding="utf-8")
+        options.markdown.write_text(replaced(before, page(rows, means)), encoding="utf-8")
     return 0
 
 

@@ -14,17 +14,14 @@ import datetime
 from pathlib import Path
 
 import click
-import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
 import bnfold
-from bnfold.edge.channels import Channels
-from bnfold.edge.equalize import equalize, write
+from benchmarks.eight_bits import imbalanced
+from bnfold.edge.equalize import equalize
 from bnfold.edge.fidelity import Fidelity, fidelity
 from bnfold.edge.quantize import Calibrated, Scheme, named, split
-from bnfold.graph.editor import Editor
-from bnfold.graph.facts import Facts
 from bnfold.inputs.samples import Samples
 from bnfold.options import Reading
 from bnfold.pipeline.read import read_model
@@ -64,22 +61,6 @@ def data(model: ir.Model) -> tuple[Samples, Samples]:
         ({name: found.test_images.numpy()},), labels=("held out",), classes=found.test_labels.numpy()
     )
     return split(train, ports), split(held_out, ports)
-
-
-def imbalanced(model: ir.Model, most: int) -> ir.Model:
-    """The same function, bit for bit, with channels between layers scaled by 2^±most at random."""
-    if not most:
-        return model
-    copy = model.clone()
-    channels = Channels(Facts(copy))
-    every = np.arange(channels.classes.size)
-    roots, held = channels.classes.root(every), channels.classes.why_fixed(every)
-    steps = np.random.default_rng(0).integers(-most, most + 1, len(every))[roots]
-    steps[[why is not None for why in held]] = 0
-    editor = Editor(channels.facts)
-    write(channels, steps, editor)
-    editor.compute()
-    return copy
 
 
 def rows(name: str, network: ir.Model) -> list[str]:

@@ -9,14 +9,16 @@ from bnfold._version import __version__
 
 if TYPE_CHECKING:
     from bnfold.api.benchmark import benchmark
+    from bnfold.api.check import check
+    from bnfold.api.equalize import equalize
     from bnfold.api.export import export
     from bnfold.api.fold import fold
     from bnfold.api.inspect import Inspection, inspect
     from bnfold.api.validate import validate
     from bnfold.contract.contract import Contract, Preprocessing
-    from bnfold.edge.equalize import Equalized, equalize
+    from bnfold.edge.balance import Equalized
     from bnfold.errors import BnfoldError
-    from bnfold.gate.run import Checked, check
+    from bnfold.gate.run import Checked
     from bnfold.latency.results import Benchmark
     from bnfold.pipeline.exported import Export
     from bnfold.reasons import Reason
@@ -52,7 +54,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name
         "BnfoldError": "errors",
         "Checked": "gate.run",
         "Contract": "contract.contract",
-        "Equalized": "edge.equalize",
+        "Equalized": "edge.balance",
         "Export": "pipeline.exported",
         "FoldResult": "result",
         "Inspection": "api.inspect",
@@ -61,8 +63,8 @@ if not TYPE_CHECKING:  # a type checker would accept any name
         "Site": "result",
         "Validation": "validation.results",
         "benchmark": "api.benchmark",
-        "check": "gate.run",
-        "equalize": "edge.equalize",
+        "check": "api.check",
+        "equalize": "api.equalize",
         "export": "api.export",
         "fold": "api.fold",
         "inspect": "api.inspect",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import _complete, _groups, _terminal
+from . import _complete, _groups, _lazy, _terminal
 
 if TYPE_CHECKING:
     from bnfold.gate.run import Checked
@@ -42,7 +42,8 @@ def form_for(target: str | None, model: Path, form: Form | None, output: Path | 
         output: What `--output` says.
 
     Raises:
-        InputError: The target is not known, or the file is to be called what it will not be.
+        InputError: The target is not known, or cannot read what becomes of the model, or the file is to be
+            called what it will not be.
         UsageError: It does not read what `--to` writes.
     """
     if target is None:
@@ -56,7 +57,14 @@ def form_for(target: str | None, model: Path, form: Form | None, output: Path | 
         raise click.UsageError(
             f"--to {form} writes what {profile.name} does not read: leave one of the two out."
         )
-    if profile.form != "pt2" or not is_torch(model):
+    if profile.form != "pt2":
+        return form
+    if not is_torch(model):
+        _lazy.load_onnx_ir()
+        from bnfold.options import Reading
+        from bnfold.pipeline.targeting import reading_for
+
+        reading_for(profile, model, Reading())  # raises the error of a target that reads no ONNX file
         return form
     if output is not None and output.suffix.lower() in _OF_ONNX:
         raise InputError(
@@ -128,10 +136,11 @@ def answers(checked: Checked, targets: Sequence[str]) -> list[str]:
     from bnfold.gate.targeted import opening
     from bnfold.targets.profile import load
 
-    unread = {one.path for one in checked.findings if one.code in _NOT_READ}
+    unread = {one.path for one in checked.findings if one.code in _NOT_READ} & {*checked.files}
     models = sum(not name.endswith(_WEIGHTS) for name in {*checked.files} - unread)
     if not models:
         return []
+    more = f"; {len(unread)} cannot be read" if unread else ""
     said = []
     for name in (load(one).name for one in targets):
         mine = [one for one in checked.findings if one.found.one.startswith(opening(name))]
@@ -141,5 +150,5 @@ def answers(checked: Checked, targets: Sequence[str]) -> list[str]:
             things = "nothing that bnfold knows stands"
         else:
             things = "1 thing stands" if len(mine) == 1 else f"{len(mine)} things stand"
-        said.append(f"{name}: {things} in the way of {of}.")
+        said.append(f"{name}: {things} in the way of {of}{more}.")
     return said

@@ -6,10 +6,12 @@ import re
 
 import click
 
-from . import _groups
+from . import _groups, _near
 
 _KINDS = {"a valid integer": "a whole number", "a valid float": "a number"}
 """What click calls what an option takes, and what a person does."""
+_CHOICES = {"f16": "float16", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+"""What other tools call a choice, and what bnfold does."""
 
 
 def answer(error: click.UsageError, command: str) -> tuple[str, str]:
@@ -22,8 +24,7 @@ def answer(error: click.UsageError, command: str) -> tuple[str, str]:
     name = error.ctx.command_path if error.ctx is not None else command
     more = f"{name} --help says more."
     if isinstance(error, click.NoSuchOption):
-        known = _options(error.ctx) if error.ctx is not None else []
-        hint = _groups.meant(error.option_name, known)
+        hint = _near.option(error.option_name, error.ctx) if error.ctx is not None else ""
         return f"{name} has no option {error.option_name}.", f"{hint} {more}".strip()
     if isinstance(error, click.MissingParameter) and error.ctx is not None and error.param is not None:
         words = " ".join([name, *error.ctx.command.collect_usage_pieces(error.ctx)])
@@ -35,12 +36,6 @@ def answer(error: click.UsageError, command: str) -> tuple[str, str]:
         return f"{found[0]}.", f"{_near_command(error, found[1][1:-1])} {more}".strip()
     problem, question, hint = error.format_message().partition(" Did you mean ")
     return f"{problem.rstrip('.')}.", f"{question.lstrip()}{hint} {more}".lstrip()
-
-
-def _options(ctx: click.Context) -> list[str]:
-    """Every option of a command that begins with two dashes."""
-    names = [name for one in ctx.command.get_params(ctx) for name in (*one.opts, *one.secondary_opts)]
-    return [name for name in names if name.startswith("--")]
 
 
 def _title(parameter: click.Parameter) -> str:
@@ -60,11 +55,17 @@ def _near_command(error: click.UsageError, name: str) -> str:
     group = error.ctx.command if error.ctx is not None else None
     if error.ctx is None or not isinstance(group, click.Group):
         return ""
-    return _groups.meant(name, group.list_commands(error.ctx))
+    known = group.list_commands(error.ctx)
+    other = _near.command(name)
+    return f"Did you mean {other!r}?" if other in known else _groups.meant(name, known)
 
 
 def _near_choice(error: click.BadParameter) -> str:
     """A question for a value that is not one of an option's choices."""
     kind = error.param.type if error.param is not None else None
     given = re.match(r"'(.*?)' is not one of ", error.message)
-    return _groups.meant(given[1], map(str, kind.choices)) if given and isinstance(kind, click.Choice) else ""
+    if given is None or not isinstance(kind, click.Choice):
+        return ""
+    known = list(map(str, kind.choices))
+    other = _CHOICES.get(given[1].lower())
+    return f"Did you mean {other!r}?" if other in known else _groups.meant(given[1], known)

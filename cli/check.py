@@ -271,11 +271,10 @@ def _configured(config: Path | None, given: dict[str, Any]) -> Configuration:
     chosen = {name: given[name] for name in _PLACES if given[name]}
     chosen |= {name: given[name] for name in _CHOICES if given[name] is not None}
     for name in _SELECTION:
-        codes = tuple(code for one in given[name] for code in one.replace(",", " ").split())
-        for code in codes:
-            configuration.check_code(code)
+        codes = (code for one in given[name] for code in one.replace(",", " ").split())
+        checked = tuple(map(configuration.check_code, codes))
         if given[name]:
-            chosen[name] = codes
+            chosen[name] = checked
     if given["targets"]:
         chosen["targets"] = configuration.targets(given["targets"], Path.cwd())
     return replace(known, settings=replace(known.settings, **chosen))
@@ -330,6 +329,7 @@ def _show(
     statistics: bool,
     quiet: bool,
 ) -> None:
+    from bnfold.display.visible import visible
     from bnfold.files.atomic import destination, replacing, save_errors
     from bnfold.gate.rules import RULES
     from bnfold.report.findings import renderer
@@ -345,6 +345,8 @@ def _show(
         from bnfold.report.page import html
 
         html.write(html.of_check(checked, command=_terminal.command_line()), page)
+        if not quiet:
+            click.echo(f"Wrote {visible(str(page))}.", err=True)
     if statistics and not quiet:
         counts = Counter(one.code for one in checked.findings)
         for code, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):

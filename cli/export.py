@@ -104,8 +104,9 @@ def command(
         bnfold export weights.safetensors --arch mypackage.nets:resnet18 --input-shape 1x3x224x224
         bnfold export model.pt --input-shape 1x3x224x224 --to pt2 -o model.folded.pt2
     """
+    typed = form
     form = _target.form_for(target, model, form, output)
-    _module.check_name(output, form)
+    _module.check_name(output, form, target if typed is None else None)
     if form is not None:
         with _target.from_modules(target, model):
             written = _module.export(model, output, form, json_path, quiet=quiet)

@@ -105,6 +105,10 @@ def export(
         NotFasterError: The model is not faster, with `only_if_faster`; it carries the report. Nothing was
             written.
         BnfoldError: Something else went wrong; it says what to do. Nothing was written.
+
+    Examples:
+        >>> bnfold.export("model.onnx", "folded.onnx", bench=False, samples=3)
+        <Export: 1 of 1 BatchNorm folded; 4 → 3 nodes. ... Written: folded.onnx.>
     """
     with watching(progress) as report:
         if isinstance(model, (str, os.PathLike)) and example_inputs is None:

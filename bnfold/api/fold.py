@@ -97,6 +97,10 @@ def fold(
         ModelError: The file cannot be read as a model.
         InputError: The model has no node of a name in `keep`; or the example inputs do not fit.
         DisagreementError: A folded module computes something else. That would be a mistake in bnfold.
+
+    Examples:
+        >>> bnfold.fold("model.onnx")
+        <FoldResult: 1 of 1 BatchNorm folded; 4 → 3 nodes.>
     """
     if is_network(model):
         return _fold_network(model, example_inputs, merge, keep, inline_functions or no_batchnorm)

@@ -95,6 +95,10 @@ def inspect(
     Raises:
         ModelError: The model cannot be read or exported.
         InputError: The example inputs or a shape are missing or do not fit.
+
+    Examples:
+        >>> bnfold.inspect("model.onnx").records()[0]["into"]
+        'conv1'
     """
     with watching(progress) as report:
         source = read(model, example_inputs, reading=Reading(**reading), progress=report)

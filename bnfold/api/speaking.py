@@ -23,8 +23,11 @@ _OTHERS = {
     "runtime": "runtimes",
     "int8": "narrow",
     "precision": "narrow",
+    "against": "earlier",
+    "baseline": "accepted",
+    "config": "configuration",
 }
-_SWITCHES = frozenset({"validate", "bench", "merge"})
+_SWITCHES = frozenset({"validate", "bench", "merge", "respect-gitignore"})
 """Keywords that are on, and that an option with `--no-` turns off."""
 
 
@@ -90,6 +93,6 @@ def _name(option: str) -> str:
 def _keyword(match: re.Match[str]) -> str:
     negated, name = match.groups()
     if negated and name in _SWITCHES:
-        return f"{name}=False"
+        return f"{_name(name)}=False"
     name = f"no-{name}" if negated else name
     return f"{_name(name)}="

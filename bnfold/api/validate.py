@@ -60,6 +60,10 @@ def validate(
         ProviderError: A provider is unknown or absent, or another one would silently run some of the model's
             main nodes.
         MissingExtraError: ONNX Runtime is not installed, or torch for a PyTorch model.
+
+    Examples:
+        >>> bnfold.validate("model.onnx", "folded.onnx", samples=3)
+        <Validation: The models compute the same, on 3 inputs.>
     """
     with watching(progress) as report:
         first, second = (to_compare(model, example_inputs, progress=report) for model in (original, folded))

@@ -13,8 +13,10 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 
+from bnfold.algebra.affine import Array
+from bnfold.contract.alike import is_alike, stages
 from bnfold.contract.constants import write_tensors
-from bnfold.contract.last_axis import ALONG_ONE_AXIS_SINCE, OPERATORS, along_last_axis
+from bnfold.contract.last_axis import along_last_axis
 from bnfold.contract.meanings import demand_same_meaning
 from bnfold.contract.opsets import crosses, differs, opset_of, own_nodes
 from bnfold.contract.written_out import written_out
@@ -24,70 +26,13 @@ from bnfold.files.other_types import to_proto
 from bnfold.graph.constants import held
 from bnfold.graph.harmless import harmless
 from bnfold.graph.naming import Names
-from bnfold.graph.nodes import integer, label
-from bnfold.graph.scopes import ONNX_DOMAINS, scopes, subgraphs
+from bnfold.graph.nodes import label, text
+from bnfold.graph.scopes import ONNX_DOMAINS, scopes
 from bnfold.tensors.sizes import nbytes, sizes
 
 _PARKED = "bnfold.parked"
 _OLDEST_IR = 4
 _LARGE = 1000  # bytes; a larger weight holds no axes or sizes, which adapters read
-# Operators for which onnx's converter has no adapter between versions that differ only in the types they take
-# or in optional inputs and attributes, and the opset from which this holds. The checker, at the end, checks
-# the types, the inputs and the attributes.
-_ALIKE = {
-    **dict.fromkeys(("BatchNormalization", "Relu", "Add", "Sub", "Mul", "Div"), 7),
-    **dict.fromkeys(("GlobalMaxPool", "Identity", "Shape"), 1),
-    "Reshape": 5,
-    "ConstantOfShape": 9,
-    **dict.fromkeys(("CumSum", "Pad"), 11),
-    "Pow": 12,
-    **dict.fromkeys(("If", "Loop"), 13),
-}
-# The same between opsets 11 and 13, which added bfloat16 to most operators: their inputs, outputs, attributes
-# and what they compute are alike.
-_MIDDLE = (11, 13)
-_ALIKE_IN_THE_MIDDLE = frozenset(
-    {
-        *(
-            "Abs",
-            "Cast",
-            "Ceil",
-            "Clip",
-            "Concat",
-            "DepthToSpace",
-            "Equal",
-            "Erf",
-            "Exp",
-            "Expand",
-            "Flatten",
-        ),
-        *("Floor", "Gather", "GatherElements", "Gemm", "Greater", "Identity", "IsNaN", "LRN", "Less", "Log"),
-        *(
-            "MatMul",
-            "Max",
-            "MaxPool",
-            "Mean",
-            "Min",
-            "Mod",
-            "Neg",
-            "NonZero",
-            "Pow",
-            "Reciprocal",
-            "ReduceL1",
-        ),
-        *(
-            "ReduceL2",
-            "ReduceLogSum",
-            "ReduceLogSumExp",
-            "ReduceMax",
-            "ReduceMean",
-            "ReduceMin",
-            "ReduceProd",
-        ),
-        *("ReduceSumSquare", "ScatterElements", "ScatterND", "Shape", "Sigmoid", "Sign", "Size", "Slice"),
-        *("SpaceToDepth", "Sqrt", "Sum", "Tanh", "Tile", "Transpose"),
-    }
-)
 # What hands on some of its first input's numbers, and what computes with all of them.
 _MOVING = ("Cast", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze")
 _COMPUTING = ("Add", "Concat", "Div", "Mul", "Sub")
@@ -139,7 +84,7 @@ def through_onnx(model: ir.Model, opset: int) -> Through:
             write_tensors(converted)
         _own_constants(converted, opset)
         of_sizes = _use_defaults(converted, opset)
-        for stage in _stages(now, opset):
+        for stage in stages(now, opset):
             older = opset_of(converted)
             converted = _converted(converted, stage)
             if older < _HALF_PIXELS_SINCE <= stage:
@@ -217,8 +162,26 @@ def _keep_asymmetric(model: ir.Model) -> None:
                 "coordinate_transformation_mode", "asymmetric"
             )
             scales = _held(node.inputs[2]) if len(node.inputs) > 2 else None
-            shrinks = scales is not None and scales.numpy().min(initial=1.0) < 1
+            numbers = None if scales is None else scales.numpy()
+            _refuse_two_roundings(node, numbers)
+            shrinks = numbers is not None and numbers.min(initial=1.0) < 1
             node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if shrinks else "floor")
+
+
+def _refuse_two_roundings(node: ir.Node, scales: Array | None) -> None:
+    """Refuse a Resize to which no single way of rounding is the old one.
+
+    Raises:
+        ModelError: It takes the nearest element, and its scales are computed, or on both sides of 1.
+    """
+    if text(node, "mode", "nearest") != "nearest":
+        return
+    if scales is None or scales.min(initial=1.0) < 1 < scales.max(initial=1.0):
+        what = "scales that are computed" if scales is None else "a size that grows and one that shrinks"
+        raise ModelError(
+            f"Resize {label(node)!r} has {what}: before opset {_HALF_PIXELS_SINCE} it rounds down where a"
+            " size grows and up where it shrinks, and later versions round one way"
+        )
 
 
 def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, ir.TensorProtocol]]:
@@ -369,17 +332,11 @@ def _complaint(node: ir.Node, now: int, opset: int) -> str | None:
     return None
 
 
-def _stages(now: int, opset: int) -> list[int]:
-    """The versions to go through: those between which operators are known to be alike."""
-    between = [middle for middle in _MIDDLE if min(now, opset) < middle < max(now, opset)]
-    return [*(between if opset > now else reversed(between)), opset]
-
-
 def _converted(model: ir.Model, opset: int) -> ir.Model:
     """One stage, in which what is alike in both versions is hidden from the converter."""
     now = opset_of(model)
     _measure_whole(model, opset)
-    nodes = [node for node in own_nodes(model) if _is_alike(node, now, opset)]
+    nodes = [node for node in own_nodes(model) if is_alike(node, now, opset)]
     for node in nodes:
         node.domain = _PARKED
     model.graph.opset_imports[_PARKED] = 1
@@ -389,27 +346,6 @@ def _converted(model: ir.Model, opset: int) -> ir.Model:
     made.graph.opset_imports.pop(_PARKED, None)
     _drop_newer_defaults(made, now, opset)
     return made
-
-
-def _is_alike(node: ir.Node, now: int, opset: int) -> bool:
-    """Whether an operator means the same in both versions, and with it all nodes of the graphs within it."""
-    graphs = [graph for attribute in node.attributes.values() for graph in subgraphs(attribute)]
-    for inner in (one for graph in graphs for one in graph):
-        if inner.domain in ONNX_DOMAINS and differs(inner, now, opset) and not _is_alike(inner, now, opset):
-            return False  # the converter does not look into what is hidden from it
-    if node.op_type == "Split":  # from opset 18 on one without sizes says into how many parts
-        return min(now, opset) >= 13 and (max(now, opset) < 18 or len(node.inputs) > 1)
-    if node.op_type in OPERATORS:
-        return crosses(ALONG_ONE_AXIS_SINCE, now, opset) or integer(node, "axis", 1) >= 0
-    if node.op_type == "Constant":
-        return set(node.attributes) == {
-            "value"
-        }  # the only attribute that is a tensor, and has always been there
-    oldest, newest = sorted((now, opset))
-    in_the_middle = _MIDDLE[0] <= oldest and newest <= _MIDDLE[1]
-    if in_the_middle and node.op_type in _ALIKE_IN_THE_MIDDLE:
-        return True
-    return node.op_type in _ALIKE and _ALIKE[node.op_type] <= oldest
 
 
 def _drop_newer_defaults(model: ir.Model, before: int, opset: int) -> None:

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Generic, overload
+from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from bnfold.algebra.affine import Array
+from bnfold.edge.balance import Balance, Equalized
 from bnfold.edge.channels import Channels, Ids, Layer
 from bnfold.edge.measure import Activity, Measured, Moves, Term, activity, terms
 from bnfold.files.load import blaming, from_proto, load_onnx
@@ -28,7 +29,6 @@ from bnfold.files.other_types import to_proto
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import module_name
-from bnfold.result import ModelT
 
 _ROUNDS = 50
 _BETTER = 0.999  # of the noise, so that nothing is moved for nothing
@@ -37,49 +37,6 @@ _SHARES = (0.25, 0.5, 0.75)
 _DEEPEST = -16.0  # a channel that is smaller than the largest by more powers of two counts as one of these
 _FARTHEST = 30  # powers of two from 1 that the values of a moved channel are at most, as far as is known
 _MARGIN = 24  # powers of two that a moved weight keeps from the subnormal numbers, for the sake of products
-
-
-@dataclass(frozen=True)
-class Balance:
-    """What was done to one layer.
-
-    Attributes:
-        layer: Its name.
-        operator: Its operator.
-        moved: How many of its output channels were scaled.
-        channels: How many it has.
-        bits_before: Bits that one step for the whole weight costs a channel on average.
-        bits_after: The same now.
-        stopped: Why its outputs could not be scaled; empty where they could.
-    """
-
-    layer: str
-    operator: str
-    moved: int
-    channels: int
-    bits_before: float
-    bits_after: float
-    stopped: str = ""
-
-
-@dataclass(frozen=True)
-class Equalized(Generic[ModelT]):
-    """The outcome of [`equalize`][bnfold.edge.equalize.equalize].
-
-    Attributes:
-        model: The model with its channels balanced, of the kind that was given.
-        layers: What was done to each layer, in the order of the graph.
-        refused: Layers that took no part, by name, each with what stands in the way.
-    """
-
-    model: ModelT
-    layers: tuple[Balance, ...]
-    refused: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def moved(self) -> int:
-        """How many channels were scaled, each counted where it is computed."""
-        return sum(one.moved for one in self.layers)
 
 
 @overload
@@ -114,7 +71,7 @@ def equalize(
 
 
 def equalized(model: ir.Model, *, in_memory: bool = True) -> Equalized[ir.Model]:
-    """Do what [`equalize`][bnfold.edge.equalize.equalize] does.
+    """Do what `equalize` does, for a model in memory.
 
     Args:
         model: The model; it is not modified.
@@ -217,7 +174,8 @@ def _best(group: _Group, steps: Ids, known: Activity) -> Ids | None:
 def _within_range(tried: Ids, largest: Array, steps: Ids) -> Ids:
     """Moves after which the estimated values of each class are far from both ends of every type's range."""
     now = np.where(largest > 0, np.frexp(largest)[1], 0) + steps
-    return np.clip(tried, np.minimum(-_FARTHEST - now, 0), np.maximum(_FARTHEST - now, 0))
+    within = np.clip(tried, np.minimum(-_FARTHEST - now, 0), np.maximum(_FARTHEST - now, 0))
+    return np.where(largest > 0, within, 0)  # a channel of zeros could move at every run
 
 
 def _together(one: Measured, own: Ids, steps: Ids, known: Activity, place: Ids, tried: Ids) -> Array:

@@ -154,7 +154,7 @@ class Study:
         text = f"{len(self.quantized.layers)} layers in int8, {self.after.sqnr:.1f} dB signal to noise"
         if self.before is not None:
             text += f" ({self.before.sqnr:.1f} dB without equalisation)"
-        text += f" on {self.after.rows} rows"
+        text += f" on {self.after.rows} row{'' if self.after.rows == 1 else 's'}"
         if self.after.accuracy is not None:
             score = self.after.accuracy.scores[0]
             text += f"; accuracy {score.folded:.2%}, in floats {score.original:.2%}"

@@ -135,10 +135,11 @@ class Ledger:
             )
 
         self._database.create_function("apart", 4, apart, deterministic=True)
-        self._database.execute(
+        while self._database.execute(  # again where a new name is that of another model
             "UPDATE models SET name = apart(name, url, options, inputs)"
             " WHERE name IN (SELECT name FROM models GROUP BY name HAVING count(*) > 1)"
-        )
+        ).rowcount:
+            pass
 
     def _models(self, table: str, condition: str = "TRUE") -> Iterator[Model]:
         order = f"SELECT {_COLUMNS} FROM {table} WHERE {condition} ORDER BY size DESC, url, options, inputs"
@@ -176,4 +177,5 @@ def _unpacked(text: bytes) -> str:
 
 
 def _onnx(name: str) -> str:
-    return name if name.endswith(".onnx") else f"{name.rpartition('.')[0] or name}.onnx"
+    folder, slash, last = name.rpartition("/")
+    return name if name.endswith(".onnx") else f"{folder}{slash}{last.rpartition('.')[0] or last}.onnx"

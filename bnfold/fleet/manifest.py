@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,7 +76,7 @@ def _rows(url: str, file: Path) -> Iterator[Any]:
     except OSError as error:
         why = "it is not there" if isinstance(error, FileNotFoundError) else reason(error)
         raise InputError(f"{name} cannot be read: {why}.", "Check the address of the manifest.") from error
-    except (UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (ValueError, csv.Error, RecursionError) as error:
         raise InputError(f"{name} cannot be read: {error}.", "Write a JSON object a line, or CSV.") from error
 
 
@@ -92,6 +93,12 @@ def _parquet(file: Path) -> Iterator[Any]:
 def _model(row: Any, url: str, command: str, where: str) -> Model:
     if not isinstance(row, Mapping) or not isinstance(row.get("model"), str) or not row["model"]:
         raise InputError(f"{where} names no model.", 'Each row has "model": an URL, or a path from here.')
+    try:
+        os.fsencode(row["model"])
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where} names a model that no file can be called: {error.reason}.", "Correct it."
+        ) from error
     given = {name: value for name, value in row.items() if name not in ("model", "inputs", "options")}
     try:
         given |= _mapping(row.get("options"))

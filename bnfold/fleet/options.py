@@ -170,7 +170,7 @@ def converted(command: str, given: Mapping[str, Any], where: str) -> dict[str, A
         except (ValueError, TypeError):
             raise InputError(f"{where}: {name} is {value!r}, and has to be {_WORDS[option.kind]}.") from None
         if command == "check":  # all its options are codes, which may have commas between them
-            value = [code for one in value for code in one.replace(",", " ").split()]
+            value = [code.upper() for one in value for code in one.replace(",", " ").split()]
         if value is not False:
             found[name] = value
     return found

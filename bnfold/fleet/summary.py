@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
+from bnfold.errors import listed
 from bnfold.fleet import advice, options, sources
 from bnfold.fleet.plan import QUIET, Plan
 from bnfold.fleet.results import Record
+from bnfold.report.unasked import UNREADABLE
 
 Report: TypeAlias = dict[str, Any]
 
@@ -18,7 +20,9 @@ SCHEMA = "bnfold.fleet.report/1"
 BAD = frozenset({"findings", "disagrees", "not faster"})
 """Verdicts that are no success."""
 
-_MOST_LISTED = 1000  # failures, and models that need an option, in the report; the long file has all
+_MOST_LISTED = 1000  # failures, models that need an option, and those with findings; the long file has all
+_MOST_SAID = 3  # findings of one model
+_SEVERITIES = ("error", "warning", "note")
 _MOST_OUTLIERS = 5
 _MOST_NEEDED = 20
 _FAR = 3  # times the median
@@ -27,6 +31,13 @@ _PAIRS = ("batchnorms", "nodes", "bytes")
 
 def _kept(record: Record) -> int:
     return int((record.get("batchnorms") or {}).get("after") or 0)
+
+
+def _is_torch(record: Record) -> bool:
+    """Whether a check has read the file and could not look for BatchNorms, as in PyTorch files."""
+    codes = {found["code"] for found in record.get("findings") or []}
+    answered = record["command"] == "check" and record["state"] == "done"
+    return answered and not record.get("batchnorms") and not codes & UNREADABLE
 
 
 def _nodes(record: Record) -> int:
@@ -58,7 +69,7 @@ class Summary:
 
     def __init__(self, plan: Plan, again: str = "") -> None:
         self._plan, self._again = plan, again
-        self._models = self._good = 0
+        self._models = self._good = self._not_looked_for = 0
         self._states: Counter[str] = Counter()
         self._verdicts: Counter[str] = Counter()
         self._sums: dict[str, Counter[str]] = {name: Counter() for name in _PAIRS}
@@ -69,6 +80,7 @@ class Summary:
         self._outliers: dict[str, list[tuple[float, str]]] = {}
         self._amounts: dict[str, Counter[float]] = {}
         self._lists: dict[str, list[dict[str, str]]] = {"needs": [], "failures": []}
+        self._found: tuple[list[dict[str, str]], list[dict[str, str]]] = ([], [])
         self._left_out: Counter[str] = Counter()
         self._needed: Counter[str] = Counter()
 
@@ -97,6 +109,9 @@ class Summary:
             self._count_needed(record["next"])
         elif record["state"] != "done" or record["verdict"] == "disagrees":
             self._list("failures", record)
+        if record["verdict"] == "findings":
+            self._list_found(record)
+        self._not_looked_for += _is_torch(record)
 
     def _note_outliers(self, record: Record) -> None:
         for name, value in {**_OUTLIERS, **_MEASURED_OUTLIERS}.items():
@@ -106,6 +121,16 @@ class Summary:
                 heapq.heappush(kept, (amount, record["path"]))
                 if len(kept) > _MOST_OUTLIERS:
                     heapq.heappop(kept)
+
+    def _list_found(self, record: Record) -> None:
+        """Keep a model with findings, up to a number of those with errors and of the others each."""
+        found = sorted(record.get("findings") or [], key=lambda one: _SEVERITIES.index(one["severity"]))
+        serious = [one for one in found if one["severity"] != "note"]
+        kept = self._found[not serious or serious[0]["severity"] != "error"]
+        self._left_out["found"] += 1
+        if len(kept) < _MOST_LISTED:
+            why = listed([f"{one['code']} {one['message']}" for one in serious], _MOST_SAID)
+            kept.append({"path": record["path"], "state": "done", "why": why, "again": self.line(record)})
 
     def _list(self, name: str, record: Record) -> None:
         if len(self._lists[name]) == _MOST_LISTED:
@@ -143,6 +168,7 @@ class Summary:
         from bnfold.reasons import RULES
 
         models, sites = self._reasons
+        found = [one for kept in self._found for one in kept][:_MOST_LISTED]
         return {
             "schema": SCHEMA,
             "command": self._plan.command,
@@ -166,7 +192,10 @@ class Summary:
                 for said, count in sorted(self._needed.items(), key=_ranked)[:_MOST_NEEDED]
             ],
             **self._lists,
+            "found": found,
             **{f"{name}_left_out": self._left_out[name] for name in self._lists},
+            "found_left_out": self._left_out["found"] - len(found),
+            "not_looked_for": self._not_looked_for,
             "measured": {
                 **{name: round(amount, 3) for name, amount in self._totals.items()},
                 "outliers": self._listed(_MEASURED_OUTLIERS),

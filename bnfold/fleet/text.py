@@ -8,6 +8,7 @@ from bnfold.display.visible import visible
 from bnfold.fleet.progress import duration
 from bnfold.fleet.summary import Report
 from bnfold.report.terminal.tables import plural, size
+from bnfold.report.unasked import not_looked_for
 
 WORDS = {
     "passed": "passed",
@@ -32,6 +33,7 @@ WORDS = {
 _TITLES = {
     "needs": "Models that need an option or another command, each with the line that does it",
     "failures": "Failures, each with the line that repeats it alone",
+    "found": "Models with findings, errors first, each with the line that repeats it alone",
 }
 
 _FEW = 20  # failures that a terminal shows
@@ -42,8 +44,8 @@ def render(report: Report, *, most: int | None = _FEW, known: int = 0) -> str:
 
     Args:
         report: As `Summary.report` makes it.
-        most: How many failures are listed, and how many models that need an option; None lists all that the
-            report has.
+        most: How many failures are listed, how many models that need an option, and how many with findings;
+            None lists all that the report has.
         known: How many results were there before this run, which asks for those that it needs.
     """
     return visible("\n".join(_lines(report, most, known)) + "\n")
@@ -54,7 +56,8 @@ def headline(report: Report) -> str:
     counts = {**report["verdicts"], **{name: n for name, n in report["states"].items() if name != "done"}}
     parts = [f"{counts[name]:,} {words}" for name, words in WORDS.items() if counts.get(name)]
     noun = plural(report["models"], "model")
-    return f"{report['models']:,} {noun}: {', '.join(parts) or 'none'}."
+    more = not_looked_for(report["not_looked_for"])
+    return f"{report['models']:,} {noun}: {', '.join(parts) or 'none'}.{more}"
 
 
 def _lines(report: Report, most: int | None, known: int) -> Iterator[str]:
@@ -74,19 +77,14 @@ def _lines(report: Report, most: int | None, known: int) -> Iterator[str]:
         ("models", "rule"),
         [(f"{one['models']:,}", f"{one['code']} {one['title']}") for one in report["findings"]],
     )
-    yield from _outliers(report)
     yield from _table(
         "What models need",
         ("models", "options"),
         [(f"{one['models']:,}", one["options"]) for one in report["needed"]],
     )
-    yield from _each(
-        "Models that need an option or another command, each with the line that does it",
-        report,
-        "needs",
-        most,
-    )
-    yield from _each("Failures, each with the line that repeats it alone", report, "failures", most)
+    for name, title in _TITLES.items():
+        yield from _each(title, report, name, most)
+    yield from _outliers(report)
     yield ""
     if known and known == report["models"]:
         yield f"Nothing to do: all {known:,} results are there."
@@ -101,10 +99,11 @@ def _lines(report: Report, most: int | None, known: int) -> Iterator[str]:
 
 
 def _numbers(report: Report) -> Iterator[str]:
+    would = " if folded" if report["command"] == "check" else ""
     for name, label in (("batchnorms", "BatchNorms"), ("nodes", "nodes")):
         before, after = report[name]["before"], report[name]["after"]
         if before or after:
-            yield f"{label:<11}{before:,} → {after:,}"
+            yield f"{label:<11}{before:,} → {after:,}{would}"
     if any(report["bytes"].values()):
         yield f"{'bytes':<11}{size(report['bytes']['before'])} → {size(report['bytes']['after'])}"
     if report["latency"]:

@@ -152,6 +152,11 @@ def earlier(given: str, root: Path) -> Iterator[Earlier]:
     revision = given.removeprefix(_GIT)
     if shutil.which("git") is None:
         raise InputError("--against git:… needs git, which is not installed.", "Install it.")
+    if _git(root, "rev-parse", "--git-dir").returncode:
+        raise InputError(
+            f"{given} needs a git repository, and {root} is not in one that git can read.",
+            "Run bnfold check in the repository, or give a folder or a file to --against.",
+        )
     known = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if known.returncode:
         raise InputError(

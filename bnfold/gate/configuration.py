@@ -166,9 +166,7 @@ def _texts(value: Any, _: Path) -> tuple[str, ...]:
 
 
 def _codes(value: Any, folder: Path) -> tuple[str, ...]:
-    for code in (codes := _texts(value, folder)):
-        check_code(code)
-    return codes
+    return tuple(map(check_code, _texts(value, folder)))
 
 
 def _targets(value: Any, folder: Path) -> tuple[str, ...]:
@@ -176,7 +174,7 @@ def _targets(value: Any, folder: Path) -> tuple[str, ...]:
 
 
 def targets(names: Iterable[str], folder: Path) -> tuple[str, ...]:
-    """Targets by name, and files of such by their whole path.
+    """Targets by the names of their profiles, each once, and files of such by their whole path.
 
     Args:
         names: Of profiles, or of TOML files that hold one.
@@ -188,23 +186,27 @@ def targets(names: Iterable[str], folder: Path) -> tuple[str, ...]:
     from bnfold.targets.profile import load
 
     found = tuple(str(folder / name) if name.endswith(".toml") else name for name in names)
-    for name in found:
-        load(name)
-    return found
+    loaded = tuple(map(load, found))
+    named = (
+        one if one.endswith(".toml") else profile.name for one, profile in zip(found, loaded, strict=True)
+    )
+    return tuple(dict.fromkeys(named))
 
 
-def check_code(code: str) -> None:
-    """Refuse what is neither the code of a rule nor the beginning of one.
+def check_code(code: str) -> str:
+    """The code of a rule, or the beginning of one, in upper case.
 
     Raises:
-        InputError: It is not; the fix names the nearest.
+        InputError: It is neither; the fix names the nearest.
     """
     from bnfold.gate.rules import RULES
 
-    if code != "ALL" and not (code and any(known.startswith(code) for known in RULES)):
-        near = difflib.get_close_matches(code.upper(), RULES, 3, 0.5)
+    written = code.upper()
+    if written != "ALL" and not (code and any(known.startswith(written) for known in RULES)):
+        near = difflib.get_close_matches(written, RULES, 3, 0.5)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise InputError(f"{code!r} is not the code of a rule.", f"{hint}bnfold explain --rules lists them.")
+    return written
 
 
 def _bytes(value: Any, folder: Path) -> int:

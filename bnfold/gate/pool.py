@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 from typing import Any, TypeVar
 
 KeyT = TypeVar("KeyT")
@@ -47,7 +51,7 @@ def outcomes(
     from pebble import ProcessExpired, ProcessPool
 
     left = iter(asked.items())
-    with ProcessPool(min(jobs, len(asked)), context=get_context("spawn"), initializer=_quiet) as pool:
+    with ProcessPool(min(jobs, len(asked)), context=_Context(), initializer=_quiet) as pool:
         running: dict[Any, KeyT] = {}
         try:
             while True:
@@ -67,6 +71,47 @@ def outcomes(
         except BaseException:
             pool.stop()  # type: ignore[no-untyped-call]
             raise
+
+
+class _Process(SpawnProcess):
+    """A process that does not run the caller's script again.
+
+    multiprocessing would run it, so that names of `__main__` can be unpickled. The script would then need
+    `if __name__ == "__main__"`, and one from standard input would not be found at all. bnfold needs none of
+    these names.
+    """
+
+    def start(self) -> None:
+        with _main_without_a_file():
+            super().start()
+
+
+class _Context(SpawnContext):
+    """What pebble starts processes with."""
+
+    Process = _Process
+
+
+_replacing = threading.Lock()
+
+
+@contextmanager
+def _main_without_a_file() -> Iterator[None]:
+    """Exchange `__main__` for a copy that says nothing of where it came from.
+
+    The copy has all other names, so that threads that pickle something of it meanwhile find the same objects.
+    """
+    with _replacing:
+        main = sys.modules["__main__"]
+        other = ModuleType("__main__")  # its __spec__ is None
+        other.__dict__.update(
+            {name: value for name, value in main.__dict__.items() if name not in ("__file__", "__spec__")}
+        )
+        sys.modules["__main__"] = other
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _call(function: Callable[..., Any], *given: Any) -> Any:

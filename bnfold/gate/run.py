@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache as once
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnfold._version import __version__
@@ -32,12 +33,12 @@ _DECIDING = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "torc
 
 @dataclass(frozen=True, repr=False)
 class Checked(Shown):
-    """The outcome of [`bnfold.check`][bnfold.gate.run.check]. It is true if nothing was found but notes.
+    """The outcome of [`bnfold.check`][bnfold.api.check.check]. It is true if nothing was found but notes.
 
     Attributes:
         findings: What was found and is not accepted, in the order of paths and codes.
         files: The files that were looked at, as findings name them.
-        paths: Where each of these files is.
+        paths: Where each of these files is; where it was, for a model in memory.
         remembered: How many answers came from the cache.
         accepted: How many findings a baseline accepts.
         gone: What a baseline lists and nothing has any more, as (path, code, site).
@@ -106,8 +107,9 @@ def check(
     accepted: Path | None = None,
     time_limit: float = 600.0,
     progress: Callable[[int, int], None] = lambda *_: None,
+    called: Mapping[Path, str] = MappingProxyType({}),
 ) -> Checked:
-    """Ask the rules about every model.
+    """Ask the rules about every model that is in a file.
 
     Args:
         paths: Files, folders and patterns, or one of them.
@@ -119,6 +121,7 @@ def check(
         accepted: A baseline, whose findings do not count.
         time_limit: Seconds for one file, after which its process is ended.
         progress: Called with the number of files that are done, and of all.
+        called: What findings call files that they would not name by their path.
 
     Raises:
         InputError: A path, a revision or the baseline is not there or not right.
@@ -131,7 +134,10 @@ def check(
     files = discovered.files
     store, versions = Cache(cache), _versions() if cache else ()
     with against.earlier(earlier, configuration.root) if earlier else nullcontext() as before:
-        asked = [_job(path, configuration, before, store) for path in files]
+        asked = [
+            _job(path, called.get(path) or named(path, configuration.root), configuration, before, store)
+            for path in files
+        ]
         found = dict(_remembered(asked, store, versions))
         remembered = len(found)
         progress(remembered, len(asked))
@@ -161,10 +167,12 @@ def _remembered(
             yield at, [replace(one, path=job.name) for one in kept]
 
 
-def _job(path: Path, configuration: Configuration, before: against.Earlier | None, store: Cache) -> Job:
+def _job(
+    path: Path, name: str, configuration: Configuration, before: against.Earlier | None, store: Cache
+) -> Job:
     from bnfold.gate.rules import RULES
 
-    settings, name = configuration.settings, named(path, configuration.root)
+    settings = configuration.settings
     codes = settings.codes(name)
     wants = {RULES[code].needs for code in codes}
     source = settings.source(name) if "source" in wants else None

@@ -18,11 +18,6 @@ def count_nodes(model: ir.Model) -> int:
     return sum(node.op_type != "Constant" for node in nodes(model))
 
 
-def other_readers(value: ir.Value, node: ir.Node, indices: tuple[int, ...]) -> int:
-    """How many uses a value has other than the given inputs of `node`; uses in subgraphs count."""
-    return sum(not (user is node and index in indices) for user, index in value.uses())
-
-
 def captured(node: ir.Node) -> Iterator[ir.Value]:
     """The values of outer graphs that a node's subgraphs read."""
     for attribute in node.attributes.values():

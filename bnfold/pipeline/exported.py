@@ -13,6 +13,7 @@ from bnfold.contract.contract import AS_IT_IS, Contract
 from bnfold.display.shown import Shown
 from bnfold.errors import BnfoldError, DisagreementError
 from bnfold.pipeline.harm import RuntimeGraphs
+from bnfold.pipeline.narrow import narrowed
 from bnfold.pipeline.read import Source
 from bnfold.pipeline.statistics import Statistics
 from bnfold.pipeline.steps import Done
@@ -71,7 +72,8 @@ class Export(Shown):
         """What was folded, whether the models agree, whether it is faster, and what was written."""
         parts = [self.fold.headline]
         if self.validation is not None:
-            parts.append(self.validation.headline)
+            said, less = self.validation.headline, narrowed(self.steps)
+            parts.append(f"{less.before}{said[0].lower()}{said[1:]} {less.sentence}" if less else said)
         parts += [one.headline for one in self.benchmarks]
         parts.append(f"Written: {self.destination}." if self.destination else "Nothing was written.")
         return " ".join(parts)

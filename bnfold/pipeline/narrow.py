@@ -6,6 +6,7 @@ not good enough is taken back, as in every step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,45 @@ if TYPE_CHECKING:
     from bnfold.runtime.sessions import Feeds
 
 _DRAWN = 2  # random samples to measure ranges on: normal and uniform; the others are extreme on purpose
+_LEAST_DECIBELS = 20.0  # below it the error is more than a tenth of the signal
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """What a report says of the last step before anything else: its proof is not that of the fold.
+
+    Attributes:
+        name: What the numbers became, as `"int8"` or `"float16"`.
+        sentence: Of the step.
+        decibels: Signal to noise of the worst output at ONNX Runtime's default; None for half precision.
+        passed: Whether the step was kept.
+    """
+
+    name: str
+    sentence: str
+    decibels: float | None = None
+    passed: bool = True
+
+    @property
+    def before(self) -> str:
+        """How a sentence about the model before the step begins."""
+        return f"Before {self.name if self.decibels is not None else f'the conversion to {self.name}'}, "
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it was kept, and its noise is small next to the signal."""
+        return self.passed and (self.decibels is None or self.decibels >= _LEAST_DECIBELS)
+
+
+def narrowed(steps: Sequence[Done]) -> Narrowed | None:
+    """What the step to fewer bits did; None where there was none."""
+    for one in reversed(steps):
+        if one.name == Quantize.name:
+            return Narrowed("int8", one.sentence, float(one.details["after"]["sqnr"]), one.passed)
+        if one.name == Convert.name:
+            name = one.details["precision"]
+            return Narrowed(f"{name} precision" if name == "mixed" else name, one.sentence, None, one.passed)
+    return None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 
 class Stage(enum.StrEnum):
-    """A stage of the whole job, in their order; each is also its string, as `"load"`."""
+    """A stage of a job, in the order of the whole one; each is also its string, as `"load"`."""
 
     LOAD = "load"
     EXPORT = "export"
@@ -15,6 +15,8 @@ class Stage(enum.StrEnum):
     VALIDATE = "validate"
     TIME = "time"
     SAVE = "save"
+    CHECK = "check"
+    EQUALIZE = "equalize"
 
     __str__ = str.__str__
 
@@ -26,6 +28,8 @@ WORDS: Mapping[str, str] = {
     Stage.VALIDATE: "Comparing outputs",
     Stage.TIME: "Timing",
     Stage.SAVE: "Saving",
+    Stage.CHECK: "Checking",
+    Stage.EQUALIZE: "Balancing channels",
 }
 """What each stage is called where it is shown."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +126,9 @@ def read_onnx(path: str | os.PathLike[str]) -> Source:
     path = Path(path)
     if is_torch(path):
         raise ModelError(
-            f"{path} is a PyTorch file; an ONNX model is needed here.", f"Type: bnfold export {path}"
+            f"{path} is a PyTorch file; an ONNX model is needed here.",
+            "Make an ONNX file of it first, then give that: "
+            + shlex.join(("bnfold", "export", str(path), "-o", str(path.with_suffix(".folded.onnx")))),
         )
     return _source(path)
 
@@ -145,9 +148,11 @@ def is_torch(path: str | os.PathLike[str]) -> bool:
 
 
 def _refuse_torch_options(path: Path, options: Iterable[str]) -> None:
-    given = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+    names = tuple(options)
+    given = ", ".join(f"--{name.replace('_', '-')}" for name in names)
     if given:
         raise InputError(
             f"{path} is an ONNX model: {given} is for PyTorch files.",
-            "Leave it out: an ONNX file already specifies its inputs and its opset.",
+            "Leave it out: an ONNX file already specifies its inputs and its opset."
+            + (" --set-shape and --set-batch of bnfold export fix sizes." if "input_shape" in names else ""),
         )

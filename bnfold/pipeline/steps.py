@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.edge.equalize import Equalized, equalized
+from bnfold.edge.balance import Equalized
+from bnfold.edge.equalize import equalized
 from bnfold.errors import BnfoldError
 from bnfold.folding import record
 from bnfold.options import Checking

@@ -53,8 +53,8 @@ def reading_for(
     if isinstance(form, Form) and not {"onnx", "ort"} & {*form.reads}:
         raise InputError(
             f"{profile.title} reads {form.words}, and no ONNX file.",
-            f"Export the PyTorch module: bnfold export MODEL.pt --input-shape … --target {profile.name} -o"
-            f" OUT.{form.reads[0]} (--to {form.reads[0]} writes the same).",
+            "Export the PyTorch model that it came from: bnfold export MODEL.pt --input-shape …"
+            f" --target {profile.name} -o OUT.{form.reads[0]}",
         )
     if isinstance(source, Source) or not is_torch(source):
         return reading

@@ -10,6 +10,7 @@ from rich.text import Text
 from bnfold.report import json
 from bnfold.report.record import Json, record
 from bnfold.report.terminal import fates, headline
+from bnfold.report.terminal.tables import count
 from bnfold.result import FoldResult
 from bnfold.system.environment import environment
 
@@ -44,7 +45,8 @@ def module_report(export: ModuleExport, *, verbose: bool = False) -> RenderableT
             " on the example inputs, on random ones, and at other sizes that the module accepts."
         ),
         Text(
-            f"{named} of {len(folded.parameters)} tensors also contain numbers of others; --json lists which."
+            f"{named} of {count(len(folded.parameters), 'tensor')} were computed from several of the"
+            " original, such as a weight and the BatchNorm after it; --json lists which."
         ),
     ]
     return Group(*parts)

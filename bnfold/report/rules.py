@@ -43,6 +43,20 @@ def check_rules() -> list[Rule]:
     ]
 
 
+def find_rules(code: str) -> list[Rule]:
+    """Find what has a code, or all whose codes begin so, in upper or lower case.
+
+    Raises:
+        InputError: There is none; the fix names the nearest ones.
+    """
+    known = (*all_rules(), *check_rules())
+    if not any(one.code == code.upper() for one in known):
+        family = [one for one in known if one.code.startswith(code.upper())]
+        if family:
+            return family
+    return [find_rule(code)]
+
+
 def find_rule(code: str) -> Rule:
     """Find a reason, or a rule of `bnfold check`, by its code in upper or lower case.
 

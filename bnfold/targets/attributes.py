@@ -52,7 +52,7 @@ class Attribute:
             if value is not None and not all(self._takes(one, node, view) for one in _elements(value)):
                 found.append((f"{node.op_type}\0{_written(value)}", label(node)))
         for what, sites in grouped(found).items():
-            name, written = what.split("\0")
+            name, _, written = what.partition("\0")
             yield counted(name, HAS, f"{self.name} = {written}, and {self.wanted} is taken", sites)
 
     @property
@@ -107,16 +107,16 @@ def _value(node: ir.Node, name: str, view: View) -> Any:
 def _held(node: ir.Node, place: int, view: View) -> list[Scalar] | None:
     """The different elements of a constant input; None where it is left out or computed."""
     array = view.facts.operand(node, place) if view.facts.has_constant(node, place) else None
-    return (
-        None
-        if array is None
-        else [int(one) if one == int(one) else one for one in sorted({*array.reshape(-1).tolist()})]
-    )
+    return None if array is None else [_whole(one) for one in sorted({*array.reshape(-1).tolist()})]
+
+
+def _whole(one: Scalar) -> Scalar:
+    return int(one) if isinstance(one, float) and one.is_integer() else one
 
 
 def _elements(value: Any) -> list[Scalar]:
     many = list(value) if isinstance(value, (list, tuple)) or hasattr(value, "__array__") else [value]
-    return [one.decode() if isinstance(one, bytes) else one for one in many]
+    return [one.decode(errors="backslashreplace") if isinstance(one, bytes) else one for one in many]
 
 
 def _written(value: Any) -> str:

@@ -91,7 +91,7 @@ class Rank:
             if known is not None and not self._takes(known):
                 found.append((f"{node.op_type}\0{known}", label(node)))
         for what, sites in grouped(found).items():
-            name, rank = what.split("\0")
+            name, _, rank = what.rpartition("\0")
             yield counted(name, _READS, f"{rank} dimensions, and {self.wanted} are taken", sites)
 
     @property

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, reason
 from bnfold.runtime.interface import Port
 from bnfold.targets.attributes import Attribute
 from bnfold.targets.batchnorm import BatchNorm
@@ -57,6 +57,7 @@ KINDS: dict[str, type[Limit]] = {
 }
 """The kinds of rules by the name that a profile gives them."""
 _SUFFIX = ".toml"
+_PLAIN = re.compile(r"[\w@%+=:,./\[\]…-]+")  # what a shell and Python read as it stands
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Profile:
         rules: What it demands.
         notes: What else is documented of it.
         unknown: What its public documentation does not say, as sentences.
+        aliases: What else `--target` takes for it, in lower case.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Profile:
     notes: tuple[Note, ...] = ()
     unknown: tuple[str, ...] = ()
     next_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
     def limit(self, kind: type[Limit]) -> Limit | None:
         """The first limit of a kind; None where the target has none."""
@@ -125,6 +128,10 @@ class Profile:
         Args:
             model: The file.
             inputs: Those of the model, whose sizes some commands name; open ones are 1 there.
+
+        Returns:
+            The commands as one types them. A name that a shell or Python would read as more than a name is
+            left as `{model}`, for the user to write.
         """
         sizes = {port.name: _sizes(port) for port in inputs} or {"": "…"}
         filled = {
@@ -134,7 +141,8 @@ class Profile:
             "{shapes}": ",".join(f"[{one}]" for one in sizes.values()),
             "{named_shapes}": ",".join(f"{name}[{one}]" for name, one in sizes.items()),
         }
-        fill = functools.partial(re.sub, r"\{\w+\}", lambda match: filled.get(match[0], match[0]))
+        plain = {place: value for place, value in filled.items() if _PLAIN.fullmatch(value)}
+        fill = functools.partial(re.sub, r"\{\w+\}", lambda match: plain.get(match[0], match[0]))
         return tuple(map(fill, self.next_for.get(model.suffix.lower().removeprefix("."), self.next)))
 
 
@@ -148,7 +156,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Profile:
-    """A target by its name, or the one in a TOML file.
+    """A target by its name or an alias, in any case, or the one in a TOML file.
 
     Raises:
         InputError: There is none of this name, or the file is not a profile.
@@ -156,17 +164,22 @@ def load(name: str) -> Profile:
     if name.endswith(_SUFFIX):
         path = Path(name)
         try:
-            return _profile(path.name.removesuffix(_SUFFIX), path.read_text(encoding="utf-8"), name)
-        except OSError as error:
-            raise InputError(f"{name} cannot be read: {error.strerror}.", "Check its path.") from error
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{name} cannot be read: {reason(error)}.", "Check its path.") from error
+        return _profile(path.name.removesuffix(_SUFFIX), text, name)
     known = names()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1, 0.5)
+    written = re.sub(r"[ _]+", "-", name.strip().lower())
+    if written in known:
+        return _built_in(written)
+    called = {alias: one for one in known for alias in _built_in(one).aliases}
+    if written not in called:
+        near = difflib.get_close_matches(written, [*known, *called], 1, 0.5)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise InputError(
             f"{name!r} is not a target.", f"{hint}bnfold targets lists them; a TOML file of your own is one."
         )
-    return _built_in(name)
+    return _built_in(called[written])
 
 
 @cache
@@ -183,14 +196,24 @@ def _files() -> Iterator[Any]:
 def _profile(name: str, text: str, place: str) -> Profile:
     try:
         table = tomllib.loads(text)
+        if not isinstance(table["title"], str):
+            raise ValueError(f"the title {table['title']!r} is not a text")
         rules = tuple(_rule(one) for one in table.pop("rules", ()))
         notes = tuple(Note(**_dated(one)) for one in table.pop("notes", ()))
         following, unknown = (tuple(map(str, table.pop(key, ()))) for key in ("next", "unknown"))
+        aliases = tuple(map(str, table.pop("aliases", ())))
         others = {kind: tuple(map(str, lines)) for kind, lines in table.pop("next_for", {}).items()}
         return Profile(
-            **table, name=name, next=following, rules=rules, notes=notes, unknown=unknown, next_for=others
+            **table,
+            name=name,
+            next=following,
+            rules=rules,
+            notes=notes,
+            unknown=unknown,
+            next_for=others,
+            aliases=aliases,
         )
-    except (tomllib.TOMLDecodeError, TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
         problem = " ".join(str(error).split()).rstrip(".")
         raise InputError(
             f"{place} is not a profile of a target: {problem}.", "docs/targets.md says what one holds."

@@ -164,6 +164,13 @@ class Layer:
         return self.fold_error <= self.bound
 
     @property
+    def by(self) -> str:
+        """How far it is off, to follow its name; there may be no measure for it."""
+        if math.isfinite(self.fold_error):
+            return f"by {self.fold_error:.2g} of its scale"
+        return "which is zero, not finite or of another shape in one of them"
+
+    @property
     def agrees(self) -> bool:
         """Whether the fold is exact and nothing on the way leaves the range of its type."""
         return self.is_exact and self.beyond_range is None
@@ -193,7 +200,7 @@ class Blame:
         if not self.is_fold and not layer.beyond_range:
             return (
                 "Of the values that have the same name in both models, the first that differs in float64 "
-                f"is {layer.name!r}, by {layer.fold_error:.2g} of its scale{which}; rounding the weights "
+                f"is {layer.name!r}, {layer.by}{which}; rounding the weights "
                 f"explains {layer.bound:.2g}."
             )
         made = listed(layer.nodes) or "no node"
@@ -209,7 +216,7 @@ class Blame:
             where = f"{made} in the {'folded' if self.is_fold else 'other'} model, {stood} in the original"
             return f"On the way to {layer.name!r}, {layer.beyond_range}: {where}.{folds}"
         return (
-            f"The first value that differs is {layer.name!r}, by {layer.fold_error:.2g} of its scale{which}: "
+            f"The first value that differs is {layer.name!r}, {layer.by}{which}: "
             f"{made} differs from {stood} in the original.{folds}"
         )
 
@@ -344,7 +351,8 @@ class Validation(Shown):
             rest = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
             return f"The models differ. {next(iter(self.failures), '')}{rest}"
         left = f" Not compared: {listed(self.not_compared)}." if self.not_compared else ""
-        return f"The models compute the same, on {self.samples} inputs.{left}"
+        inputs = f"{self.samples} input{'' if self.samples == 1 else 's'}"
+        return f"The models compute the same, on {inputs}.{left}"
 
     def __bool__(self) -> bool:
         return self.passed

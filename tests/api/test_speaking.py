@@ -18,6 +18,8 @@ from bnfold.errors import DisagreementError, InputError
             "Leave out --no-validate, or add --no-batchnorm.",
             "Leave out validate=False, or add no_batchnorm=.",
         ),
+        ("Name it, or add --no-respect-gitignore.", "Name it, or add respect_gitignore=False."),
+        ("--against git:… needs git", "earlier=git:… needs git"),
         ("--provider cuda is not there", "providers=cuda is not there"),
         ('Type: pip install --upgrade "bnfold[torch]"', 'Type: pip install --upgrade "bnfold[torch]"'),
         ("bnfold --bug-report writes one", "bnfold --bug-report writes one"),

@@ -80,7 +80,7 @@ def test_0_where_only_notes_are(run, tmp_path) -> None:
         (("*.zip",), "Nothing fits *.zip."),
         (("--select", "M110"), "Did you mean M"),
         (("--ignore", "M101,X2"), "'X2' is not the code of a rule"),
-        (("--extend-select", "m101"), "Did you mean M101"),
+        (("--extend-select", "m110"), "Did you mean M"),
         (("--output-format", "jsn"), "Did you mean json?"),
         (("--output-format", "xml"), "known are concise, full, github"),
         (

@@ -81,7 +81,7 @@ def test_the_answer_of_a_check_counts_the_models_that_were_read(run, net: Path, 
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x09no model")
     given = ("--no-cache", "--jobs", "1", "--select", "M3")
     result = run("check", net, other, tmp_path / "broken.onnx", "--target", "rknn", *given)
-    assert "rknn: 2 things stand in the way of 1 of 2 models." in result.stderr
+    assert "rknn: 2 things stand in the way of 1 of 2 models; 1 cannot be read." in result.stderr
     quiet = run("check", net, "--target", "rknn", "-q", *given)
     assert (quiet.stdout, quiet.stderr, quiet.exit_code) == ("", "", 1)
     assert "in the way" not in run("check", tmp_path / "broken.onnx", "--target", "rknn", *given).stderr
@@ -130,6 +130,9 @@ def test_a_target_without_onnx_says_what_to_type(run, net: Path) -> None:
     assert "bnfold export MODEL.pt --input-shape … --target executorch -o OUT.pt2" in " ".join(
         result.stderr.split()
     )
+    named = run("export", net, "--target", "executorch", "-o", net.with_suffix(".pt2"))
+    assert "reads programs of torch.export, and no ONNX file" in " ".join(named.stderr.split())
+    assert "--to" not in named.stderr
 
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -170,3 +173,14 @@ def test_a_pytorch_model_is_written_in_the_form_that_is_read() -> None:
     assert _target.form_for(None, model, "module") == "module"
     with pytest.raises(click.UsageError, match="what rknn does not read"):
         _target.form_for("rknn", model, "pt2")
+
+
+def test_a_file_of_pytorch_is_not_ready_for_a_target_that_reads_onnx(run) -> None:
+    given = ("--no-cache", "--jobs", "1", "--select", "M320")
+    result = run("check", MODELS / "convnet.pt", "--target", "RKNN", "--target", "executorch", *given)
+    assert "M320 for rknn, the file is a PyTorch file, and the target reads ONNX files" in result.stdout
+    assert "M320 for executorch, the file is a PyTorch file" in result.stdout
+    assert "rknn: 1 thing stands in the way of the model." in result.stderr
+    program = run("check", MODELS / "mobileone.pt2", "--target", "rk3588", "--target", "executorch", *given)
+    assert "M320 for rknn, the file is a program of torch.export" in program.stdout
+    assert "executorch: nothing that bnfold knows stands in the way" in program.stderr

@@ -9,6 +9,43 @@ CASES = {
         "bnfold export has no option --inputshape.",
         "Did you mean '--input-shape' or '--inputs'? bnfold export --help says more.",
     ),
+    ("inspect", "a.onnx", "--target", "rknn"): (
+        "bnfold inspect has no option --target.",
+        "--target belongs to export and check. bnfold inspect --help says more.",
+    ),
+    ("export", "a.onnx", "--shape", "1"): (
+        "bnfold export has no option --shape.",
+        "Did you mean '--input-shape' or '--set-shape'? bnfold export --help says more.",
+    ),
+    ("export", "a.onnx", "--device", "cuda"): (
+        "bnfold export has no option --device.",
+        "Did you mean '--provider'? bnfold export --help says more.",
+    ),
+    ("fold", "a.onnx", "--quantize"): (
+        "bnfold fold has no option --quantize.",
+        "bnfold export --int8 does that. bnfold fold --help says more.",
+    ),
+    ("fold", "a.onnx", "--verify"): (
+        "bnfold fold has no option --verify.",
+        "bnfold validate does that. bnfold fold --help says more.",
+    ),
+    ("export", "a.onnx", "--thrust"): (
+        "bnfold export has no option --thrust.",
+        "Did you mean '--trust'? bnfold export --help says more.",
+    ),
+    ("export", "a.onnx", "--truster"): (
+        "bnfold export has no option --truster.",
+        "Did you mean '--trust'? bnfold export --help says more.",
+    ),
+    ("export", "a.onnx", "--trusting"): (
+        "bnfold export has no option --trusting.",
+        "bnfold export --help says more.",
+    ),
+    ("export", "a.onnx", "--precision", "fp16"): (
+        "--precision: 'fp16' is not one of 'float16', 'bfloat16', 'mixed'.",
+        "Did you mean 'float16'? bnfold export --help says more.",
+    ),
+    ("verify",): ("No such command 'verify'.", "Did you mean 'validate'? bnfold --help says more."),
     ("--foo",): ("bnfold has no option --foo.", "bnfold --help says more."),
     ("fleet", "chek"): ("No such command 'chek'.", "Did you mean 'check'? bnfold fleet --help says more."),
     ("fleet", "check", "a", "--out", "o", "--engin", "dask"): (

@@ -130,6 +130,17 @@ def test_an_unknown_number_of_dimensions_where_it_does_not_matter(axis: int, bef
             *(11, 13),
             "which opset 13 dropped",
         ),
+        (
+            "g (float[1,1,4,10] x) => (float[A,B,C,D] y)"
+            " { s = Constant <value = float[4] {1, 1, 2, 0.6}> () y = Resize (x, s) }",
+            *(10, 13),
+            "Resize 'y' has a size that grows and one that shrinks",
+        ),
+        (
+            "g (float[1,1,4,10] x, float[4] s) => (float[A,B,C,D] y) { y = Resize (x, s) }",
+            *(10, 11),
+            "Resize 'y' has scales that are computed",
+        ),
     ],
 )
 def test_what_another_opset_cannot_say_is_refused_by_name(

@@ -92,9 +92,11 @@ def test_every_tutorial_is_run() -> None:
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
 def test_a_page_names_only_options_that_there_are(page: Path) -> None:
-    """In console blocks, and in lines of code that begin with the command's name."""
+    """In lines of blocks that begin with the command's name, after a prompt or not, and in code in text."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    shown = re.findall(r"^\$ bnfold (.+)$", text, re.MULTILINE) + re.findall(r"`bnfold ([^`\n]+)`", text)
+    blocks = re.findall(r"^```.*?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    shown = re.findall(r"`bnfold ([^`\n]+)`", text)
+    shown += re.findall(r"^(?:\$ )?bnfold (.+)$", "".join(blocks), re.MULTILINE)
     for line in shown:
         name, *words = line.partition(" | ")[0].split()
         if name in main.list_commands(click.Context(main)):

@@ -15,8 +15,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import bnfold
+from bnfold.edge.balance import Equalized
 from bnfold.edge.channels import Channels
-from bnfold.edge.equalize import Equalized, equalize
+from bnfold.edge.equalize import equalize
+from bnfold.errors import InputError
 from bnfold.graph.facts import Facts
 from tests import graphs
 from tests.graphs import build, weight
@@ -392,6 +394,23 @@ def test_channels_of_zeros() -> None:
     assert equalized(pair(constants={"w1": 0 * first, "w2": 0 * second})).moved == 0
 
 
+def test_a_channel_that_nothing_writes_does_not_move_at_every_run() -> None:
+    """Its readers would shrink without end; `equalized` demands that a second run moves nothing."""
+    first = uneven(6, 3, 1, 1)
+    first[2] = 0
+    model = graphs.build(
+        """g (float[1, 3, 4, 4] x) => (float[1, 4, 4, 4] y) {
+            a = Conv(x, w1)
+            b, c = Split <axis = 1, num_outputs = 2> (a)
+            d = Conv(b, w2)
+            e = Conv(c, w3)
+            y = Add(d, e)
+        }""",
+        {"w1": first, "w2": uneven(4, 3, 1, 1, axis=1, seed=2), "w3": uneven(4, 3, 1, 1, axis=1, seed=3)},
+    )
+    assert equalized(model).moved > 0
+
+
 def test_what_a_branch_reads_is_held() -> None:
     model = build(
         """g (float[2,6,3,3] x, bool c) => (float[2,6,3,3] y) {
@@ -442,6 +461,50 @@ def test_a_path_a_proto_and_a_model_give_the_same(tmp_path: Path) -> None:
         assert done.layers == by_proto.layers
     with pytest.raises(bnfold.BnfoldError):
         bnfold.equalize(tmp_path / "nothing.onnx")
+
+
+def test_a_network_gives_an_onnx_model_and_the_result_is_shown() -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU(), torch.nn.Conv2d(6, 5, 1), torch.nn.Flatten()
+    )
+    with torch.no_grad():
+        net[0].weight.copy_(torch.from_numpy(uneven(6, 3, 3, 3)))
+        net[2].weight.copy_(torch.from_numpy(uneven(5, 6, 1, 1, axis=1, seed=2)))
+    seen: list[str] = []
+    x = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    done = bnfold.equalize(net, x, progress=lambda stage, *_: seen.append(stage))
+    assert seen[-1] == "equalize"
+    assert isinstance(done.model, ir.Model)
+    with torch.no_grad():
+        (computed,) = outputs(
+            ir.to_proto(done.model), {done.model.graph.inputs[0].name: x.numpy()}, LEVELS[0]
+        )
+        np.testing.assert_allclose(computed, net(x).numpy(), rtol=1e-4, atol=1e-4)
+    assert done
+    assert repr(done).startswith(
+        f"<Equalized: {done.moved} of 11 channels in 2 layers scaled by powers of two."
+    )
+    assert [row["layer"] for row in done.records()] == ["0", "2"]
+    assert "bits before" in done._repr_html_()
+    assert [bar.value for bar in done.bars()][:2] == [done.layers[0].bits_before, done.layers[0].bits_after]
+    with pytest.raises(InputError, match=r"such as torch\.randn"):
+        bnfold.equalize(net)
+    with pytest.raises(TypeError, match=r"no keyword 'opet'\. Did you mean opset"):
+        bnfold.equalize(net, x, opet=18)
+
+
+def test_where_nothing_is_moved_the_result_is_false() -> None:
+    model = build(
+        "g (float16[2,3] x) => (float16[2,4] y) { y = MatMul (x, w) }",
+        {"w": weight(3, 4, dtype=np.float16)},
+    )
+    done = bnfold.equalize(model)
+    assert not done
+    assert repr(done) == "<Equalized: None of 0 channels in 0 layers was scaled. 1 layer took no part.>"
+    (row,) = done.records()
+    assert row["stopped"]
+    assert row["moved"] is None
 
 
 def test_new_numbers_get_new_names() -> None:

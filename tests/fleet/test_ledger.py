@@ -60,6 +60,20 @@ def test_a_model_comes_back_as_it_was() -> None:
         assert list(ledger) == [model]
 
 
+def test_no_two_models_are_written_to_one_file() -> None:
+    """Also where one is called what another is renamed to."""
+    two = [Model(f"/{folder}/m.onnx", "m.onnx") for folder in "ab"]
+    with Ledger(Plan("fold", "out"), two) as ledger:
+        names = [model.name for model in ledger]
+    with Ledger(Plan("fold", "out"), [*two, Model("/c/x.onnx", names[0])]) as ledger:
+        assert len({model.name for model in ledger}) == 3
+
+
+def test_only_the_last_part_of_a_name_has_a_suffix() -> None:
+    with Ledger(Plan("export", "out"), [Model("/d.v2/model", "d.v2/model")]) as ledger:
+        assert [model.name for model in ledger] == ["d.v2/model.onnx"]
+
+
 def test_no_space_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")

@@ -78,6 +78,8 @@ def test_one_model_with_two_sets_of_options_is_two(tmp_path: Path, zoo: Path) ->
         ('{"model": "a", "equalize": "maybe"}', "has to be true or false", ""),
         ('{"model": "a", "inputs": "8x8"}', "JSON objects", "Nx3x224x224"),
         ("{", "cannot be read", "JSON"),
+        ("[" * 100_000, "cannot be read", "JSON"),
+        (r'{"model": "a\ud800.onnx"}', "no file can be called", ""),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, row: str, problem: str, fix: str) -> None:

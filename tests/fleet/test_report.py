@@ -104,6 +104,38 @@ def test_failures_beyond_a_number_are_counted() -> None:
     assert "and 3 more in results.jsonl" in text.render(report, most=None)
 
 
+def found(code: str, severity: str) -> dict[str, Any]:
+    return {"code": code, "severity": severity, "message": "it is", "sites": []}
+
+
+def test_models_with_findings_are_listed_those_with_errors_first() -> None:
+    """Each with the first of what counts, up to a number, and before the outliers."""
+    pair = {"batchnorms": {"before": 3, "after": 0}, "command": "check", "verdict": "findings"}
+    fold, note, error = found("M101", "warning"), found("M107", "note"), found("M201", "error")
+    many = [record(f"m{at:04}", findings=[note, fold], **pair) for at in range(1001)]
+    wrong = record("z", findings=[fold, note, error], size=1000, **pair)
+    report = summed(*many, wrong, plan=Plan("check", "out"))
+    assert (len(report["found"]), report["found_left_out"]) == (1000, 2)
+    assert [(one["path"], one["why"]) for one in report["found"][:2]] == [
+        ("z", "M201 it is, M101 it is"),
+        ("m0000", "M101 it is"),
+    ]
+    said = text.render(report)
+    assert "BatchNorms 3,006 → 0 if folded" in said
+    assert "  z: M201 it is, M101 it is\n    bnfold fleet check z --out again" in said
+    assert said.index("and 982 more in results.jsonl") < said.index("Outliers")
+
+
+def test_what_a_check_does_not_look_for_is_in_the_first_line() -> None:
+    known = {"command": "check", "verdict": "passed", "findings": []}
+    unread = {**known, "verdict": "findings", "findings": [found("M302", "error")]}
+    network = record("c.onnx", **known, batchnorms={"before": 0, "after": 0})
+    report = summed(record("a.pt", **known), record("b.pt", **unread), network, plan=Plan("check", "out"))
+    assert text.headline(report) == (
+        "3 models: 2 passed, 1 with findings. 1 PyTorch file: BatchNorms not looked for; bnfold inspect does."
+    )
+
+
 def test_the_first_line_is_the_outcome() -> None:
     report = summed(record("a"), record("b", verdict="unchanged"), record("c", "slow", None))
     assert text.headline(report) == "3 models: 1 folded, 1 with nothing to fold, 1 that took too long."

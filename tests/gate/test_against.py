@@ -128,8 +128,9 @@ def test_a_revision_that_is_none_is_said(repository: Path, revision: str) -> Non
 
 def test_a_folder_that_is_no_repository_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(InputError), earlier("git:HEAD", tmp_path):
+    with pytest.raises(InputError, match="needs a git repository") as caught, earlier("git:HEAD", tmp_path):
         pass
+    assert "git fetch" not in caught.value.fix
 
 
 def test_without_git_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,7 @@ def test_the_schema_for_editors_is_up_to_date() -> None:
         ('select = "M101"', "select takes a list of codes", ""),
         ("select = [101]", "select takes a list of codes", ""),
         ('select = ["M110"]', "'M110' is not the code of a rule", "Did you mean M"),
-        ('select = ["m101"]', "'m101' is not the code of a rule", "Did you mean M101"),
+        ('select = ["m110"]', "'m110' is not the code of a rule", "Did you mean M"),
         ('select = [""]', "'' is not the code of a rule", ""),
         ('[per-file-ignores]\n"*.pt" = ["X1"]', "'X1' is not the code of a rule", ""),
         ('per-file-ignores = ["M1"]', "per-file-ignores takes lists of codes by patterns", ""),

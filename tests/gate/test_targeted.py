@@ -35,6 +35,7 @@ def test_targets_are_names_or_files_next_to_the_settings(tmp_path: Path) -> None
     (tmp_path / "ours.toml").write_text(OURS.replace("MAX", "17"))
     found = settings(tmp_path, 'targets = ["rknn", "ours.toml"]').targets
     assert found == ("rknn", str(tmp_path / "ours.toml"))
+    assert settings(tmp_path, 'targets = ["RKNN", "rk3588", "trt"]').targets == ("rknn", "tensorrt")
 
 
 @pytest.mark.parametrize(

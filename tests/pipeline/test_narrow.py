@@ -20,8 +20,11 @@ from bnfold.errors import InputError
 from bnfold.files.load import from_proto
 from bnfold.inputs.given import Given
 from bnfold.options import Checking
-from bnfold.pipeline.narrow import Convert, Quantize
-from bnfold.pipeline.steps import Trial
+from bnfold.pipeline.narrow import Convert, Quantize, narrowed
+from bnfold.pipeline.steps import Done, Trial
+from bnfold.report.page import verdict
+from bnfold.report.record import plain
+from bnfold.report.terminal import headline
 from bnfold_cli import _edge, _options, main
 from tests.small_networks import residual
 
@@ -153,6 +156,39 @@ def test_an_export_ends_in_eight_bits_and_compares_with_what_was_not_equalised(t
     assert "QuantizeLinear" in {node.op_type for node in written.graph.node}
     assert done.validation is not None
     assert done.validation.passed
+    assert (
+        f". Before int8, the models compute the same, on 6 inputs. {done.steps[-1].sentence}" in done.headline
+    )
+    said = [line.plain for line in headline.of_export(done)]
+    assert said[1:3] == ["Before int8, the models compute the same, on 6 inputs.", done.steps[-1].sentence]
+
+
+def quantised(decibels: float, *, passed: bool = True) -> Done:
+    return Done("int8", f"{decibels} dB signal to noise.", {"after": {"sqnr": decibels}}, passed)
+
+
+@pytest.mark.parametrize(
+    ("step", "state", "heading"),
+    [
+        (quantised(30.0), "good", "Agrees with the original before int8; 30.0 dB signal to noise after it"),
+        (quantised(4.5), "warn", "Agrees with the original before int8; 4.5 dB signal to noise after it"),
+        (quantised(30.0, passed=False), "warn", "Agrees with the original"),
+        (
+            Done("precision", "Converted.", {"precision": "mixed"}),
+            "good",
+            "Agrees with the original before the conversion to mixed precision",
+        ),
+    ],
+)
+def test_the_first_words_are_of_the_model_before_the_step(step: Done, state: str, heading: str) -> None:
+    """A page says so in its heading, and marks what has much noise."""
+    validation = {"passed": True, "seed": 0, "samples": 1, "providers": ["cpu"], "checks": []}
+    view = verdict.of_export({"validation": validation, "steps": [plain(step)]})
+    assert (view["state"], view["heading"], view["details"]) == (state, heading, [step.sentence])
+    less = narrowed((step,))
+    assert less is not None
+    assert less.is_good == (state == "good")
+    assert narrowed((Done("equalize", ""),)) is None
 
 
 def test_a_model_in_bfloat16_is_written_though_onnx_runtime_cannot_time_it(tmp_path: Path) -> None:

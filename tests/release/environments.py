@@ -34,6 +34,8 @@ BASE = (
 """What the wheel alone has to do: none of it needs a runtime."""
 
 _EXPORT = ["bnfold", "export", "models/small.onnx", "-o", "small.onnx"]
+_FLEET = ["bnfold", "fleet", "check", "models", "--exit-zero"]
+_S3 = "import fsspec, bnfold.fleet; assert 's3' in fsspec.filesystem('s3', anon=True).protocol"
 JOBS: dict[str, list[list[str]]] = {
     "cpu": [[*_EXPORT, "--seconds", "0.2"], [*_EXPORT, "--no-bench", "--equalize"]],
     "ci": [
@@ -54,19 +56,22 @@ JOBS: dict[str, list[list[str]]] = {
         ["bnfold", "export", "convnet.pt", "--input-shape", "1x1x32x32", "-o", "net.onnx", "--no-bench"],
         ["bnfold", "export", "convnet.pt", "--input-shape", "1x1x32x32", "--to", "module", "-o", "net.pt"],
     ],
-    "simplify": [["python", "-c", "import onnxscript.optimizer"]],
+    "simplify": [[*_EXPORT, "--no-bench", "--simplify"]],
     "openvino": [
         ["bnfold", "validate", "models/detector.onnx", "new/detector.onnx", "--runtime", "openvino"]
     ],
     "mnn": [["bnfold", "validate", "models/detector.onnx", "new/detector.onnx", "--runtime", "mnn"]],
     "ncnn": [["bnfold", "validate", "models/detector.onnx", "new/detector.onnx", "--runtime", "ncnn"]],
-    "fleet": [["python", "-c", "import fsspec, bnfold.fleet"]],
-    "dask": [["python", "-c", "import distributed, bnfold.fleet"]],
-    "ray": [["python", "-c", "import ray, bnfold.fleet"]],
-    "s3": [["python", "-c", "import s3fs, bnfold.fleet"]],
+    "fleet": [[*_FLEET, "--out", "fleet"]],
+    "dask": [[*_FLEET, "--out", "dask", "--engine", "dask", "--jobs", "1"]],
+    "ray": [[*_FLEET, "--out", "ray", "--engine", "ray", "--jobs", "1"]],
+    "s3": [["python", "-c", _S3]],  # there is no store to ask
     "gpu": [["bnfold", "validate", "models/detector.onnx", "new/detector.onnx"]],
 }
-NEEDS_RUNTIME = {"ci", "report", "images", "torch", "openvino", "mnn", "ncnn", "simplify"}
+NEEDS_RUNTIME = {
+    *("ci", "report", "images", "torch", "openvino", "mnn", "ncnn", "simplify"),
+    *("fleet", "dask", "ray"),
+}
 """Extras whose jobs run models too, so that their environments have `cpu` as well."""
 
 

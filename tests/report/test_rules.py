@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bnfold.errors import InputError
-from bnfold.report.rules import all_rules, find_rule
+from bnfold.report.rules import all_rules, find_rule, find_rules
 
 
 def test_every_rule_is_there_once_in_the_order_of_codes() -> None:
@@ -29,3 +29,12 @@ def test_what_is_like_no_code_is_sent_to_the_list() -> None:
     with pytest.raises(InputError) as caught:
         find_rule("xyz")
     assert caught.value.fix == "bnfold explain lists the reasons, bnfold explain --rules the rules."
+
+
+def test_the_beginning_of_a_code_finds_all_that_begin_so() -> None:
+    family = [rule for rule in all_rules() if rule.code.startswith("BN3")]
+    assert find_rules("bn3") == family
+    assert find_rules("BN301") == [rule for rule in family if rule.code == "BN301"]
+    assert {rule.code[:2] for rule in find_rules("m1")} == {"M1"}
+    with pytest.raises(InputError):
+        find_rules("BN999")

@@ -239,14 +239,14 @@ def test_an_export_of_a_pytorch_file_says_what_was_read_and_that_it_is_in_eval_m
 @pytest.mark.usefixtures("here")
 def test_a_comparison() -> None:
     answers = ["The folded model computes what the original computes, on 6 random inputs."]
-    row = "logits  agrees   cpu       default    4.7e-07     2.2e-07   0.83  1.6e-06  100.00%"
+    row = "logits  agrees   cpu       default    4.7e-07     2.2e-07       0.83  1.6e-06  100.00%"
     holds(snapshot("validate", shows(comparison.validation(AGREES))), answers, [row])
 
 
 @pytest.mark.usefixtures("here")
 def test_a_comparison_that_fails() -> None:
     answers = ["The folded model does not compute what the original computes.", "'boxes_0' is off by 1%."]
-    row = "boxes_4  disagrees  cpu       off        2.0e-02     2.2e-07  90000.00  1.6e-06  100.00%"
+    row = "boxes_4  disagrees  cpu       off        2.0e-02     2.2e-07   90000.00  1.6e-06  100.00%"
     holds(snapshot("validate_differs", shows(comparison.validation(DIFFERS))), answers, [row])
 
 

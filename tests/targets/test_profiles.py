@@ -169,6 +169,11 @@ def test_commands_name_the_sizes_of_the_model() -> None:
     assert load("openvino").commands(Path("net.onnx"), ports)[1].endswith("x[1,1,32,32],mask[4,1]")
 
 
+def test_a_name_that_a_shell_would_run_is_left_for_the_user() -> None:
+    [command] = load("ncnn").commands(Path("a $(id).onnx"), (Port("x", "float32", (1, 3)),))
+    assert command == "pnnx {model} inputshape=[1,3]"
+
+
 def test_commands_are_those_for_the_kind_of_file() -> None:
     """The converter to ORT format and the check of ONNX Runtime read ONNX files and no others."""
     mobile = load("onnxruntime-mobile")
@@ -189,6 +194,9 @@ def test_commands_are_those_for_the_kind_of_file() -> None:
         ("https://example.com/limits", "hearsay", "is not an address"),
         ('title = "Our chip"', "", "title"),
         ("[rules.limit]", "[rules.limit", "is not a profile"),
+        ('title = "Our chip"', "title = 3", "the title 3 is not a text"),
+        ("[[rules]]", "next_for = 3\n[[rules]]", "is not a profile"),
+        ("[1]", "[" * 3000, "is not a profile"),
         ('["Conv"]', '"Conv"', "'operators' of a rule of kind 'attribute' cannot be 'Conv'"),
     ],
 )
@@ -217,3 +225,12 @@ def test_the_form_of_a_file() -> None:
     ]
     limit: Limit | None = load("rknn").limit(Operators)
     assert isinstance(limit, Operators)
+
+
+def test_targets_are_found_by_their_aliases_in_any_case() -> None:
+    aliases = [(name, alias) for name in names() for alias in load(name).aliases]
+    called = [alias for _, alias in aliases]
+    assert len({*called, *names()}) == len(called) + len(names())
+    for name, alias in aliases:
+        assert load(alias) is load(alias.upper()) is load(name)
+    assert load("TFLite_Micro").name == "tflite-micro"

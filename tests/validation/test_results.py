@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -75,3 +76,13 @@ def test_a_fault_names_the_optimizer_and_clears_the_folded_model() -> None:
     assert affected.affects_folded
     assert "its default optimization changes it" in affected.sentence
     assert "The other model is affected too (0.2)" in affected.sentence
+
+
+def test_a_value_without_a_scale_is_off_by_no_number() -> None:
+    said = Blame(replace(LAYER, fold_error=math.inf)).sentence
+    assert "'c', which is zero, not finite or of another shape in one of them: " in said
+    assert "by 0.5 of its scale: " in Blame(replace(LAYER, fold_error=0.5)).sentence
+
+
+def test_one_input_is_one() -> None:
+    assert Validation((GOOD,), samples=1).headline == "The models compute the same, on 1 input."

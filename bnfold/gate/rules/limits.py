@@ -154,7 +154,8 @@ RULES = (
         "Some targets take no open sizes, and callers rely on those that they know. The shapes are"
         " `limits.shapes` of the settings: a number is that size, a letter an open size, `*` either. Targets"
         " in `targets` demand sizes of their own.",
-        "Export the model again with these sizes; `--dynamic` of `bnfold export` opens them.",
+        "For a target, `bnfold export MODEL --target NAME`, or `--set-batch` and `--set-shape`, fixes them."
+        " Otherwise export the model again with these sizes; `--dynamic` opens those that callers vary.",
         with_targets(_shapes, "sizes"),
         for_targets=True,
     ),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from bnfold.display.visible import visible
-from bnfold.errors import listed
+from bnfold.errors import ModelError, listed
 from bnfold.gate.finding import Finding
 from bnfold.gate.run import Checked
+from bnfold.report.unasked import UNREADABLE, not_looked_for
 
 _SITES = 3
 _BREAKS = str.maketrans("\n\t", "\N{SYMBOL FOR NEWLINE}\N{SYMBOL FOR HORIZONTAL TABULATION}")
@@ -41,7 +43,23 @@ def summary(checked: Checked) -> str:
     parts += [f"{checked.accepted} accepted by the baseline"] if checked.accepted else []
     ignored = f"{checked.ignored} model{'s' * (checked.ignored != 1)}"
     more = f" {ignored} that git ignores passed over." if checked.ignored else ""
-    return f"{', '.join(parts)}.{more}"
+    return f"{', '.join(parts)}.{more}{not_looked_for(_torch_files(checked))}"
+
+
+def _torch_files(checked: Checked) -> int:
+    unread = {one.path for one in checked.all if one.code in UNREADABLE}
+    named = zip(checked.files, checked.paths, strict=True)
+    return sum(_is_torch(path) for name, path in named if name not in unread)
+
+
+def _is_torch(path: Path) -> bool:
+    """Whether a file that was checked is of PyTorch; one that cannot be read has a finding that says so."""
+    from bnfold.pipeline.read import is_torch
+
+    try:
+        return is_torch(path)
+    except ModelError:
+        return False
 
 
 def gone(checked: Checked) -> list[str]:

@@ -5,10 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bnfold.pipeline.narrow import narrowed
+from bnfold.pipeline.steps import Done
 from bnfold.report.page.words import count, number, place, provider
 
 View = dict[str, Any]
 Record = Mapping[str, Any]
+
+
+def of_export(record: Record) -> View:
+    """Say whether the models agree; where numbers have fewer bits after, before that, and what it cost.
+
+    Args:
+        record: The JSON document of an export.
+    """
+    view = of_validation(record["validation"])
+    less = narrowed([Done(**one) for one in record.get("steps", ())])
+    if less is None:
+        return view
+    view["details"] = [less.sentence, *view["details"]]
+    if view["state"] in ("good", "warn") and less.passed:
+        noise = "" if less.decibels is None else f"; {less.decibels:.1f} dB signal to noise after it"
+        before = f"{less.before[0].lower()}{less.before[1:].rstrip(', ')}"
+        view["heading"] = f"{view['heading']} {before}{noise}"
+    if view["state"] == "good" and not less.is_good:
+        view["state"] = "warn"
+    return view
 
 
 def of_validation(validation: Record | None) -> View:

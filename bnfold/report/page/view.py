@@ -60,7 +60,7 @@ def view(
         **_compared(validation),
         **_timed(record["benchmarks"], times, threshold),
         **_shown(tiles.of_export(record, weights)),
-        "verdict": verdict.of_validation(validation),
+        "verdict": verdict.of_export(record),
         "sites": _sites(record["fold"]),
         "not_timed": record.get("not_timed"),
         "graphs": figures.graphs(record["graphs"]) if record["graphs"] else None,

@@ -20,15 +20,16 @@ _FAILURES_SHOWN = 2  # the answer is at most four lines
 _UNSEEN_SHOWN = 3  # of each kind
 
 
-def validation(result: Validation, *, verbose: bool = False) -> RenderableType:
+def validation(result: Validation, *, verbose: bool = False, before: str = "") -> RenderableType:
     """Show the verdict, every comparison with the truth, the layers that stand out, and what was not seen.
 
     Args:
         result: The comparison.
         verbose: Whether all comparisons, layers and gaps are shown; otherwise the first, and what is wrong.
+        before: Begins the verdict where a later step made another model, as `"Before int8, "`.
     """
     parts: list[RenderableType] = [Text(result.accuracy.sentence)] if result.accuracy else []
-    parts.append(_agreement(result, verbose=verbose))
+    parts.append(_agreement(result, verbose=verbose, before=before))
     parts += [Text(other, style="yellow") for other in result.differences if other not in result.failures]
     parts += ["", *_checks(result, verbose=verbose), ""] if result.checks else []
     parts += [Text(fault.sentence, style="yellow") for fault in result.faults]
@@ -52,7 +53,7 @@ def _unseen(unseen: Unseen, *, verbose: bool) -> Iterator[Text]:
 def _checks(result: Validation, *, verbose: bool) -> list[RenderableType]:
     """The table of comparisons; of very many those that fail and the first of the others."""
     by_truth = any(check.error is not None for check in result.checks)
-    errors = ("error", "original's", "ratio") if by_truth else ("max abs", "max rel")
+    errors = ("error", "original's", "RMS ratio") if by_truth else ("max abs", "max rel")
     table = headed("output", "verdict", "provider", "optimizer", *errors, "bound", "top-1")
     for column in table.columns[4:]:
         column.justify = "right"
@@ -88,7 +89,7 @@ def _outcome(check: Check) -> Text:
     return Text("excused", style="yellow") if check.excused else Text("disagrees", style="bold red")
 
 
-def _agreement(result: Validation, *, verbose: bool) -> Text:
+def _agreement(result: Validation, *, verbose: bool, before: str = "") -> Text:
     """Say whether the models agree, and on which inputs."""
     if result.undecided and not result.failures:
         return Text(result.undecided, style="bold yellow")
@@ -104,8 +105,9 @@ def _agreement(result: Validation, *, verbose: bool) -> Text:
     kind = "given input" if result.seed is None else "random input"
     left = result.not_compared
     limit = f"{listed(left)} {'was' if len(left) == 1 else 'were'} not compared; all else of " if left else ""
+    first = other[0].lower() if left or before else other[0]
     return Text(
-        f"{limit}{other[0].lower() if left else other[0]}{other[1:]} computes what the original computes, on "
+        f"{before}{limit}{first}{other[1:]} computes what the original computes, on "
         f"{count(result.samples, kind)}. {result.oracle}",
         style="yellow" if left else "green",
     )
@@ -120,8 +122,8 @@ def _proof(result: Validation) -> str:
     which = "that both models compute" if result.is_fold else f"that {have} the same name in both models"
     return (
         f"In float64, on {count(len(result.proved_on), 'input')}, {len(good)} of "
-        f"{count(len(result.layers), 'value')} {which} are the same up to one rounding of the "
-        f"weights{nearest}."
+        f"{count(len(result.layers), 'value')} {which} {'is' if len(good) == 1 else 'are'} the same up to "
+        f"one rounding of the weights{nearest}."
     )
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from bnfold.files.external_writer import own_files
+from bnfold.pipeline.narrow import narrowed
 from bnfold.report.terminal.fates import fold_summary
 from bnfold.report.terminal.tables import count, more, size
 
 if TYPE_CHECKING:
     from bnfold.latency.results import Benchmark
     from bnfold.pipeline.exported import Export
+    from bnfold.pipeline.narrow import Narrowed
     from bnfold.pipeline.read import Source
     from bnfold.pipeline.targeting import Reached
     from bnfold.result import FoldResult
@@ -27,12 +29,15 @@ _VERDICTS = {"faster": "green", "slower": "bold red", "too noisy to say": "yello
 
 def of_export(export: Export, *, verbose: bool = False) -> list[Text]:
     """The answer of an export or a fold, a line for each question."""
-    lines = [*slower(export.benchmarks), Text(export.fold.headline)]
+    less = narrowed(export.steps)
+    lines = [*slower(export.benchmarks, less), Text(export.fold.headline)]
     if export.validation is not None:
-        lines.append(of_validation(export.validation))
+        lines.append(of_validation(export.validation, less))
     elif export.destination:
         lines.append(_not_compared(export, export.destination))
-    lines += [line for one in export.benchmarks for line in of_benchmark(one)]
+    if less is not None:
+        lines.append(Text(less.sentence, style="" if less.is_good else "bold yellow"))
+    lines += [line for one in export.benchmarks for line in of_benchmark(one, less)]
     if export.not_timed:
         lines.append(Text(export.not_timed, style="yellow"))
     if export.destination:
@@ -67,15 +72,18 @@ def of_target(reached: Reached) -> Text:
     return Text(f"{count(many, 'thing')} {stand} in the way to {name}; see below.", style="bold yellow")
 
 
-def of_validation(validation: Validation) -> Text:
-    """Whether the models compute the same."""
+def of_validation(validation: Validation, less: Narrowed | None = None) -> Text:
+    """Whether the models compute the same; where numbers have fewer bits after, that it was before."""
     if not validation.passed:
         undecided = validation.undecided and not validation.failures
         return Text(validation.headline, style="bold yellow" if undecided else "bold red")
-    return Text(validation.headline, style="yellow" if validation.not_compared else "green")
+    said = validation.headline
+    if less is not None and less.passed:
+        said = f"{less.before}{said[0].lower()}{said[1:]}"
+    return Text(said, style="yellow" if validation.not_compared else "green")
 
 
-def of_benchmark(benchmark: Benchmark) -> list[Text]:
+def of_benchmark(benchmark: Benchmark, less: Narrowed | None = None) -> list[Text]:
     """Whether the folded model is faster where it runs as it will be used, on the first number of threads.
 
     Where it is slower, `slower` says it before.
@@ -84,15 +92,23 @@ def of_benchmark(benchmark: Benchmark) -> list[Text]:
         return []
     threads = "" if benchmark.has_several_threads else f", {count(benchmark.threads, 'thread')}"
     return [
-        Text(f"On {benchmark.place(row)}{threads}: {row.sentence}.", style=_VERDICTS.get(row.verdict, ""))
+        Text(
+            f"On {benchmark.place(row)}{threads}: {_of(row.sentence, less)}.",
+            style=_VERDICTS.get(row.verdict, ""),
+        )
         for row in benchmark.first
         if row.verdict != "slower"
     ]
 
 
-def slower(benchmarks: Iterable[Benchmark]) -> list[Text]:
+def slower(benchmarks: Iterable[Benchmark], less: Narrowed | None = None) -> list[Text]:
     """Where the folded model is slower, which is said before all else."""
-    return [Text(line, style=_VERDICTS["slower"]) for one in benchmarks for line in one.slower]
+    return [Text(_of(line, less), style=_VERDICTS["slower"]) for one in benchmarks for line in one.slower]
+
+
+def _of(sentence: str, less: Narrowed | None) -> str:
+    """A sentence about the folded model, of which the step to fewer bits made the one that was timed."""
+    return sentence if less is None else sentence.replace("the folded model", f"the {less.name} model", 1)
 
 
 def written(path: Path, *, verbose: bool = False) -> Text:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from bnfold.pipeline.narrow import narrowed
 from bnfold.report.terminal.tables import headed, more
 
 if TYPE_CHECKING:
@@ -17,9 +18,15 @@ _SHOWN = 8  # layers
 
 
 def steps(done: Sequence[Done], *, verbose: bool = False) -> list[RenderableType]:
-    """Show each step: its sentence, and what there is to show of its details."""
+    """Show each step: its sentence, and what there is to show of its details.
+
+    The step to fewer bits is in the answer already.
+    """
     parts: list[RenderableType] = []
+    said = narrowed(done)
     for one in done:
+        if said is not None and one.sentence == said.sentence:
+            continue
         parts += ["", Text(one.sentence, style="" if one.passed else "bold yellow")]
         show = _TABLES.get(one.name)
         if show is not None and one.passed:

@@ -13,6 +13,7 @@ from rich.text import Text
 from bnfold.edge.ranges import losses as measured_losses
 from bnfold.errors import listed
 from bnfold.graph.facts import Facts
+from bnfold.pipeline.narrow import narrowed
 from bnfold.report.terminal import headline
 from bnfold.report.terminal.comparison import validation
 from bnfold.report.terminal.fates import fold_summary, has_table, sites
@@ -43,7 +44,7 @@ def export_report(export: Export, *, verbose: bool = False) -> RenderableType:
         export: What was done.
         verbose: Whether long tables are shown whole.
     """
-    fold = export.fold
+    fold, less = export.fold, narrowed(export.steps)
     parts: list[RenderableType] = [*headline.of_export(export, verbose=verbose), ""]
     parts += [source_note(export.source), *changes(export.contract), fold_summary(fold)]
     parts += ["", sites(fold, verbose=verbose)] if has_table(fold) else []
@@ -56,7 +57,7 @@ def export_report(export: Export, *, verbose: bool = False) -> RenderableType:
         parts += ["", Text(f"Rolled back, because the fold was wrong: {names}.", style="yellow")]
     parts += steps(export.steps, verbose=verbose)
     if export.validation is not None:
-        parts += ["", validation(export.validation, verbose=verbose)]
+        parts += ["", validation(export.validation, verbose=verbose, before=less.before if less else "")]
     if export.benchmarks:
         parts.append(benchmarks(export.benchmarks, verbose=verbose))
     return Group(*parts)

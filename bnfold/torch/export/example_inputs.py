@@ -68,7 +68,8 @@ def parse_shapes(texts: Sequence[str], *, dtype: str | None = None) -> tuple[Inp
         if match is None:
             raise InputError(
                 f"{text!r} is not an input shape.",
-                "Write it as 1x3x224x224, or name=1x3x224x224 for each input.",
+                "Write it as 1x3x224x224, or name=1x3x224x224 for each input: sizes are numbers with x"
+                " between. --dynamic batch leaves one open.",
             )
         sizes = match["sizes"]
         shape = () if sizes == "scalar" else tuple(int(size) for size in sizes.split("x"))

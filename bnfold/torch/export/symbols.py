@@ -35,12 +35,14 @@ def name_sizes(model: ir.Model, wanted: Sequence[OpenSize] = ()) -> None:
                 raise InputError(
                     f"{given[symbol]} and {size.name} are one size of the program.", "Give it one name."
                 )
-    if len(set(given.values())) < len(given):
+    names = {**{symbol: f"{name}_axis{axis}" for name, axis, symbol in reversed([*_open(model)])}, **given}
+    others = {symbol for value in _values(model) for size in value.shape or () for symbol in _symbols(size)}
+    final = [*names.values(), *(others - names.keys())]
+    if len(set(final)) < len(final):
         raise InputError(
             f"--dynamic {' '.join(one.name for one in wanted)} gives one name to sizes that may differ.",
             "Name each by its input and axis, as in x:2=height.",
         )
-    names = {**{symbol: f"{name}_axis{axis}" for name, axis, symbol in reversed([*_open(model)])}, **given}
     for value in _values(model):
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(size, names) for size in value.shape])
@@ -76,6 +78,11 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
         yield from graph.inputs
         for node in graph:
             yield from node.outputs
+
+
+def _symbols(size: int | ir.SymbolicDim) -> list[str]:
+    """What torch calls the sizes that one is computed from."""
+    return [] if isinstance(size, int) or not size.value else _OWN.findall(size.value)
 
 
 def _renamed(size: int | ir.SymbolicDim, names: dict[str, str]) -> int | ir.SymbolicDim:

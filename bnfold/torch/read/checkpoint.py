@@ -145,11 +145,16 @@ def _follow(found: Any, key: str, path: str) -> Candidate:
     content: Any = next(_at(found, key), None)
     if _is_module(content) or is_weights(content):
         return Candidate(key, content)
-    candidates = ", ".join(map(str, _search(found, "", 0, set())))
+    held = list(_search(found, "", 0, set()))
+    candidates = ", ".join(map(str, held))
     there = f"a {_type(content)}" if content is not None else "nothing"
     raise InputError(
         f"{path} holds {there} under --key {key}.",
-        f"It holds: {candidates}." if candidates else "It holds no weights.",
+        "The file itself is the weights: leave --key out."
+        if any(not one.key for one in held)
+        else f"It holds: {candidates}."
+        if held
+        else "It holds no weights.",
     )
 
 

@@ -96,6 +96,11 @@ def load(
         InputError: `arch` is missing, or fails; `key` leads nowhere, or is missing where a checkpoint holds
             several models; or an option has no meaning for what the file holds.
         MissingExtraError: A safetensors file, and the package safetensors is not installed.
+
+    Examples:
+        >>> loaded = bnfold.torch.load("net.pt")
+        >>> loaded.kind, type(loaded.source).__name__
+        ('module', 'Sequential')
     """
     reading = Reading(
         arch=arch,
@@ -170,7 +175,7 @@ def _load_archive(stream: BinaryIO, path: str, reading: Reading) -> Loaded:
         training = any(getattr(part, "training", False) for part in module.modules())
         traced = () if reading.trust else torchscript_safety.traced_with(stream)
         return Loaded(module, "torchscript", was_training=training, notes=notes, traced_with=traced)
-    if "archive_format" in names or any(name.startswith("models/") for name in names):
+    if archive.is_program(names):
         _refuse_options(path, reading, "an exported program")
         if not reading.trust:
             pt2.check(stream, names, path)

@@ -114,6 +114,10 @@ def fold(
         InputError: The module does not run on these inputs in float64, or a name in `keep` is not in it.
         ModelError: It cannot be copied, exported, or run once it is folded.
         DisagreementError: The copy computes something else. That would be a mistake in bnfold.
+
+    Examples:
+        >>> bnfold.torch.fold(net, x)
+        <Folded: Sequential: 1 of 1 BatchNorm folded; 3 → 2 nodes.>
     """
     args, kwargs = _in_order_and_by_name(example_inputs)
     with torch.random.fork_rng(devices=[]):  # the module may draw random numbers

@@ -6,7 +6,7 @@ import copy
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import nn
@@ -21,7 +21,6 @@ from bnfold.torch.write_back.trace_run import tensors
 from bnfold.torch.write_back.verify_eager import relative_error
 
 Form = Literal["pt2", "module", "state_dict"]
-FORMS: tuple[Form, ...] = get_args(Form)
 _ROUNDINGS = 1e4  # units of its type by which a program may differ from the module: compilers reorder sums
 
 

@@ -22,6 +22,7 @@ Ask = Callable[[Path], Job]
 ELSEWHERE = {
     "M300": "test_run.py: a process has to end for it",
     "M405": "test_agreement.py: without the stopwatch",
+    "M320": "tests/cli/test_targets.py: a file of PyTorch",
 }
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -13,10 +14,11 @@ import jsonschema
 import pytest
 
 from bnfold.errors import MissingExtraError
+from bnfold.gate.finding import Finding, Found
 from bnfold.gate.run import Checked
 from bnfold.report.findings import FORMATS, renderer
 from bnfold.report.findings._words import fingerprint, sentence
-from tests.report.findings.outcome import EMPTY, EVERYTHING, FILES, FINDINGS, NOTHING
+from tests.report.findings.outcome import EMPTY, EVERYTHING, FILES, FINDINGS, NOTHING, outcome
 from tests.report.findings.sarif_schema import SARIF
 
 pytest.importorskip("junitparser")
@@ -70,6 +72,17 @@ def test_a_line_a_finding_whatever_its_names_hold() -> None:
     assert "\t" not in lines[3]
     assert lines[-1] == "4 findings in 4 models, 1 fixable with --fix, 2 accepted by the baseline."
     assert rendered("concise", NOTHING) == "No findings in 1 model.\n"
+
+
+def test_that_batchnorms_of_pytorch_files_are_not_looked_for() -> None:
+    """Of files that could be read; the others have a finding."""
+    two = replace(outcome((), ("a.pt", "b.pt"), 0, ()), paths=(ROOT / "models" / "convnet.pt",) * 2)
+    end = "BatchNorms not looked for; bnfold inspect does.\n"
+    assert rendered("concise", two) == f"No findings in 2 models. 2 PyTorch files: {end}"
+    unread = Finding("b.pt", "M302", Found("it is damaged"), "error")
+    assert rendered("concise", replace(two, all=(unread,))) == (
+        f"No findings in 2 models. 1 PyTorch file: {end}"
+    )
 
 
 def test_the_full_format_has_every_site_and_what_to_do() -> None:

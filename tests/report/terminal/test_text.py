@@ -98,7 +98,7 @@ def test_beside_the_oracle_stand_both_errors_and_their_ratio() -> None:
     wrong = replace(true, optimizer="default", error=3e-2, problem="It is off.")
     tf32 = replace(wrong, provider="cuda", row="tf32")
     page = words(comparison.validation(fold_of((true, equal, wrong, tf32), samples=3, seed=0)))
-    assert "output verdict provider optimizer error original's ratio bound top-1" in page
+    assert "output verdict provider optimizer error original's RMS ratio bound top-1" in page
     assert "y agrees cpu off 2.0e-07 1.6e-07 0.75 4.0e-06 100.00%" in page
     assert "top agrees cpu off 0 0 – 0 –" in page
     assert "y disagrees cpu default 3.0e-02 1.6e-07 0.75 4.0e-06 100.00%" in page

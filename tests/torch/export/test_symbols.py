@@ -54,6 +54,7 @@ def test_or_as_the_user_calls_it() -> None:
         (["9=far"], "no open size at axis 9 of its inputs"),
         (["image:0=n", "mask:0=m"], "n and m are one size of the program"),
         (["image:0=n", "image:2=n"], "one name to sizes that may differ"),
+        (["image:2=mask_axis1"], "one name to sizes that may differ"),
     ],
 )
 def test_a_name_is_for_one_size_that_is_open(dynamic: list[str], problem: str) -> None:

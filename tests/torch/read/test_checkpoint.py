@@ -78,6 +78,12 @@ def test_nothing_of_the_kind(content) -> None:
         find(content, None, "m.pt")
 
 
+def test_a_key_into_a_file_that_is_the_weights() -> None:
+    with pytest.raises(InputError) as caught:
+        find(WEIGHTS, "model", "m.pt")
+    assert caught.value.fix == "The file itself is the weights: leave --key out."
+
+
 def test_what_weights_are() -> None:
     assert is_weights(WEIGHTS)
     assert not is_weights({})

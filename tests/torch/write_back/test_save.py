@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -10,7 +12,7 @@ from torch import nn  # noqa: E402
 from bnfold.errors import DisagreementError, InputError, ModelError, SaveError  # noqa: E402
 from bnfold.torch.read.load import load  # noqa: E402
 from bnfold.torch.write_back import save as saving  # noqa: E402
-from bnfold.torch.write_back.save import FORMS, save  # noqa: E402
+from bnfold.torch.write_back.save import Form, save  # noqa: E402
 from tests.torch.modules import conv, image, made  # noqa: E402
 
 
@@ -40,7 +42,7 @@ def test_weights_alone(module, tmp_path):
     assert list(weights) == ["0.weight", "0.bias"]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", get_args(Form))
 def test_nothing_is_left_where_it_cannot_be_written(module, tmp_path, form):
     with pytest.raises(SaveError, match="does not exist"):
         save(module, tmp_path / "nowhere" / "m", form, (image(),))

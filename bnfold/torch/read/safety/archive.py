@@ -53,6 +53,11 @@ def is_torchscript(names: set[str]) -> bool:
     return "constants.pkl" in names or any(name.startswith("code/") for name in names)
 
 
+def is_program(names: set[str]) -> bool:
+    """Whether these are the entries of a file by `torch.export.save`."""
+    return "archive_format" in names or any(name.startswith("models/") for name in names)
+
+
 def _check_names(listing: list[zipfile.ZipInfo], path: str) -> None:
     names = [entry.filename for entry in listing]
     if escaping := next((name for name in names if _ESCAPING.search(name)), None):

@@ -279,7 +279,8 @@ def test_ir_version(exported):
 
 
 def test_an_opset_that_only_the_legacy_exporter_writes():
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.GroupNorm(2, 4)).eval()
+    upsample = nn.Upsample(scale_factor=2.0, mode="bilinear")
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), upsample).eval()
     x, notes = torch.randn(1, 3, 8, 8), []
     module[1].running_mean.normal_()
     model = to_onnx(as_loaded(module), (x,), opset=11, note=notes.append)

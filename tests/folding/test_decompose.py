@@ -226,7 +226,7 @@ def test_in_half_precision_nothing_on_the_way_overflows(seed):
 
 
 @settings(
-    max_examples=EXAMPLES // 2, derandomize=EXAMPLES == 200, deadline=None, database=None,
+    max_examples=EXAMPLES // 2, derandomize=EXAMPLES == 120, deadline=None, database=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )  # fmt: skip

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # infinities 
 
 
 @settings(
-    max_examples=EXAMPLES, derandomize=EXAMPLES == 60, deadline=None, database=None, phases=[Phase.generate],
+    max_examples=EXAMPLES, derandomize=EXAMPLES == 40, deadline=None, database=None, phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )  # fmt: skip
 @given(data=st.data())
@@ -40,7 +40,7 @@ def test_a_fold_stays_within_half_precision(data: st.DataObject) -> None:
 
 
 @settings(
-    max_examples=EXAMPLES, derandomize=EXAMPLES == 60, deadline=None, database=None, phases=[Phase.generate],
+    max_examples=EXAMPLES, derandomize=EXAMPLES == 40, deadline=None, database=None, phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )  # fmt: skip
 @given(data=st.data())

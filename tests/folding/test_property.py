@@ -28,7 +28,7 @@ figures = {"graphs": 0, "sites": 0, "folded": 0, "second opinions": 0}
 
 
 @settings(
-    max_examples=EXAMPLES, derandomize=EXAMPLES == 200, deadline=None, database=None,
+    max_examples=EXAMPLES, derandomize=EXAMPLES == 120, deadline=None, database=None,
     phases=[Phase.generate],  # shrinking such a graph takes minutes; its text is in the message
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )  # fmt: skip
@@ -100,7 +100,7 @@ def affines(graph: onnx.GraphProto) -> int:
 
 
 @settings(
-    max_examples=EXAMPLES, derandomize=EXAMPLES == 200, deadline=None, database=None, phases=[Phase.generate],
+    max_examples=EXAMPLES, derandomize=EXAMPLES == 120, deadline=None, database=None, phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )  # fmt: skip
 @given(data=st.data())
@@ -115,7 +115,7 @@ def test_a_stream_that_carries_shifts_changes_no_function(data: st.DataObject) -
 
 
 @settings(
-    max_examples=EXAMPLES // 2, derandomize=EXAMPLES == 200, deadline=None, database=None,
+    max_examples=EXAMPLES // 2, derandomize=EXAMPLES == 120, deadline=None, database=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )  # fmt: skip

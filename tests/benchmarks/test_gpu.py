@@ -193,7 +193,7 @@ def test_what_becomes_of_a_test(
 def test_tests_that_do_not_end_or_are_not_there(tmp_path: Path) -> None:
     record = Record("cpu", 9.0)
     run_tests(record, [written_tests(tmp_path, "import time; time.sleep(60)")])
-    assert record.problems == ["The tests were stopped after 3 seconds."]
+    assert record.problems == ["The tests were stopped after 5 seconds."]
     empty = Record("cpu", 300.0)
     (tmp_path / "test_on_it.py").write_text("")
     run_tests(empty, [str(tmp_path / "test_on_it.py")])

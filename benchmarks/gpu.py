@@ -117,7 +117,7 @@ def _network(record: Record, path: Path, shape: str | None = None) -> Network | 
 
 
 def run_tests(record: Record, paths: Sequence[str]) -> None:
-    """Run the tests that are marked gpu, for a third of the time or five seconds; on a GPU none may be left out."""
+    """Run the tests marked gpu, for a third of the time or five seconds; on a GPU none may be left out."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         words = ["-m", "gpu", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *paths]

@@ -25,7 +25,7 @@ _OTHER_WORDS = {
 }
 """Words of other tools, and the option or command of bnfold that does this."""
 _RISKY = "--trust"  # it lets a file run code: nobody should come to it by a guess
-_LIKE = 0.75
+_LIKE, _NEARLY = 0.75, 0.85
 
 
 def command(name: str) -> str | None:
@@ -54,7 +54,7 @@ def option(name: str, context: click.Context) -> str:
         return f"bnfold {other} does that."
     parts = [one for one in own if word and f"-{word}-" in f"{one[1:]}-"]
     near = parts or difflib.get_close_matches(name, own, n=2, cutoff=_LIKE)
-    named = [one for one in near[:3] if one != _RISKY or _edits(name, one) <= 2]
+    named = [one for one in near[:3] if one != _RISKY or _is_typo(name, one)]
     return f"Did you mean {' or '.join(map(repr, named))}?" if named else ""
 
 
@@ -83,11 +83,5 @@ def _owners(name: str, context: click.Context) -> list[str]:
     return found
 
 
-def _edits(one: str, other: str) -> int:
-    """How many characters have to be put in, taken out or replaced to make one text of another."""
-    row = list(range(len(other) + 1))
-    for number, letter in enumerate(one, 1):
-        before, row = row, [number]
-        for at, another in enumerate(other):
-            row.append(min(before[at] + (letter != another), before[at + 1] + 1, row[at] + 1))
-    return row[-1]
+def _is_typo(one: str, other: str) -> bool:
+    return difflib.SequenceMatcher(None, one, other).ratio() > _NEARLY

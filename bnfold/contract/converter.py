@@ -79,11 +79,11 @@ def through_onnx(model: ir.Model, opset: int) -> Through:
     try:
         converted, operators = written_out(light, opset)
         demand_same_meaning(converted, opset)
-        along_last_axis(converted, opset)
+        of_sizes = along_last_axis(converted, opset)
         if crosses(_CONSTANT_NUMBERS_SINCE, now, opset):
             write_tensors(converted)
         _own_constants(converted, opset)
-        of_sizes = _use_defaults(converted, opset)
+        of_sizes += _use_defaults(converted, opset)
         for stage in stages(now, opset):
             older = opset_of(converted)
             converted = _converted(converted, stage)

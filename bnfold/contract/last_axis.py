@@ -29,48 +29,55 @@ ALONG_ONE_AXIS_SINCE = 13
 _FROM_THE_END_SINCE = 11  # Flatten and these operators take negative axes
 
 
-def along_last_axis(model: ir.Model, opset: int) -> None:
+def along_last_axis(model: ir.Model, opset: int) -> int:
     """Let these operators look along the last axis alone, if a conversion changes what others mean.
 
     Args:
         model: The model, which is modified.
         opset: The version that it is about to be converted to.
 
+    Returns:
+        How many Reshapes were added that may no longer take tensors without elements.
+
     Raises:
         ModelError: The number of dimensions is not known and has to be; names the node.
     """
     now = opset_of(model)
     if not crosses(ALONG_ONE_AXIS_SINCE, now, opset):
-        return
+        return 0
     found = [node for node in own_nodes(model) if node.op_type in OPERATORS]
     if not found:
-        return
-    facts, names = Facts(model), Names(model)
+        return 0
+    facts, names, of_sizes = Facts(model), Names(model), 0
     for node in found:
         axis = integer(node, "axis", 1 if now < ALONG_ONE_AXIS_SINCE else -1)
         shape = facts.shape(node.inputs[0])
         if shape is None:
-            _with_unknown_rank(node, axis, now, opset, names)
+            of_sizes += _with_unknown_rank(node, axis, now, opset, names)
             continue
         axis %= max(len(shape), 1)
         if all(size == 1 for size in shape[axis + 1 :]):
             _set_axis(node, axis)
         elif now < ALONG_ONE_AXIS_SINCE:
             _flatten(node, axis, names)
+            of_sizes += not all(isinstance(size, int) and size > 0 for size in shape)
         else:
             _exchange(node, axis, len(shape), names)
+    return of_sizes
 
 
-def _with_unknown_rank(node: ir.Node, axis: int, now: int, opset: int, names: Names) -> None:
+def _with_unknown_rank(node: ir.Node, axis: int, now: int, opset: int, names: Names) -> int:
+    """Do what can be done without the rank; returns how many Reshapes were added."""
     if axis == -1 and min(now, opset) >= _FROM_THE_END_SINCE:
         _set_axis(node, axis)
-    elif now < ALONG_ONE_AXIS_SINCE and (axis >= 0 or now >= _FROM_THE_END_SINCE):
+        return 0
+    if now < ALONG_ONE_AXIS_SINCE and (axis >= 0 or now >= _FROM_THE_END_SINCE):
         _flatten(node, axis, names)
-    else:
-        raise ModelError(
-            f"{node.op_type} {label(node)!r} has axis={axis}, which means something else before opset"
-            f" {ALONG_ONE_AXIS_SINCE}, and the number of its dimensions is not known"
-        )
+        return 1
+    raise ModelError(
+        f"{node.op_type} {label(node)!r} has axis={axis}, which means something else before opset"
+        f" {ALONG_ONE_AXIS_SINCE}, and the number of its dimensions is not known"
+    )
 
 
 def _set_axis(node: ir.Node, axis: int) -> None:

@@ -13,7 +13,7 @@ from bnfold.contract.contract import AS_IT_IS, Contract
 from bnfold.display.shown import Shown
 from bnfold.errors import BnfoldError, DisagreementError
 from bnfold.pipeline.harm import RuntimeGraphs
-from bnfold.pipeline.narrow import narrowed
+from bnfold.pipeline.narrow import narrowed, renamed
 from bnfold.pipeline.read import Source
 from bnfold.pipeline.statistics import Statistics
 from bnfold.pipeline.steps import Done
@@ -70,11 +70,11 @@ class Export(Shown):
     @property
     def headline(self) -> str:
         """What was folded, whether the models agree, whether it is faster, and what was written."""
-        parts = [self.fold.headline]
+        parts, less = [self.fold.headline], narrowed(self.steps)
         if self.validation is not None:
-            said, less = self.validation.headline, narrowed(self.steps)
+            said = self.validation.headline
             parts.append(f"{less.before}{said[0].lower()}{said[1:]} {less.sentence}" if less else said)
-        parts += [one.headline for one in self.benchmarks]
+        parts += [renamed(one.headline, less) for one in self.benchmarks]
         parts.append(f"Written: {self.destination}." if self.destination else "Nothing was written.")
         return " ".join(parts)
 

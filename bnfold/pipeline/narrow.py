@@ -53,6 +53,11 @@ class Narrowed:
         return self.passed and (self.decibels is None or self.decibels >= _LEAST_DECIBELS)
 
 
+def renamed(sentence: str, less: Narrowed | None) -> str:
+    """A sentence about the folded model, of which the step to fewer bits made the one that was timed."""
+    return sentence if less is None else sentence.replace("the folded model", f"the {less.name} model")
+
+
 def narrowed(steps: Sequence[Done]) -> Narrowed | None:
     """What the step to fewer bits did; None where there was none."""
     for one in reversed(steps):

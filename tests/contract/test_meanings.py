@@ -87,6 +87,14 @@ def test_an_axis_that_is_not_the_last(operator: str, axis: int | None, before: i
     assert {*operators(made)} - {"Relu", operator} == (set() if last else around)
 
 
+@pytest.mark.parametrize(("sizes", "is_said"), [("2,3,4,5", False), ("2,3,0,5", True), ("N,3,4,5", True)])
+def test_it_is_said_where_tensors_without_elements_no_longer_pass(sizes: str, is_said: bool) -> None:
+    """The Reshape takes a size of 0 for that of its input, which is a matrix."""
+    model = parsed(f"g (float[{sizes}] x) => (float[{sizes}] y) {{ y = Softmax <axis = 1> (x) }}", 9)
+    done = with_opset(from_proto(model), 13)
+    assert ("may no longer take tensors without elements" in done.sentence) == is_said
+
+
 def test_sizes_of_one_after_the_axis_change_nothing() -> None:
     model = parsed("g (float[2,5,1,1] x) => (float[2,5,1,1] y) { y = Softmax <axis = 1> (x) }", 13)
     made = converted(model, 11)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from bnfold.files.external_writer import own_files
-from bnfold.pipeline.narrow import narrowed
+from bnfold.pipeline.narrow import narrowed, renamed
 from bnfold.report.terminal.fates import fold_summary
 from bnfold.report.terminal.tables import count, more, size
 
@@ -93,7 +93,7 @@ def of_benchmark(benchmark: Benchmark, less: Narrowed | None = None) -> list[Tex
     threads = "" if benchmark.has_several_threads else f", {count(benchmark.threads, 'thread')}"
     return [
         Text(
-            f"On {benchmark.place(row)}{threads}: {_of(row.sentence, less)}.",
+            f"On {benchmark.place(row)}{threads}: {renamed(row.sentence, less)}.",
             style=_VERDICTS.get(row.verdict, ""),
         )
         for row in benchmark.first
@@ -103,12 +103,7 @@ def of_benchmark(benchmark: Benchmark, less: Narrowed | None = None) -> list[Tex
 
 def slower(benchmarks: Iterable[Benchmark], less: Narrowed | None = None) -> list[Text]:
     """Where the folded model is slower, which is said before all else."""
-    return [Text(_of(line, less), style=_VERDICTS["slower"]) for one in benchmarks for line in one.slower]
-
-
-def _of(sentence: str, less: Narrowed | None) -> str:
-    """A sentence about the folded model, of which the step to fewer bits made the one that was timed."""
-    return sentence if less is None else sentence.replace("the folded model", f"the {less.name} model", 1)
+    return [Text(renamed(line, less), style=_VERDICTS["slower"]) for one in benchmarks for line in one.slower]
 
 
 def written(path: Path, *, verbose: bool = False) -> Text:

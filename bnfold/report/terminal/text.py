@@ -59,7 +59,7 @@ def export_report(export: Export, *, verbose: bool = False) -> RenderableType:
     if export.validation is not None:
         parts += ["", validation(export.validation, verbose=verbose, before=less.before if less else "")]
     if export.benchmarks:
-        parts.append(benchmarks(export.benchmarks, verbose=verbose))
+        parts.append(benchmarks(export.benchmarks, less, verbose=verbose))
     return Group(*parts)
 
 

@@ -9,24 +9,29 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bnfold.pipeline.narrow import renamed
 from bnfold.report.terminal.tables import SHOWN, count, cut, headed, size
 
 if TYPE_CHECKING:
     from bnfold.latency.results import Benchmark, Row
+    from bnfold.pipeline.narrow import Narrowed
 
 _VERDICTS = {"faster": "green", "slower": "red", "too noisy to say": "yellow"}
 
 
-def benchmarks(results: Iterable[Benchmark], *, verbose: bool = False) -> RenderableType:
-    """Show the latency on every provider."""
-    return Group(*(part for result in results for part in ("", benchmark(result, verbose=verbose))))
+def benchmarks(
+    results: Iterable[Benchmark], less: Narrowed | None = None, *, verbose: bool = False
+) -> RenderableType:
+    """Show the latency on every provider; `less` says if what was timed has fewer bits."""
+    return Group(*(part for result in results for part in ("", benchmark(result, less, verbose=verbose))))
 
 
-def benchmark(result: Benchmark, *, verbose: bool = False) -> RenderableType:
+def benchmark(result: Benchmark, less: Narrowed | None = None, *, verbose: bool = False) -> RenderableType:
     """Show medians, ratios with intervals, verdicts, quantiles, and the size of both models.
 
     Args:
         result: The latency on one provider.
+        less: The step to fewer bits, if the folded model went through one.
         verbose: Whether all settings are shown; otherwise the first of very many.
     """
     rows, rest = cut(result.rows, SHOWN, verbose=verbose)
@@ -35,7 +40,7 @@ def benchmark(result: Benchmark, *, verbose: bool = False) -> RenderableType:
     where = f"Latency on {result.provider}{threads}, {shapes}; times in ms"
     notes = [Text(note, style="dim") for note in result.notes]
     tables: list[RenderableType] = [_ratios(rows, result), *rest, "", _quantiles(rows, result), *rest, ""]
-    return Group(Text(where), *tables, *_sizes(result), Text(result.sentence), *notes)
+    return Group(Text(where), *tables, *_sizes(result), Text(renamed(result.sentence, less)), *notes)
 
 
 def _ratios(rows: Sequence[Row], result: Benchmark) -> Table:

@@ -8,6 +8,7 @@ import jsonschema
 from rich.console import Console, RenderableType
 
 from bnfold.latency.results import Benchmark, Row
+from bnfold.pipeline.narrow import Narrowed
 from bnfold.report import json as report
 from bnfold.report.terminal import headline, timings
 from tests.report.test_json import SCHEMA, closed
@@ -38,6 +39,17 @@ def test_several_numbers_of_threads_have_a_column() -> None:
     assert page[7].startswith("threads optimizer original p50")
     assert [line.split()[:2] for line in page[8:12]] == [line.split()[:2] for line in page[2:6]]
     assert page[-1] == "The timing ended early, since the answer was clear; --seconds N takes N seconds."
+
+
+def test_a_model_with_fewer_bits_is_not_called_the_folded_one() -> None:
+    less = Narrowed("int8", "8 bits.", 40.0)
+    for benchmark in (replace(SEVERAL, rows=(DEFAULT, OFF)), replace(SEVERAL, rows=(SLOW,))):
+        shown = [timings.benchmark(benchmark, less), *headline.of_benchmark(benchmark, less)]
+        text = "\n".join(
+            line for part in (*shown, *headline.slower([benchmark], less)) for line in lines(part)
+        )
+        assert "the int8 model" in text
+        assert "the folded model" not in text
 
 
 def test_one_number_has_none() -> None:

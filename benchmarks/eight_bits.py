@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from bnfold.edge.channels import Channels
 from bnfold.edge.equalize import write
-from bnfold.edge.fidelity import Noise
+from bnfold.edge.noise import Noise
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts
 

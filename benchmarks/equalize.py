@@ -4,14 +4,13 @@
 
 Every network is trained unless its file is kept, folded, and quantised by ONNX Runtime's own tool
 (static, QDQ, 300 training digits, one range a value) with one step a weight and with one step a channel, as
-it is and after equalisation; then again with its channels scaled by random powers of two, which changes no
-output and is what training may leave. One network of inverted residuals is trained with ReLU in place of
-ReLU6 as well. The ratio of signal to noise of the logits is over all held-out digits,
-of one after another.
+it is and after equalisation, with biases as that tool writes them and corrected; then again with its channels
+scaled by random powers of two, which changes no output and is what training may leave. One network of
+inverted residuals is trained with ReLU in place of ReLU6 as well. The ratio of signal to noise of the logits
+is over all held-out digits, of one after another.
 
 How weights happen to be rounded moves that ratio by a decibel or two either way. So networks are also trained
-with other seeds, and the noise is also averaged over random roundings, each weight being off by a uniform
-number within half a step.
+with other seeds.
 
 On the networks as training left them the equalisation of onnxsim is measured as well, and with `--peers`, an
 interpreter that has the package aimet-onnx, that of AIMET. `--markdown` puts the tables between the marks of
@@ -36,14 +35,13 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import onnxsim
-from onnx import numpy_helper
 from torch import nn
 
 import bnfold
 from benchmarks.eight_bits import decibels, imbalanced
 from benchmarks.page import markdown_table, replaced, today
 from bnfold.edge.equalize import equalize
-from bnfold.edge.quantize import Scheme, quantize
+from bnfold.edge.quantize import Calibrated, Scheme
 from bnfold.pipeline.read import read_model
 from models import files
 from models.digits import Digits, digits
@@ -71,14 +69,19 @@ DEFAULT = (
 )
 CALIBRATION = 300
 SPREADS = (0, 2, 4)
-DRAWS = 16
 FOLDER = Path("out") / "equalize"  # ignored by git
 HEADER = (
     *("network", "channels scaled by", "float32", "bits lost", "variant"),
-    *("one step a weight", "one step a channel"),
+    *("one step a weight", "biases corrected", "one step a channel", "biases corrected"),
 )
 SEEDS_HEADER = (
-    *("network", "weights", "one step a weight", "equalised", "one step a channel", "equalised less that"),
+    *("network", "one step a weight", "equalised", "and corrected", "one step a channel", "corrected"),
+    "one step a weight, equalised and corrected, less one step a channel",
+)
+WAYS = tuple(
+    Scheme(per_channel=per_channel, correct_biases=corrected)
+    for per_channel in (False, True)
+    for corrected in (False, True)
 )
 _AIMET = """
 import sys, onnx
@@ -103,10 +106,12 @@ def run(model: onnx.ModelProto | Path, images: Array) -> Array:
     return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
 
 
-def quantized(model: onnx.ModelProto, data: Digits, *, per_channel: bool) -> onnx.ModelProto:
-    """The model in eight bits, calibrated on training digits."""
+def quantized(model: onnx.ModelProto, data: Digits, schemes: Sequence[Scheme] = WAYS) -> list[Array]:
+    """The logits of the held-out digits in eight bits, calibrated on training digits."""
     rows = {model.graph.input[0].name: data.train_images[:CALIBRATION].numpy()}
-    return ir.to_proto(quantize(ir.from_proto(model), rows, Scheme(per_channel=per_channel)).model)
+    with Calibrated(ir.from_proto(model), rows) as calibrated:
+        found = [ir.to_proto(calibrated.quantize(scheme).model) for scheme in schemes]
+    return [run(one, data.test_images.numpy()) for one in found]
 
 
 def network(name: str, data: Digits, seed: int = SEED) -> ir.Model:
@@ -123,46 +128,6 @@ def network(name: str, data: Digits, seed: int = SEED) -> ir.Model:
     return ir.from_proto(onnx.load(path))
 
 
-def expected(model: onnx.ModelProto, images: Array, whole: onnx.ModelProto) -> float:
-    """The ratio of signal to noise of a quantised model, on average over random roundings of its weights.
-
-    Args:
-        model: The model before that.
-        images: What both are run on.
-        whole: The quantised model, whose weights are in a DequantizeLinear each.
-    """
-    rng = np.random.default_rng(0)
-    weights = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
-    stored = {one.name: numpy_helper.to_array(one) for one in whole.graph.initializer}
-    own = {
-        node.input[0]: node
-        for node in whole.graph.node
-        if node.op_type == "DequantizeLinear" and stored.get(node.input[0], np.zeros(0)).ndim > 1
-    }
-    wanted, noise = _all_at_once(model, images).astype(float), 0.0
-    for _ in range(DRAWS):
-        drawn = onnx.ModelProto()
-        drawn.CopyFrom(whole)
-        for name, node in own.items():
-            weight, step = weights[name.removesuffix("_quantized")], stored[node.input[1]]
-            axis = next((one.i for one in node.attribute if one.name == "axis"), 1) if step.ndim else 0
-            laid = [-1 if at == axis else 1 for at in range(weight.ndim)]
-            moved = weight + step.reshape(laid) * rng.uniform(-0.5, 0.5, weight.shape)
-            drawn.graph.node.remove(node)
-            drawn.graph.initializer.append(numpy_helper.from_array(moved.astype(np.float32), node.output[0]))
-        noise += float(np.square(_all_at_once(drawn, images) - wanted).sum()) / DRAWS
-    return float(10 * np.log10(np.square(wanted).sum() / noise))
-
-
-def _all_at_once(model: onnx.ModelProto, images: Array) -> Array:
-    """The logits of all images in one batch."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
-
-
 @dataclass(frozen=True)
 class Row:
     """One variant of one network.
@@ -173,8 +138,8 @@ class Row:
         accuracy: Of the float32 model, 0 to 1.
         variant: `"as it is"`, `"equalised"` or another tool's name and version.
         bits: What one step for a whole weight costs a channel on average; NaN where not measured.
-        noise: The ratio of signal to noise per tensor and per channel.
-        right: The accuracy per tensor and per channel.
+        noise: The ratio of signal to noise in each of `WAYS`.
+        right: The accuracy in each.
     """
 
     network: str
@@ -182,8 +147,8 @@ class Row:
     accuracy: float
     variant: str
     bits: float
-    noise: tuple[float, float]
-    right: tuple[float, float]
+    noise: tuple[float, ...]
+    right: tuple[float, ...]
 
     def cells(self) -> list[str]:
         """The row of the table."""
@@ -224,18 +189,15 @@ def measure(name: str, peers: Path | None, spreads: Sequence[int] = SPREADS) -> 
         if not spread:
             variants += [(label, other, float("nan")) for label, other in by_others(peers, before)]
         for variant, proto, bits in variants:
-            logits = [run(quantized(proto, data, per_channel=each), images) for each in (False, True)]
+            logits = quantized(proto, data)
             yield Row(
                 name,
                 spread,
                 float((wanted.argmax(1) == labels).mean()),
                 variant,
                 float(bits),
-                (decibels(wanted, logits[0]), decibels(wanted, logits[1])),
-                (
-                    float((logits[0].argmax(1) == labels).mean()),
-                    float((logits[1].argmax(1) == labels).mean()),
-                ),
+                tuple(decibels(wanted, one) for one in logits),
+                tuple(float((one.argmax(1) == labels).mean()) for one in logits),
             )
 
 
@@ -245,39 +207,34 @@ class Means:
 
     Attributes:
         network: Its name.
-        logits: The ratio of signal to noise of the logits, shape `(seeds, 3)`: with one step a weight as it
-            is and equalised, with one step a channel as it is.
-        average: The same on average over random roundings of the weights.
+        logits: The ratio of signal to noise of the logits, shape `(seeds, 5)`: with one step a weight as it
+            is, equalised, equalised and corrected; with one step a channel as it is and corrected.
     """
 
     network: str
     logits: npt.NDArray[np.float64]
-    average: npt.NDArray[np.float64]
 
-    def rows(self) -> Iterator[list[str]]:
-        """The two rows of the table."""
-        kinds = {"rounded": self.logits, f"mean of {DRAWS}": self.average}
-        for kind, found in kinds.items():
-            cells = [
-                f"{column.mean():.1f} dB ({', '.join(f'{one:.1f}' for one in column)})" for column in found.T
-            ]
-            yield [self.network, kind, *cells, f"{(found[:, 1] - found[:, 2]).mean():+.1f} dB"]
+    def cells(self) -> list[str]:
+        """The row of the table."""
+        columns = [
+            f"{column.mean():.1f} dB ({', '.join(f'{one:.1f}' for one in column)})"
+            for column in self.logits.T
+        ]
+        return [self.network, *columns, f"{(self.logits[:, 2] - self.logits[:, 3]).mean():+.1f} dB"]
 
 
 def by_seeds(name: str, seeds: int) -> Means:
     """Measure one network as trained with each seed."""
     data = digits(NETWORKS[name].input_shape)
-    images = data.test_images.numpy()
-    logits, average = np.zeros((seeds, 3)), np.zeros((seeds, 3))
+    logits = np.zeros((seeds, 5))
     for seed in range(seeds):
         folded = network(name, data, seed)
         before, after = ir.to_proto(folded), ir.to_proto(equalize(folded).model)
-        wanted = run(before, images)
-        for at, (proto, per_channel) in enumerate(((before, False), (after, False), (before, True))):
-            whole = quantized(proto, data, per_channel=per_channel)
-            logits[seed, at] = decibels(wanted, run(whole, images))
-            average[seed, at] = expected(proto, images, whole)
-    return Means(name, logits, average)
+        wanted = run(before, data.test_images.numpy())
+        plain, per_channel, corrected = quantized(before, data, (WAYS[0], *WAYS[2:]))
+        found = (plain, *quantized(after, data, WAYS[:2]), per_channel, corrected)
+        logits[seed] = [decibels(wanted, one) for one in found]
+    return Means(name, logits)
 
 
 def by_others(peers: Path | None, model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto]]:
@@ -324,12 +281,10 @@ def _by_seeds(means: Sequence[Means]) -> list[str]:
         "## Other seeds",
         "",
         f"The same networks, each trained with {len(means[0].logits)} seeds: the mean, and each in brackets."
-        " “rounded” is the quantised network as above. The second row of each network is the mean of"
-        f" {DRAWS} networks whose weights are each off by a uniform number within half a step, with the same"
-        " activations in eight bits: what the steps cost, without luck. The last column compares the"
-        " equalised network with one step a weight to the network as it is with one step a channel.",
+        " The last column compares all that bnfold does for one step a weight with what ONNX Runtime's tool"
+        " makes with one step a channel.",
         "",
-        *markdown_table(SEEDS_HEADER, [row for one in means for row in one.rows()]),
+        *markdown_table(SEEDS_HEADER, [one.cells() for one in means]),
     ]
 
 
@@ -350,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append(row)
         if options.seeds > 0:
             means.append(by_seeds(name, options.seeds))
-            print(*(" | ".join(row) for row in means[-1].rows()), sep="\n", flush=True)
+            print(" | ".join(means[-1].cells()), flush=True)
     if options.markdown:
         before = options.markdown.read_text(encoding="utf-8")
         options.markdown.write_text(replaced(before, page(rows, means)), encoding="utf-8")

@@ -52,6 +52,13 @@ _GROUP = (
         help="With --int8: all scales are powers of two, for targets that shift instead of multiplying.",
     ),
     click.option(
+        "--bias-correction/--no-bias-correction",
+        "correct_biases",
+        default=True,
+        show_default=True,
+        help="With --int8: let biases make up for what rounded weights shift on average, where that helps.",
+    ),
+    click.option(
         "--leave",
         multiple=True,
         metavar="NAME",
@@ -82,7 +89,10 @@ def narrow_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _groups.together("Fewer bits", *_GROUP)(with_narrow)
 
 
-_OWN = ("half_io", "calibration", "per_channel", "symmetric", "signed", "pow2_scales", "leave")
+_OWN = (
+    *("half_io", "calibration", "per_channel", "symmetric", "signed", "pow2_scales", "leave"),
+    "correct_biases",
+)
 _OF_INT8 = ("calibration", "per_channel", "symmetric", "signed", "pow2_scales")
 
 
@@ -93,6 +103,8 @@ def _check(precision: str | None, *, int8: bool, **own: Any) -> None:
         raise click.UsageError("--int8 needs --calibration, data to measure ranges on.")
     if not int8 and (given := [name for name in _OF_INT8 if own[name]]):
         raise click.UsageError(f"--{given[0].replace('_', '-')} needs --int8.")
+    if not int8 and not own["correct_biases"]:
+        raise click.UsageError("--no-bias-correction needs --int8.")
     if precision is None and own["half_io"]:
         raise click.UsageError("--half-io needs --precision.")
     if precision is None and not int8 and own["leave"]:

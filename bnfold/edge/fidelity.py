@@ -1,7 +1,6 @@
 """How much of a model is left after it was quantised: at its outputs, and layer by layer.
 
-The measure is the ratio of signal to quantisation noise, `10 log10(Σ x² / Σ (x − y)²)` in decibels, with `x`
-from the model in floats and `y` from the quantised one: 6 dB are one bit. With labels the accuracy is
+The measure is the ratio of signal to [noise][bnfold.edge.noise] in decibels. With labels the accuracy is
 counted too. Outputs are those of ONNX Runtime at its default, which computes with integers where it can.
 Layers are looked at with the optimizer off, where every pair of the file stands for itself. Integer kernels
 that saturate show as a difference of the two, and so do weights that the optimizer quantises by itself.
@@ -12,17 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.edge.quantize import Calibrated, Quantized, Scheme, first, named, rows_of, samples_of, split
+from bnfold.edge.noise import Both, Noise, signal_to_noise
+from bnfold.edge.quantize import Calibrated, Quantized, Scheme, named
+from bnfold.edge.rows import first, rows_of, samples_of, split
 from bnfold.graph.facts import Facts
 from bnfold.inputs.given import Inputs
 from bnfold.inputs.samples import Samples
-from bnfold.runtime.interface import Port, interface
-from bnfold.runtime.sessions import Feeds, Optimizer, run, session
+from bnfold.runtime.interface import interface
+from bnfold.runtime.sessions import Feeds, run, session
 from bnfold.validation.accuracy import Accuracy, measure
 
 TRIED = 4
@@ -34,28 +34,8 @@ POINTS = 0.5
 WORTH_LEAVING = 1.0
 """Decibels at the output from which on a layer is worth to be left in float."""
 
-
-@dataclass
-class Noise:
-    """Sums over all elements and samples: of the squares of a signal, and of its error."""
-
-    signal: float = 0.0
-    error: float = 0.0
-
-    def add(self, expected: Any, actual: Any) -> None:
-        """Add one array; what is not a float array of the same shape in both is passed over."""
-        one, other = np.asarray(expected), np.asarray(actual)
-        if one.dtype.kind == "f" and one.shape == other.shape:
-            wide = one.astype(np.float64)
-            self.signal += float(np.square(wide).sum())
-            self.error += float(np.square(wide - other).sum())
-
-    @property
-    def decibels(self) -> float:
-        """The ratio of signal to noise; infinite without any noise."""
-        if self.error == 0:
-            return math.inf
-        return 10 * math.log10(self.signal / self.error) if self.signal else -math.inf
+WORTH_SAYING = 0.1
+"""Decibels that the correction of biases brought, from which on the sentence says so."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +138,8 @@ class Study:
         if self.after.accuracy is not None:
             score = self.after.accuracy.scores[0]
             text += f"; accuracy {score.folded:.2%}, in floats {score.original:.2%}"
+        if self.quantized.gain >= WORTH_SAYING:
+            text += f"; correcting biases brought {self.quantized.gain:.1f} dB of it"
         if worth := [one for one in self.leave if one.is_worth_it]:
             text += f"; {worth[0].layer} in float would bring {worth[0].gain:.1f} dB"
         return f"{text}."
@@ -200,7 +182,7 @@ def study(
     with Calibrated(model, calibration) as calibrated:
         quantized = calibrated.quantize(scheme)
         layers, as_written = _by_layer(model, quantized, few)
-        by_default = _sqnr(model, quantized.model, few, "default")
+        by_default = signal_to_noise(model, quantized.model, few, "default")
         leave = _left_in_turn(calibrated, quantized, layers, few, as_written)
     before = None
     if unequalized is not None:
@@ -217,52 +199,13 @@ def fidelity(model: ir.Model, quantized: ir.Model, samples: Samples, *, top: int
         ModelError: ONNX Runtime cannot run one of them.
         InputError: There are labels, and no output is that of a classifier of these classes.
     """
-    both, ports, accuracy = _Both(model, quantized, "default"), interface(model).outputs, None
+    both, ports, accuracy = Both(model, quantized, "default"), interface(model).outputs, None
     if samples.classes is not None:
         accuracy = measure(both.expected, both.actual, samples, ports, top)
     else:
         both.see(samples.feeds)
     name, sqnr = both.worst(ports)
     return Fidelity(sqnr, name, accuracy, sum(rows_of(feeds) for feeds in samples.feeds))
-
-
-class _Both:
-    """A model in floats and a quantised one, whose outputs are compared as they are run."""
-
-    def __init__(self, model: ir.Model, quantized: ir.Model, optimized: Optimizer) -> None:
-        self._sessions = [session(one, optimized=optimized) for one in (model, quantized)]
-        self._actual: list[Any] = []
-        self._noise = [Noise() for _ in model.graph.outputs]
-
-    def actual(self, feeds: Feeds) -> list[Any]:
-        """The outputs of the quantised model, which is asked first."""
-        self._actual = run(self._sessions[1], feeds)
-        return self._actual
-
-    def expected(self, feeds: Feeds) -> list[Any]:
-        """Those of the model in floats for the same inputs."""
-        found = run(self._sessions[0], feeds)
-        for noise, one, other in zip(self._noise, found, self._actual, strict=True):
-            noise.add(one, other)
-        return found
-
-    def see(self, samples: Sequence[Feeds]) -> None:
-        """Run both on samples."""
-        for feeds in samples:
-            self.actual(feeds)
-            self.expected(feeds)
-
-    def worst(self, ports: Sequence[Port]) -> tuple[str, float]:
-        """The output with the most noise, and its signal to noise in dB."""
-        noise, port = min(zip(self._noise, ports, strict=True), key=lambda pair: pair[0].decibels)
-        return port.name, noise.decibels
-
-
-def _sqnr(model: ir.Model, quantized: ir.Model, samples: Sequence[Feeds], optimized: Optimizer) -> float:
-    """Signal to noise of the worst output in dB."""
-    both = _Both(model, quantized, optimized)
-    both.see(samples)
-    return both.worst(interface(model).outputs)[1]
 
 
 # --- layer by layer ----------------------------------------------------------------------------------------
@@ -395,6 +338,7 @@ def _left_in_turn(
     found = []
     for one in worst if len(layers) > 1 else ():
         scheme = replace(quantized.scheme, leave=(*quantized.scheme.leave, one.layer))
-        sqnr = _sqnr(calibrated.model, calibrated.quantize(scheme).model, samples, "off")
+        one_less = calibrated.quantize(scheme).model
+        sqnr = signal_to_noise(calibrated.model, one_less, samples, "off")
         found.append(Leave(one.layer, sqnr - whole))
     return tuple(sorted(found, key=lambda one: -one.gain))

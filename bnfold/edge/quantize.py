@@ -23,20 +23,15 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from bnfold.edge import bias
+from bnfold.edge.rows import first, rows_of, samples_of, split
 from bnfold.errors import InputError, MissingExtraError, ModelError, reason
 from bnfold.files.external_data import tensors
 from bnfold.files.load import from_proto
 from bnfold.files.save import save_onnx
-from bnfold.inputs.given import Inputs, as_samples
-from bnfold.inputs.samples import Samples
-from bnfold.runtime.interface import Port, as_ir, interface
+from bnfold.inputs.given import Inputs
+from bnfold.runtime.interface import as_ir, interface
 from bnfold.runtime.sessions import Feeds
-
-ROWS = 32
-"""Rows of data that are run at once, where the batch size is open."""
-
-LOOKED_AT = 64
-"""Rows on which single values of a model are looked at."""
 
 REQUANTISED = (
     "ONNX Runtime's optimizer quantises the weights of layers that were left in float between two pairs; to "
@@ -44,6 +39,9 @@ REQUANTISED = (
 )
 
 _APART = 2**30  # bytes of weights from which on they are in a file of their own
+_PER_CHANNEL = (
+    13  # the opset from which on DequantizeLinear has an axis; the tool writes it for older ones too
+)
 _TAGS = ("onnx.infer", "onnx.quant.pre_process")  # what the tool writes into the metadata for itself
 
 
@@ -57,6 +55,7 @@ class Scheme:
         pow2_scales: Whether every scale is a power of two; the calibrated one is rounded up.
         signed: Whether activations are int8 instead of uint8.
         leave: Names of nodes that stay in float.
+        correct_biases: Whether biases make up for what rounded weights shift on average.
     """
 
     per_channel: bool = False
@@ -64,6 +63,7 @@ class Scheme:
     pow2_scales: bool = False
     signed: bool = False
     leave: tuple[str, ...] = ()
+    correct_biases: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class Quantized:
         floats: Names of the nodes that read a weight of floats still, those of `scheme.leave` included.
         rows: How many rows of data it was calibrated on.
         notes: What ONNX Runtime's tool had to say, each sentence once.
+        corrected: Names of the nodes whose biases were corrected; none if that did not help.
+        gain: By how many dB that raised the worst output on the first rows of the calibration data, with the
+            optimizer off.
     """
 
     model: ir.Model
@@ -85,6 +88,8 @@ class Quantized:
     floats: tuple[str, ...]
     rows: int
     notes: tuple[str, ...] = ()
+    corrected: tuple[str, ...] = ()
+    gain: float = 0.0
 
 
 class Calibrated:
@@ -126,12 +131,19 @@ class Calibrated:
 
         Raises:
             InputError: A node that is to stay in float is not in the model.
-            ModelError: ONNX Runtime's tool cannot quantise it, or nothing in it.
+            ModelError: ONNX Runtime's tool cannot quantise it, or nothing in it, or its opset has no scales
+                for channels.
         """
         known = {node.name for node in self.model.graph}
         if absent := [name for name in scheme.leave if name not in known]:
             raise InputError(
                 f"{absent[0]!r} is not a node of the model.", "Give names that `bnfold inspect` shows."
+            )
+        opset = self.model.graph.opset_imports.get("", _PER_CHANNEL)
+        if scheme.per_channel and opset < _PER_CHANNEL:
+            raise ModelError(
+                f"One scale for each channel needs opset {_PER_CHANNEL}; the model has {opset}.",
+                f"Convert it with --opset {_PER_CHANNEL}, or leave out --per-channel.",
             )
         model, notes = self._quantized(scheme, {})
         if scheme.pow2_scales:
@@ -145,7 +157,11 @@ class Calibrated:
                 "ONNX Runtime quantised no layer of the model.",
                 "It quantises Conv, Gemm, MatMul and their like with constant weights of float32.",
             )
-        return Quantized(model, scheme, layers, floats, self.rows, notes)
+        done = Quantized(model, scheme, layers, floats, self.rows, notes)
+        if not scheme.correct_biases:
+            return done
+        found = bias.correct(self.model, model, layers, first(self._samples))
+        return replace(done, model=found.model, corrected=found.layers, gain=found.gain)
 
     def _path(self, name: str) -> Path:
         assert self._folder is not None, "it is entered first"
@@ -212,47 +228,7 @@ def named(model: ir.Model) -> ir.Model:
     return copy
 
 
-# --- data --------------------------------------------------------------------------------------------------
-
-
-def samples_of(data: Inputs, ports: Sequence[Port]) -> Samples:
-    """The data as samples; those that are samples already keep their classes."""
-    return data if isinstance(data, Samples) else as_samples(data, ports)
-
-
-def rows_of(feeds: Feeds) -> int:
-    """The number of rows of a sample: the first size of its inputs."""
-    return max((len(array) for array in feeds.values() if array.ndim), default=1)
-
-
-def split(samples: Samples, ports: Sequence[Port], rows: int = ROWS) -> Samples:
-    """The same rows in smaller samples, where every input leaves its first size open.
-
-    Without that, all values of hundreds of rows would be in memory at once.
-    """
-    is_open = bool(ports) and all(port.shape and not isinstance(port.shape[0], int) for port in ports)
-    if not is_open:
-        return samples
-    feeds: list[Feeds] = []
-    for one in samples.feeds:
-        lengths = {len(array) for array in one.values()}
-        if len(lengths) > 1:
-            return samples
-        starts = range(0, max(lengths), rows)
-        feeds += [{name: array[at : at + rows] for name, array in one.items()} for at in starts]
-    labels = tuple(f"part {number} of {len(feeds)}" for number in range(1, len(feeds) + 1))
-    return replace(samples, feeds=tuple(feeds), labels=labels, outputs=())
-
-
-def first(samples: Samples, rows: int = LOOKED_AT) -> tuple[Feeds, ...]:
-    """As many samples as have some rows together, one at least."""
-    found: list[Feeds] = []
-    for feeds in samples.feeds:
-        found.append(feeds)
-        rows -= rows_of(feeds)
-        if rows <= 0:
-            break
-    return tuple(found)
+# --- the tool ---------------------------------------------------------------------------------------------
 
 
 def _reader(tool: Any, feeds: Sequence[Feeds]) -> Any:

@@ -165,7 +165,7 @@ def _top(inputs: Inputs | None) -> dict[str, int]:
 
 def _samples(model: ir.Model, trial: Trial | None) -> tuple[Feeds, ...]:
     """Some rows of the data, or random ones."""
-    from bnfold.edge.quantize import first, samples_of, split
+    from bnfold.edge.rows import first, samples_of, split
     from bnfold.inputs.samples import choose
     from bnfold.runtime.interface import interface
     from bnfold.runtime.sessions import run, session

@@ -14,7 +14,8 @@ import pytest
 import bnfold
 from bnfold.edge import equalize
 from bnfold.edge.channels import Channels
-from bnfold.edge.fidelity import Noise, fidelity, study
+from bnfold.edge.fidelity import fidelity, study
+from bnfold.edge.noise import Noise
 from bnfold.edge.quantize import (
     REQUANTISED,
     Calibrated,
@@ -24,8 +25,8 @@ from bnfold.edge.quantize import (
     power_of_two_above,
     quantize,
     scales,
-    split,
 )
+from bnfold.edge.rows import split
 from bnfold.errors import InputError, ModelError
 from bnfold.files.load import from_proto
 from bnfold.files.other_types import to_proto
@@ -222,6 +223,17 @@ def test_a_model_without_weights_is_refused() -> None:
         quantize(model, data(4))
 
 
+def test_one_scale_a_channel_is_refused_where_the_opset_has_none() -> None:
+    """ONNX Runtime's tool writes a file that ONNX Runtime does not load."""
+    d = Draft(0)
+    proto = d.model(["N", 3, 12, 12], d.conv("c", "x", (4, 3, 3, 3), bias=True))
+    proto.opset_import[0].version = 12
+    with pytest.raises(ModelError, match="needs opset 13; the model has 12") as refused:
+        quantize(named(from_proto(proto)), data(4), Scheme(per_channel=True))
+    assert "--opset 13" in str(refused.value.fix)
+    quantize(named(from_proto(proto)), data(4), Scheme())
+
+
 def test_nothing_is_printed_and_no_handler_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     handlers = list(logging.getLogger().handlers)
     quantize(network(), data(4))
@@ -247,3 +259,8 @@ def test_noise_is_in_decibels() -> None:
     noise.add(np.array([3.0, 4.0]), np.array([3.0, 3.5]))
     assert noise.decibels == pytest.approx(20)
     assert Noise(1.0, 0.0).decibels == math.inf
+    noise.add(np.array([1, 2]), np.array([3, 4]))
+    assert noise.decibels == pytest.approx(20)
+    shorter = Noise()
+    shorter.add(np.array([3.0, 4.0]), np.array([3.0]))
+    assert shorter.decibels == 0

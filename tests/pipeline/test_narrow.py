@@ -92,6 +92,8 @@ def test_eight_bits_without_other_data_are_judged_on_the_calibration_data() -> N
         "Judged on the calibration data; give other data with --inputs, and --labels."
     )
     assert len(done.details["layers"]) == 7
+    gain = done.details["quantized"]["gain"]
+    assert (f"; correcting biases brought {gain:.1f} dB of it" in done.sentence) == (gain >= 0.1)
 
 
 # --- the options -------------------------------------------------------------------------------------------
@@ -116,6 +118,7 @@ def invoke(*arguments: str) -> Any:
         (["--int8"], "--int8 needs --calibration"),
         (["--pow2-scales"], "--pow2-scales needs --int8"),
         (["--per-channel"], "--per-channel needs --int8"),
+        (["--no-bias-correction"], "--no-bias-correction needs --int8"),
         (["--half-io"], "--half-io needs --precision"),
         (["--leave", "fc"], "--leave needs --precision or --int8"),
         (["--precision", "float8"], "'float8' is not one of"),
@@ -133,8 +136,8 @@ def test_the_options_make_a_step(tmp_path: Path) -> None:
     assert repr(Convert("mixed", keep_io=False, leave=("a", "b"))) in found.output
     np.savez(tmp_path / "data.npz", **data(2))
     path = str(tmp_path / "data.npz")
-    found = invoke("--int8", "--calibration", path, "--per-channel", "--pow2-scales", "--leave", "a")
-    scheme = Scheme(per_channel=True, pow2_scales=True, leave=("a",))
+    found = invoke("--int8", "--calibration", path, "--per-channel", "--no-bias-correction", "--leave", "a")
+    scheme = Scheme(per_channel=True, leave=("a",), correct_biases=False)
     assert repr(Quantize(scheme, Given(tmp_path / "data.npz"))) in found.output
 
 

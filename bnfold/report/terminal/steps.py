@@ -25,9 +25,8 @@ def steps(done: Sequence[Done], *, verbose: bool = False) -> list[RenderableType
     parts: list[RenderableType] = []
     said = narrowed(done)
     for one in done:
-        if said is not None and one.sentence == said.sentence:
-            continue
-        parts += ["", Text(one.sentence, style="" if one.passed else "bold yellow")]
+        if said is None or one.sentence != said.sentence:
+            parts += ["", Text(one.sentence, style="" if one.passed else "bold yellow")]
         show = _TABLES.get(one.name)
         if show is not None and one.passed:
             parts += show(one.details, None if verbose else _SHOWN)
@@ -60,6 +59,27 @@ def _equalized(details: Mapping[str, Any], most: int | None) -> list[RenderableT
     return [table, *([more(f"{rest} more")] if rest else [])]
 
 
+def _quantized(details: Mapping[str, Any], most: int | None) -> list[RenderableType]:
+    """Every layer's noise, if all is asked for, with what it brings to leave the worst in float."""
+    layers = details["layers"]
+    if most is not None or not layers:
+        return []
+    gains = {one["layer"]: one["gain"] for one in details["leave"]}
+    table = headed("layer", "operator", "weight", "output", "added there", "left in float")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for one in layers:
+        gain = gains.get(one["layer"])
+        table.add_row(
+            Text(one["layer"]),
+            Text(one["operator"]),
+            *(f"{one[name]:.1f} dB" for name in ("weight", "sqnr", "added")),
+            "–" if gain is None else f"{gain:+.1f} dB",
+        )
+    return ["", table]
+
+
 _TABLES: Mapping[str, Callable[[Mapping[str, Any], int | None], list[RenderableType]]] = {
-    "equalize": _equalized
+    "equalize": _equalized,
+    "int8": _quantized,
 }

@@ -1,0 +1,249 @@
+"""Bias correction: what rounded weights shift on average is taken back by the biases.
+
+A weight in eight bits is off by a constant, and what it is multiplied with is seldom 0 on average, least of
+all after a Relu. So the output of a layer moves by a constant too, channel by channel, and the layers after
+it carry that on. The shift is a mean, so data says what it is, and a bias takes it back at no cost.
+
+Source: M. Nagel, M. van Baalen, T. Blankevoort and M. Welling, "Data-Free Quantization Through Weight
+Equalization and Bias Correction", ICCV 2019, section 4.2 and the empirical form of the appendix. There, the
+data are run again after every layer. Here one run is enough: in it every layer's mean is put right as soon as
+it is computed, so that the layers after it read what they will read in the corrected model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from bnfold.edge.noise import signal_to_noise
+from bnfold.edge.rows import rows_of
+from bnfold.runtime.sessions import Feeds, run, session
+
+Array = npt.NDArray[np.float64]
+
+_OPERATORS = ("Conv", "ConvTranspose", "Gemm")  # those with a bias of their own, and channels on axis 1
+_CHANNELS = 1
+_AXES_ARE_AN_INPUT = 18  # the opset from which on ReduceMean takes them so
+_MEAN = ":bnfold:mean"
+_SHIFT = ":bnfold:shift"
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """The outcome of a correction.
+
+    Attributes:
+        model: The quantised model, with other biases if that helped.
+        layers: Names of the nodes whose biases are other ones.
+        gain: By how many dB the worst output became better on the same rows, with the optimizer off.
+    """
+
+    model: ir.Model
+    layers: tuple[str, ...] = ()
+    gain: float = 0.0
+
+
+def correct(
+    model: ir.Model, quantized: ir.Model, layers: Sequence[str], samples: Sequence[Feeds]
+) -> Corrected:
+    """Correct the biases of quantised layers, if that makes the outputs better.
+
+    It is judged with the optimizer off, so that the file does not depend on the integer kernels of the
+    machine that writes it.
+
+    Args:
+        model: The model in floats. It is not modified.
+        quantized: The same in pairs of QuantizeLinear and DequantizeLinear, with the names of nodes kept. It
+            is not modified.
+        layers: Names of the quantised layers; those without a bias of their own (MatMul) are passed over.
+        samples: Real inputs; some ten rows are enough.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run one of the models.
+    """
+    ranks = {
+        str(node.name): _rank(node)
+        for node in model.graph
+        if node.name in set(layers) and node.op_type in _OPERATORS
+    }
+    if not ranks:
+        return Corrected(quantized)
+    changed, names = _with_biases(quantized, _shifts(model, quantized, ranks, samples))
+    before, after = (signal_to_noise(model, one, samples, "off") for one in (quantized, changed))
+    if not after > before:  # nor where one is NaN
+        return Corrected(quantized)
+    return Corrected(changed, names, after - before)
+
+
+# --- what is shifted ---------------------------------------------------------------------------------------
+
+
+def _shifts(
+    model: ir.Model, quantized: ir.Model, ranks: Mapping[str, int], samples: Sequence[Feeds]
+) -> dict[str, Array]:
+    """What is missing in each layer's output on average, by its name; of shape (channels,)."""
+    floats = session(_with_means(model, ranks), optimized="off")
+    integers = session(_put_right(quantized, ranks), optimized="off")
+    sums, rows = dict.fromkeys(ranks, np.zeros(())), 0
+    for feeds in samples:
+        means = dict(zip((f"{name}{_MEAN}" for name in ranks), run(floats, feeds), strict=True))
+        found = run(integers, {**feeds, **means})
+        count = rows_of(feeds)
+        rows += count
+        for name, shift in zip(ranks, found, strict=True):
+            sums[name] = sums[name] + count * shift.astype(np.float64).reshape(-1)
+    return {name: total / rows for name, total in sums.items()}
+
+
+def _with_means(model: ir.Model, ranks: Mapping[str, int]) -> ir.Model:
+    """The model whose outputs are the means of its layers' outputs alone."""
+    copy = model.clone()
+    nodes = _by_name(copy)
+    copy.graph.outputs.clear()
+    for name, rank in ranks.items():
+        copy.graph.outputs.append(_mean(copy, nodes[name], rank, f"{name}{_MEAN}").outputs[0])
+    return copy
+
+
+def _put_right(quantized: ir.Model, ranks: Mapping[str, int]) -> ir.Model:
+    """The model that is given the means, adds what is missing to every layer, and outputs what it added."""
+    copy = quantized.clone()
+    nodes = _by_name(copy)
+    copy.graph.outputs.clear()
+    for name, rank in ranks.items():
+        layer = nodes[name]
+        wanted = ir.Value(name=f"{name}{_MEAN}", type=ir.TensorType(ir.DataType.FLOAT))
+        copy.graph.inputs.append(wanted)
+        mean = _mean(copy, layer, rank, f"{name}{_MEAN}:quantized")
+        missing = ir.Node("", "Sub", [wanted, mean.outputs[0]])
+        missing.outputs[0].name = f"{name}{_SHIFT}"
+        missing.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        added = ir.Node("", "Add", [layer.outputs[0], missing.outputs[0]])
+        added.outputs[0].name = f"{layer.outputs[0].name}{_SHIFT}"
+        for reader, index in tuple(layer.outputs[0].uses()):
+            if reader is not mean and reader is not added:
+                reader.replace_input_with(index, added.outputs[0])
+        copy.graph.insert_after(mean, [missing, added])
+        copy.graph.outputs.append(missing.outputs[0])
+    return copy
+
+
+def _mean(model: ir.Model, layer: ir.Node, rank: int, name: str) -> ir.Node:
+    """Insert the mean of a layer's output over all axes but that of the channels."""
+    axes = [axis for axis in range(rank) if axis != _CHANNELS]
+    inputs: list[ir.Value | None] = [layer.outputs[0]]
+    attributes = [ir.AttrInt64("keepdims", 1)]
+    if model.graph.opset_imports[""] < _AXES_ARE_AN_INPUT:
+        attributes.append(ir.AttrInt64s("axes", axes))
+    else:
+        inputs.append(_constant(model, f"{name}:axes", np.asarray(axes, np.int64)))
+    mean = ir.Node("", "ReduceMean", inputs, attributes)
+    mean.outputs[0].name = name
+    mean.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    model.graph.insert_after(layer, mean)
+    return mean
+
+
+# --- biases ------------------------------------------------------------------------------------------------
+
+
+def _with_biases(quantized: ir.Model, shifts: Mapping[str, Array]) -> tuple[ir.Model, tuple[str, ...]]:
+    """A clone whose integer biases have the shifts in them, and the layers of which that is true."""
+    copy, done = quantized.clone(), []
+    nodes = _by_name(copy)
+    for name, shift in shifts.items():
+        layer = nodes[name]
+        if np.isfinite(shift).all() and _demand_bias(copy, layer, shift.size) and _add(layer, shift):
+            done.append(name)
+    return copy, tuple(done)
+
+
+def _add(layer: ir.Node, shift: Array) -> bool:
+    """Add to the bias of a layer, if it is its own and one integer for each channel."""
+    pair = _pair(layer, 2)
+    if pair is None or ("beta" in layer.attributes and layer.attributes["beta"].as_float() != 1):
+        return False
+    stored, integers, scale = pair
+    is_own = len(stored.uses()) == 1 and len(layer.inputs[2].uses()) == 1  # type: ignore[union-attr]
+    fits = integers.size == shift.size and scale.size in (1, shift.size) and bool(np.all(scale > 0))
+    if not is_own or not fits or integers.dtype != np.int32:
+        return False
+    about = np.iinfo(np.int32)
+    wanted = integers + np.rint(shift / scale.astype(np.float64)).reshape(integers.shape)
+    stored.const_value = ir.Tensor(np.clip(wanted, about.min, about.max).astype(np.int32), name=stored.name)
+    return bool(np.any(stored.const_value.numpy() != integers))
+
+
+def _demand_bias(model: ir.Model, layer: ir.Node, channels: int) -> bool:
+    """Give a layer without bias one of zeros, with the scale that integer kernels want: that of a product."""
+    if len(layer.inputs) > 2 and layer.inputs[2] is not None:
+        return True
+    read, weight = _pair(layer, 0, is_constant=False), _pair(layer, 1)
+    if read is None or weight is None:
+        return False
+    scale = np.asarray(read[2] * weight[2], np.float32)
+    if scale.size not in (1, channels) or not np.all(scale > 0):
+        return False
+    parts = {
+        "quantized": np.zeros(channels, np.int32),
+        "scale": scale,
+        "zero_point": np.zeros(scale.shape, np.int32),
+    }
+    values = [_constant(model, f"{layer.name}:bias_{part}", array) for part, array in parts.items()]
+    attributes = [ir.AttrInt64("axis", 0)] if scale.ndim else []
+    dequantized = ir.Node(
+        "", "DequantizeLinear", values, attributes, name=f"{layer.name}:bias_DequantizeLinear"
+    )
+    dequantized.outputs[0].name = f"{layer.name}:bias"
+    model.graph.insert_before(layer, dequantized)
+    layer.resize_inputs(max(3, len(layer.inputs)))
+    layer.replace_input_with(2, dequantized.outputs[0])
+    return True
+
+
+def _pair(
+    layer: ir.Node, index: int, *, is_constant: bool = True
+) -> tuple[ir.Value, npt.NDArray[Any], npt.NDArray[Any]] | None:
+    """What the DequantizeLinear before an input reads: its value, the integers, and their scale.
+
+    The integers are empty where the value need not be a constant.
+    """
+    read = layer.inputs[index] if index < len(layer.inputs) else None
+    maker = read.producer() if read is not None else None
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return None
+    stored, scale = maker.inputs[:2]
+    if stored is None or scale is None or scale.const_value is None:
+        return None
+    if not is_constant:
+        return stored, np.zeros(0), scale.const_value.numpy()
+    if stored.const_value is None:
+        return None
+    return stored, stored.const_value.numpy(), scale.const_value.numpy()
+
+
+# --- graphs ------------------------------------------------------------------------------------------------
+
+
+def _constant(model: ir.Model, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    tensor = ir.Tensor(array, name=name)
+    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    model.graph.register_initializer(value)
+    return value
+
+
+def _by_name(model: ir.Model) -> dict[str, ir.Node]:
+    return {str(node.name): node for node in model.graph}
+
+
+def _rank(node: ir.Node) -> int:
+    """The number of dimensions of a layer's output: that of its weight."""
+    weight = node.inputs[1]
+    assert weight is not None, "a quantised layer reads a constant weight"
+    assert weight.const_value is not None, "a quantised layer reads a constant weight"
+    return len(weight.const_value.shape)

@@ -53,17 +53,25 @@ class MissingShapeError(InputError):
 
     Args:
         problem: As in `BnfoldError`.
-        options: The options to add to the command, word by word; sizes to fill in are in angle brackets.
+        options: The options to add to the command, word by word; sizes to fill in are in angle brackets, and
+            all others are a guess.
     """
 
     def __init__(self, problem: str, options: Sequence[str]) -> None:
-        super().__init__(problem, f"Add: {' '.join(options)}")
         self.options = tuple(options)
+        super().__init__(problem, "\n".join(filter(None, [f"Add: {' '.join(options)}", self.caution])))
 
     @property
     def has_blanks(self) -> bool:
         """Whether a size among the options is still to be filled in."""
         return any("<" in option for option in self.options)
+
+    @property
+    def caution(self) -> str:
+        """What to keep in mind where the options are whole; empty where they have blanks."""
+        if self.has_blanks:
+            return ""
+        return "This size is a guess: if the model was trained on another one, give that."
 
 
 class MissingExtraError(BnfoldError):

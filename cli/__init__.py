@@ -176,15 +176,16 @@ def _refused(error: click.UsageError, ctx: click.Context) -> Exception:
 
     problem, fix = _usage.answer(error, " ".join(filter(None, [ctx.command_path, ctx.invoked_subcommand])))
     click.echo(f"bnfold: {visible(' '.join(problem.split()))}", err=True)
-    for line in () if ctx.meta[_QUIET] else visible(fix).splitlines():
+    for line in visible(fix).splitlines():
         click.echo(f"  {line}", err=True)
     return click.exceptions.Exit(error.exit_code)
 
 
 def _complain(error: Exception, *, quiet: bool, report: bool) -> int:
-    """Print what is wrong and how to fix it, or its cause in one line; return the exit code.
+    """Print what is wrong and how to fix it; return the exit code.
 
-    An error that bnfold did not raise on purpose is reported as a bug.
+    An error that bnfold did not raise on purpose is reported as a bug. Where a quiet command shows no report,
+    the first line also says what the report would: the cause of a disagreement.
     """
     from bnfold.display.visible import visible
     from bnfold.errors import (
@@ -202,18 +203,16 @@ def _complain(error: Exception, *, quiet: bool, report: bool) -> int:
     if isinstance(error, BnfoldError):
         problem, fix, exit_code = error.problem, error.fix, error.exit_code
         if isinstance(error, MissingShapeError) and not error.has_blanks:
-            fix = f"Type: {shlex.join(['bnfold', *sys.argv[1:], *error.options])}"
+            example = shlex.join(["bnfold", *sys.argv[1:], *error.options])
+            fix = f"For example: {example}\n{error.caution}"
     elif isinstance(error, MemoryError):
         problem, exit_code = f"There is not enough memory. {error}".strip().splitlines()[0], 2
         fix = "Use a machine or a limit with more; a comparison also takes less with smaller --inputs."
     else:
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
         fix, exit_code = _bug(error, report=report), 2
-    if quiet:
-        if isinstance(error, DisagreementError) and error.cause:
-            problem = f"{problem.removesuffix('.')}: {error.cause}"
-        click.echo(f"bnfold: {visible(' '.join(problem.split()))}", err=True)
-        return exit_code
+    if quiet and isinstance(error, DisagreementError) and error.cause:
+        problem = " ".join(f"{problem.removesuffix('.')}: {error.cause}".split())
     click.echo(f"bnfold: {visible(problem)}", err=True)
     for line in visible(fix).splitlines():
         click.echo(f"  {line}", err=True)

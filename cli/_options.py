@@ -26,7 +26,7 @@ output_options = _groups.together(
         metavar="FILE",
         help="Write a JSON report for programs (schema: docs/report.schema.json); - means standard output.",
     ),
-    click.option("-q", "--quiet", is_flag=True, help="Print only errors, each in one line."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only errors, and what to do about them."),
 )
 
 html_option = _groups.together(
@@ -136,7 +136,8 @@ torch_options = _groups.together(
     click.option(
         "--key",
         metavar="PATH",
-        help="Where the model is in a checkpoint, such as ema.state_dict; needed if there are several.",
+        help="The entry of a checkpoint that holds the model: a key such as model, or several joined by dots"
+        " such as ema.state_dict. It is needed if several entries could be the model, which are then listed.",
     ),
     click.option(
         "--ignore-unexpected",
@@ -216,9 +217,9 @@ _given_runtimes = _groups.together(
         default=("onnxruntime",),
         metavar="NAME[:PRECISION]",
         show_default=True,
-        help="The runtime to run the models in: onnxruntime, openvino, mnn or ncnn. It converts them with"
-        " its own tools, and is asked to compute in float32, or in another precision as openvino:bfloat16."
-        " Repeatable.",
+        help="The runtime to run the models in: onnxruntime, openvino, mnn, ncnn or litert. It converts them"
+        " with its own tools, and is asked to compute in float32, or in another precision as"
+        " openvino:bfloat16. Repeatable.",
     ),
 )
 

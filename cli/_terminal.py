@@ -38,13 +38,20 @@ def show(renderable: RenderableType, *, quiet: bool, json_path: Path | None) -> 
             click.echo(line.rstrip(), color=console.is_terminal)  # rich fills the last column with spaces
 
 
-def say_no(why: str, *, quiet: bool) -> None:
-    """End the command with 1, the answer no, and say why where no report does."""
+def say_no(why: str, fix: str, *, quiet: bool) -> None:
+    """End the command with 1, the answer no; where no report says so, print why and what to do."""
     if quiet:
-        from bnfold.display.visible import visible
-
-        click.echo(f"bnfold: {visible(why)}", err=True)
+        complain(why, fix)
     click.get_current_context().exit(1)
+
+
+def complain(problem: str, fix: str) -> None:
+    """Print what is wrong, and below it what to do, on standard error."""
+    from bnfold.display.visible import visible
+
+    click.echo(f"bnfold: {visible(problem)}", err=True)
+    for line in visible(fix).splitlines():
+        click.echo(f"  {line}", err=True)
 
 
 def write_json(report: Mapping[str, Any] | Sequence[Mapping[str, Any]], json_path: Path | None) -> None:

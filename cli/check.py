@@ -154,6 +154,12 @@ _CHOICES = ("force_exclude", "respect_gitignore")
     "--statistics", is_flag=True, help="Print how often each rule found something, in place of findings."
 )
 @click.option("--exit-zero", is_flag=True, help="End with 0 even if there are findings.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Print every site of each finding, and what to do about it: full in place of concise.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing on standard output; files are written.")
 def command(
     paths: tuple[str, ...],
@@ -197,6 +203,8 @@ def command(
     if show_files:
         _show_files(_given(paths), configuration)
         return
+    if asked.pop("verbose"):
+        formats = tuple("full" if one == "concise" else one for one in formats)
     if json_path is not None:
         formats = ("json",) if _terminal.is_stdout(json_path) else (*formats, f"json={json_path}")
     written = _formats(formats, write_baseline, html_path)

@@ -34,6 +34,7 @@ def command(json_path: Path | None, quiet: bool) -> None:
     _terminal.show(text.doctor(diagnosis), quiet=quiet, json_path=json_path)
     if not diagnosis.healthy:
         if quiet:
-            problem = next(one for one in diagnosis.findings if one.state == "problem")
-            click.echo(f"bnfold: {problem.title}: {' '.join(problem.found.split())}", err=True)
+            for one in diagnosis.findings:
+                if one.state == "problem":
+                    _terminal.complain(f"{one.title}: {' '.join(one.found.split())}", one.fix or "")
         raise click.exceptions.Exit(1)

@@ -156,7 +156,8 @@ def command(
 
         _terminal.show(targets.reached(done.target, destination), quiet=quiet, json_path=json_path)
         if not done.target:
-            _terminal.say_no(headline.of_target(done.target).plain, quiet=quiet)
+            problem = headline.of_target(done.target).plain.replace("; see below", "")
+            _terminal.say_no(problem, targets.in_the_way(done.target), quiet=quiet)
 
 
 def _write(export: Export, json_path: Path | None, html_path: Path | None) -> None:

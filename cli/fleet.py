@@ -76,7 +76,7 @@ _PLACES = _groups.together(
         help="Write progress for Prometheus's textfile collector, such as fleet.prom.",
     ),
     click.option("--exit-zero", is_flag=True, help="End with 0 even if not every model is good."),
-    click.option("-q", "--quiet", is_flag=True, help="Print only errors."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only errors, and what to do about them."),
 )
 _WORKERS = _groups.together(
     "Who does it",

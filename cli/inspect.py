@@ -49,6 +49,7 @@ def command(
         bnfold inspect model.onnx --json - | jq '.fold.sites[] | select(.status == "kept")'
     """
     _lazy.load_onnx_ir()
+    from bnfold.errors import listed
     from bnfold.files.load import blaming
     from bnfold.folding.fold import fold
     from bnfold.options import Reading
@@ -59,7 +60,7 @@ def command(
     from bnfold.report.terminal import text
 
     _terminal.check_report(json_path, *models)
-    documents, failed = [], False
+    documents, failed = [], list[Path]()
     for place, model in enumerate(models):
         with _terminal.progress(quiet=quiet) as progress:
             source = read_model(model, Reading(**options), progress=progress)
@@ -82,7 +83,11 @@ def command(
             any(site.op_type == "BatchNormalization" for site in sites)
             for sites in (result.folded, result.kept)
         )
-        failed |= ("foldable" in fatal and gone) or ("kept" in fatal and stay)
+        failed += [model] if ("foldable" in fatal and gone) or ("kept" in fatal and stay) else []
     _terminal.write_json(documents[0] if len(models) == 1 and documents else documents, json_path)
     if failed:
-        _terminal.say_no("A model has BatchNorms that --fail-on names.", quiet=quiet)
+        _terminal.say_no(
+            f"{listed(map(str, failed))}: there are BatchNorms that --fail-on names.",
+            "Leave --quiet out to see them, and what can be done about each.",
+            quiet=quiet,
+        )

@@ -159,17 +159,23 @@ def _replay(
     trust: bool,
 ) -> None:
     from bnfold.errors import DisagreementError
-    from bnfold.pipeline.replay import replay
+    from bnfold.pipeline.replay import models_of, replay
     from bnfold.report import json
     from bnfold.report.terminal import text
 
-    if html_path is not None:
-        raise click.UsageError("--html goes with two models; a replay has its report in the first one.")
-    _terminal.check_report(json_path, report)
+    compared = models_of(report)
+    _terminal.check_report(json_path, report, *compared)
+    _terminal.check_page(html_path, report, *compared, json_path)
     with _terminal.progress(quiet=quiet) as progress:
         result = replay(report, trust=trust, progress=progress)
-    _terminal.write_json(json.replay_document(result), json_path)
+    record = json.replay_document(result)
+    _terminal.write_json(record, json_path)
+    if html_path is not None:
+        from bnfold.report.page import html
+
+        html.write(html.of_replay(record, command=_terminal.command_line()), html_path)
     _terminal.show(text.replay(result, verbose=verbose), quiet=quiet, json_path=json_path)
+    _terminal.show_page(html_path, quiet=quiet, json_path=json_path)
     if not result.holds:
         # the outcome and where it comes from, or the first file that changed
         now = result.validation

@@ -27,10 +27,12 @@ CREATE TABLE models (
     path BLOB, result TEXT, is_mine INTEGER DEFAULT 1,
     PRIMARY KEY (url, options, inputs)
 ) WITHOUT ROWID;
+CREATE TABLE folders (name BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE known (result TEXT PRIMARY KEY, place INTEGER) WITHOUT ROWID;
 """
 _COLUMNS = "url, options, inputs, name, size, identity"
 _INSERT = f"INSERT OR IGNORE INTO models ({_COLUMNS}, path, result) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_FOLDER = b".onnx/"  # what the name of a folder ends with that a file to write may have as well
 _PLACES = {end: place for place, end in enumerate(ENDS)}
 _NOTE = "INSERT INTO known VALUES (?, ?) ON CONFLICT DO UPDATE SET place = min(place, excluded.place)"
 _JOINED = "models LEFT JOIN known USING (result)"
@@ -127,17 +129,24 @@ class Ledger:
         return _packed(model.url), *given, _packed(name), model.size, model.identity, *texts
 
     def _tell_apart(self) -> None:
-        """Put a hash into the names of files to write that are the same."""
+        """Put a hash into the names of files to write that are the same, or that of a folder to make."""
 
         def apart(name: bytes, *own: object) -> bytes:
             return (
                 name.removesuffix(b".onnx") + f"-{sha256(repr(own).encode()).hexdigest()[:8]}.onnx".encode()
             )
 
+        def folders() -> Iterator[tuple[bytes]]:
+            for (name,) in self._database.execute("SELECT name FROM models WHERE instr(name, ?)", [_FOLDER]):
+                ends = (at + len(_FOLDER) - 1 for at in range(len(name)) if name.startswith(_FOLDER, at))
+                yield from ((name[:end],) for end in ends)
+
+        self._database.executemany("INSERT OR IGNORE INTO folders VALUES (?)", folders())
         self._database.create_function("apart", 4, apart, deterministic=True)
         while self._database.execute(  # again where a new name is that of another model
             "UPDATE models SET name = apart(name, url, options, inputs)"
             " WHERE name IN (SELECT name FROM models GROUP BY name HAVING count(*) > 1)"
+            " OR name IN (SELECT name FROM folders)"
         ).rowcount:
             pass
 

@@ -50,7 +50,7 @@ def read(url: str, command: str) -> Iterator[Model]:
 
 def _bare(url: str) -> str:
     """An address up to its query, and without what it is in."""
-    return url.split("::")[0].partition("?")[0]
+    return transport.links(url)[0].partition("?")[0]
 
 
 def _rows(url: str, file: Path) -> Iterator[Any]:
@@ -110,7 +110,7 @@ def _model(row: Any, url: str, command: str, where: str) -> Model:
         ) from None
     place = _from(url, row["model"])
     name = row["model"] if place != row["model"] and ".." not in Path(row["model"]).parts else ""
-    last = Path(place.split("::")[0].partition("?")[0]).name or "model"
+    last = Path(transport.links(place)[0].partition("?")[0]).name or "model"
     return Model(place, name or last, options=options.converted(command, given, where), inputs=inputs)
 
 
@@ -136,5 +136,5 @@ def _from(url: str, model: str) -> str:
         return model
     if (here := transport.local(url)) is not None:
         return (here.absolute().parent / model).as_posix()
-    first, *rest = url.split("::")
+    first, *rest = transport.links(url)
     return "::".join([f"{first.rpartition('/')[0]}/{model}", *rest])

@@ -58,7 +58,7 @@ _READ = {
     "dtype": Option("text", "Type of the inputs, such as float16.", "TYPE"),
     "arch": Option("text", "What makes the network for a file of weights; it is run.", "MODULE:FACTORY"),
     "arch-args": Option("object", "Keyword arguments of --arch, as a JSON object.", "JSON"),
-    "key": Option("text", "Where the model is in a checkpoint.", "PATH"),
+    "key": Option("text", "The entry of a checkpoint that holds the model, such as ema.state_dict.", "PATH"),
     "ignore-unexpected": Option("flag", "Leave out weights that the network of --arch does not have."),
     "allow": Option("texts", "A class that a .pt file may use besides torch.nn's. Repeatable.", "CLASS"),
     "trust": Option("flag", "Let .pt files run ANY code on the workers. Only for files that you trust."),

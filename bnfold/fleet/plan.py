@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from bnfold.fleet.transport import shown
+from bnfold.fleet.transport import links, shown
 from bnfold.gate.settings import Settings
 
 UNIT = "bnfold.fleet.work:one"
@@ -110,7 +110,7 @@ class Plan:
 
     def unit_of(self, model: Model) -> str:
         """What is done with a model: always the same, with torch loaded beforehand where it is needed."""
-        is_torch = model.url.partition("::")[0].lower().endswith(_TORCH)
+        is_torch = links(model.url)[0].lower().endswith(_TORCH)
         return _TORCH_UNIT if is_torch and self.unit == UNIT else self.unit
 
     def name_of_limits(self) -> str:

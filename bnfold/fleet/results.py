@@ -131,7 +131,7 @@ def _names(fs: Any, folder: str) -> list[str]:
 
 def next_to(url: str, file: str) -> str:
     """The URL of a file in the folder of another."""
-    first, *rest = url.split("::")
+    first, *rest = transport.links(url)
     return "::".join([f"{first.rpartition('/')[0]}/{file}", *rest])
 
 

@@ -7,6 +7,7 @@ import fnmatch
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -105,14 +106,13 @@ def _listed(given: str, settings: Settings) -> Iterator[Model]:
     Raises:
         InputError: There are none.
     """
-    url = f"zip://::{given}" if given.endswith(".zip") and "::" not in given else given
-    url = _absolute(url)
+    url = f"zip://::{_absolute(given)}" if _is_archive(given) else _absolute(given)
     fs, root = transport.filesystem(url)
     root = root.rstrip("/")
     if is_pattern(url):
         base = root[: min(root.index(mark) for mark in _MAGIC if mark in root)].rpartition("/")[0]
         found = _matching(fs, root, base, url)
-    elif not _is_web(url) and (not root or transport.retried(lambda: fs.isdir(root), "found", url)):
+    elif not _is_web(url) and (not root or _is_folder(fs, root, url)):
         base, found = root, _within(fs, root, settings, url)
     else:
         try:
@@ -131,6 +131,49 @@ def _listed(given: str, settings: Settings) -> Iterator[Model]:
         )
 
 
+def _is_archive(given: str) -> bool:
+    """Whether a source is an archive whose files are meant.
+
+    Raises:
+        InputError: Its name has `::`, which stands between an archive and what is in it.
+    """
+    path = transport.local(given)
+    if not given.endswith(".zip") or ("::" in given and path is None):
+        return False
+    if path is not None and "::" in str(path.absolute()):
+        raise InputError(
+            f"{given} is an archive with :: in its path, which separates an archive from what is in it.",
+            "Give it another name, or make a link to it that has one.",
+        )
+    return True
+
+
+def _is_folder(fs: Any, root: str, url: str) -> bool:
+    """Whether an address is a folder; in a store it may be a file as well.
+
+    Raises:
+        InputError: It is both, and has no / at its end, which says that the folder is meant.
+    """
+
+    def known() -> tuple[bool, bool]:
+        # in this order, since s3fs takes for a folder alone what it has listed as one
+        is_file = transport.local(url) is None and bool(fs.isfile(root))
+        is_folder = bool(fs.isdir(root))
+        if is_file and not is_folder:
+            is_folder = any(name.rstrip("/") != root for name in fs.ls(root, detail=False))
+        return is_folder, is_file
+
+    is_folder, is_file = transport.retried(known, "found", url)
+    if is_folder and is_file and not transport.links(url)[0].endswith("/"):
+        name = transport.shown(url)
+        raise InputError(
+            f"{name} is a file and a folder.",
+            f"For the models in the folder, write {name}/. For the file, give its name on standard input,"
+            f" with - in place of it: echo {shlex.quote(name)} | bnfold fleet … -",
+        )
+    return is_folder
+
+
 def _absolute(url: str) -> str:
     """A local path from the root on, since workers may have another folder; any other address as it is."""
     path = transport.local(url)
@@ -142,7 +185,7 @@ def is_pattern(url: str) -> bool:
     if (path := transport.local(url)) is not None and path.exists():
         return False
     marks = _MAGIC.replace("?", "") if _is_web(url) else _MAGIC
-    return any(mark in url.split("::")[0] for mark in marks)
+    return any(mark in transport.links(url)[0] for mark in marks)
 
 
 def _is_web(url: str) -> bool:
@@ -153,7 +196,12 @@ def _is_web(url: str) -> bool:
 def _matching(fs: Any, pattern: str, base: str, url: str) -> Found:
     """The files whose path fits a pattern; those of a store are all listed before the first."""
     if transport.local(url) is None:
-        files: Mapping[str, Any] = transport.retried(lambda: fs.glob(pattern, detail=True), "listed", url)
+        files: dict[str, Any] = transport.retried(lambda: fs.glob(pattern, detail=True), "listed", url)
+        folders = [name for name, info in files.items() if info["type"] == "directory"]
+        if any("." in name.rpartition("/")[2] for name in folders) and not _is_web(url):
+            # of a file and a folder of one name, which a store may have, glob knows the folder only
+            every = transport.retried(lambda: fs.find(base, detail=True), "listed", url)
+            files.update((name, every[name]) for name in folders if name in every)
         yield from ((name, info) for name, info in files.items() if info["type"] != "directory")
         return
     from fsspec.utils import glob_translate
@@ -222,7 +270,7 @@ def _identity(info: Mapping[str, Any]) -> str:
 
 def _last(url: str) -> str:
     """The file's own name."""
-    return Path(url.split("::")[0].partition("?")[0]).name or "model"
+    return Path(transport.links(url)[0].partition("?")[0]).name or "model"
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:

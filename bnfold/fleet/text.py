@@ -31,7 +31,8 @@ WORDS = {
 """How verdicts and states are said after a number of models."""
 
 _TITLES = {
-    "needs": "Models that need an option or another command, each with the line that does it",
+    "needs": "Models that need an option or another command, each with the line that does it (a size of"
+    " --input-shape in it is a guess)",
     "failures": "Failures, each with the line that repeats it alone",
     "found": "Models with findings, errors first, each with the line that repeats it alone",
 }

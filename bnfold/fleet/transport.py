@@ -65,6 +65,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         import fsspec
     except ImportError:
         raise MissingExtraError("fsspec", "fleet", "work on a fleet") from None
+    if "::" in url and (path := local(url)) is not None:  # which fsspec would take for a chain
+        return fsspec.filesystem("file"), path.absolute().as_posix()
     try:
         return fsspec.core.url_to_fs(url)  # type: ignore[no-any-return]
     except ImportError as error:
@@ -86,20 +88,37 @@ def protocol_of(url: str) -> str:
 
 def local(url: str) -> Path | None:
     """The path of a local file; None of what has to be fetched."""
-    if protocol_of(url) != "file" or "::" in url:
+    if protocol_of(url) != "file":
         return None
-    return Path(url.removeprefix("file://").removeprefix("local://"))
+    path = url.removeprefix("file://").removeprefix("local://")
+    return None if "::" in path and _is_chain(path) else Path(path)
+
+
+def _is_chain(path: str) -> bool:
+    """Whether `::` in an address without a protocol joins addresses, and is not a part of a file's name."""
+    if "://" in path:
+        return True
+    try:
+        from fsspec.registry import known_implementations
+    except ImportError:  # without it nothing can be fetched
+        return False
+    return path.partition("::")[0] in known_implementations  # as in simplecache::PATH
+
+
+def links(url: str) -> list[str]:
+    """The addresses that an URL chains, what is within first; a local path is one, with any name."""
+    return url.split("::") if local(url) is None else [url]
 
 
 def joined(url: str, path: str) -> str:
     """The URL of a path below an URL; what an archive is in stays at the end."""
-    first, *rest = url.split("::")
+    first, *rest = links(url)
     return "::".join([f"{first.rstrip('/')}/{path}", *rest])
 
 
 def whole(url: str, path: str) -> str:
     """The URL of a path that the file system of `url` has named."""
-    first, *rest = url.split("::")
+    first, *rest = links(url)
     protocol = protocol_of(first)
     if protocol == "file" or path.startswith(f"{protocol}://"):
         return "::".join([path, *rest])

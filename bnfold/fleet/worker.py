@@ -212,5 +212,5 @@ def _store(plan: Plan, model: Model, target: Path) -> str:
 
 def _plain(url: str) -> str:
     """The name of the copy: the model's own, which external data and messages may refer to."""
-    name = url.split("::")[0].partition("?")[0].rstrip("/").rpartition("/")[2]
+    name = transport.links(url)[0].partition("?")[0].rstrip("/").rpartition("/")[2]
     return name if name not in ("", ".", "..") else "model"

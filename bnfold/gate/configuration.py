@@ -274,7 +274,7 @@ def _made(made: type, keys: Mapping[str, _Key], where: str) -> _Kind:
 _STRINGS: Schema = {"type": "array", "items": {"type": "string"}}
 _TEXTS = _Kind(_STRINGS, "a list of texts", _texts)
 _CODES = _Kind(
-    {"type": "array", "items": {"type": "string", "pattern": r"^(ALL|M\d{0,3})$"}},
+    {"type": "array", "items": {"type": "string", "pattern": r"^([Aa][Ll][Ll]|[Mm]\d{0,3})$"}},
     'a list of codes or their beginnings, such as "M101", "M2" or "ALL"',
     _codes,
 )
@@ -283,7 +283,7 @@ _COUNT = _Kind({"type": "integer", "minimum": 0}, "a whole number that is not ne
 _TEXT = _of(str, "a text", {"type": "string"})
 _TRUTH = _of(bool, "true or false", {"type": "boolean"})
 _SIZE = _Kind(
-    {"type": ["integer", "string"], "minimum": 0, "pattern": r"^\d+(\.\d+)?\s*([KMGkmg][Ii]?)?[Bb]?$"},
+    {"type": ["integer", "string"], "minimum": 0, "pattern": r"^\d+(\.\d+)?\s*(([KMGkmg][Ii]?)?[Bb])?$"},
     'a number of bytes, or a size such as "100 MB" or "1.5 GiB"',
     _bytes,
 )
@@ -301,7 +301,9 @@ _READING = {
     "dtype": _Key(_TEXT, 'The type of its inputs, as "float16", or types by name.'),
     "arch": _Key(_TEXT, "What makes the network for a file of weights; it is imported and run."),
     "arch-args": _Key(_TEXT_OR_TABLE, "Keyword arguments of `arch`, or a JSON object that holds them."),
-    "key": _Key(_TEXT, "Where the model is in a checkpoint, with dots."),
+    "key": _Key(
+        _TEXT, 'Which entry of a checkpoint holds the model: its keys joined by dots, as "ema.state_dict".'
+    ),
     "allow": _Key(_TEXTS, "Classes that a pickle may use in addition to torch.nn's."),
     "trust": _Key(_TRUTH, "Whether a pickle may run any code while it is read."),
     "opset": _Key(_COUNT, "The ONNX opset of the export."),

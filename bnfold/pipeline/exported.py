@@ -132,7 +132,10 @@ class NotFasterError(BnfoldError):
             for row in benchmark.defaults
             if row.verdict != "faster"
         )
-        super().__init__(f"{destination} was not written, since it would not be faster: {verdicts}.")
+        super().__init__(
+            f"{destination} was not written, since it would not be faster: {verdicts}.",
+            "To write it all the same, leave --only-if-faster out.",
+        )
         self.export = export
 
 

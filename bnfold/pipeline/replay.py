@@ -16,7 +16,7 @@ from bnfold.inputs.given import Given
 from bnfold.options import Reading
 from bnfold.pipeline.contract import as_given, contracted
 from bnfold.pipeline.progress import Progress, Stage, silent, within
-from bnfold.pipeline.read import read_model
+from bnfold.pipeline.read import Source, read_model
 from bnfold.system.environment import versions
 from bnfold.validation.validate import Validation, validate
 
@@ -32,12 +32,25 @@ class Replay:
         validation: The repeated validation; None if the files are not those of the report.
         changes: What has changed, as sentences: files first, then versions, then the outcome.
         holds: Whether the files are the same and the validation has the same outcome.
+        models: The original and the folded model as they were read again; None where they were not.
     """
 
     report: Path
     validation: Validation | None
     changes: tuple[str, ...]
     holds: bool
+    models: tuple[Source, Source] | None = None
+
+
+def models_of(path: Path) -> tuple[Path, ...]:
+    """The models that a JSON report compares, so that nothing is written over them.
+
+    Raises:
+        InputError: The file is not a report that can be repeated.
+    """
+    record = _read(path)
+    found = (record.get(key) for key in _KEYS[record["command"]])
+    return tuple(Path(one["path"]) for one in found if isinstance(one, dict) and "path" in one)
 
 
 def replay(path: str | os.PathLike[str], *, trust: bool = False, progress: Progress = silent) -> Replay:
@@ -78,7 +91,7 @@ def replay(path: str | os.PathLike[str], *, trust: bool = False, progress: Progr
     )
     passed = record["validation"]["passed"]
     changed = (*_changed_versions(record), *_changed_outcome(passed, validation))
-    return Replay(report, validation, changed, validation.passed == passed)
+    return Replay(report, validation, changed, validation.passed == passed, (before, after))
 
 
 _RUN_CODE = ("allow", "arch", "trust")

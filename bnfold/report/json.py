@@ -116,6 +116,8 @@ def replay_document(result: Replay) -> Json:
         report=file_record(result.report),
         holds=result.holds,
         changes=list(result.changes),
+        original=source_record(result.models[0]) if result.models else None,
+        folded=source_record(result.models[1]) if result.models else None,
         validation=validation_record(result.validation) if result.validation is not None else None,
         environment=record(environment()),
     )

@@ -16,7 +16,10 @@ _END = "<!-- until here -->"
 
 def facts(profile: Profile) -> str:
     """What a profile demands, says, and does not know, each with source and date."""
-    lines = [_BEGIN.format(name=profile.name), "", *_rules(profile), *_operators(profile)]
+    lines = [_BEGIN.format(name=profile.name), ""]
+    if profile.aliases:
+        lines += [f"Other names that `--target` takes: {_escaped(', '.join(profile.aliases))}.", ""]
+    lines += [*_rules(profile), *_operators(profile)]
     if profile.notes:
         lines += ["Not checked, but documented:", ""]
         lines += [f"- {_escaped(note.what)} {_source(note)}" for note in profile.notes]
@@ -48,6 +51,7 @@ def target_record(profile: Profile) -> Json:
     """Report what a target demands."""
     return {
         **plain({"name": profile.name, "title": profile.title, "next": profile.next}),
+        "aliases": list(profile.aliases),
         "rules": [{**plain(vars(rule)), "date": f"{rule.date}"} for rule in profile.rules],
         "notes": [{**plain(vars(note)), "date": f"{note.date}"} for note in profile.notes],
         "unknown": list(profile.unknown),

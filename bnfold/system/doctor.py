@@ -26,7 +26,7 @@ from bnfold.system.environment import Environment, environment, installed
 from bnfold.system.probe import Probe, probe
 from bnfold.system.torch_advisories import release, weaknesses
 
-State: TypeAlias = Literal["good", "warning", "problem"]
+State: TypeAlias = Literal["good", "optional", "warning", "problem"]
 
 _EXPECTED = (
     *(OSError, ImportError, RuntimeError, subprocess.SubprocessError, BnfoldError),
@@ -43,8 +43,9 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        state: `"good"`; `"warning"`: bnfold works, and something is missing or could be better; `"problem"`:
-            something that a user would run into.
+        state: `"good"`; `"optional"`: an extra that is not installed, which only its own commands need;
+            `"warning"`: bnfold works, and something could be better; `"problem"`: something that a user would
+            run into.
         title: What was looked at.
         found: What was found, as a sentence or two.
         fix: The command to run, or a sentence where no command helps; None if nothing needs to be done.
@@ -146,8 +147,9 @@ def _requirement(extra: str, packages: list[tuple[str, str]]) -> Finding:
         return Finding("good", title, ", ".join(f"{name} {version}" for name, version in shown.items()) + ".")
     lacking = [f"not installed: {', '.join(missing)}"] if missing else []
     lacking += [f"too old: {', '.join(old)}"] if old else []
+    optional: State = "optional" if missing else "warning"
     return Finding(
-        "warning" if extra else "problem",
+        optional if extra else "problem",
         title,
         "; ".join(lacking).capitalize() + ".",
         f'pip install --upgrade "{title}"' if old else f'pip install "{title}"',

@@ -217,6 +217,17 @@ def test_several_formats_at_once(run, tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("foldable")
+def test_verbose_is_full_in_place_of_concise(run) -> None:
+    verbose = run("check", "-v")
+    assert verbose.exit_code == 1
+    assert verbose.stdout == run("check", "--output-format", "full").stdout
+    assert RULES["M101"].advice in " ".join(verbose.stdout.split())
+    assert verbose.stdout != run("check").stdout
+    assert run("check", "-v", "--json", "-").stdout == run("check", "--json", "-").stdout
+    assert run("check", "-v", "-q").output == ""
+
+
+@pytest.mark.usefixtures("foldable")
 @pytest.mark.parametrize("given", ["json", "json=", "json=-"])
 def test_a_format_without_a_file_is_printed(run, given: str) -> None:
     result = run("check", "--output-format", given)

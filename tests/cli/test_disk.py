@@ -114,10 +114,11 @@ def place(server: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactor
 
 
 def assert_clear(run: Run) -> None:
-    """The cause on one line, since the command is to be quiet, with exit code 2."""
+    """The cause on one line, advice below it and nothing else, with exit code 2."""
     assert run.code == 2, run
-    assert run.stderr.count("\n") == 1, run.stderr
-    assert run.stderr.startswith("bnfold: "), run.stderr
+    first, *advice = run.stderr.splitlines()
+    assert first.startswith("bnfold: "), run.stderr
+    assert all(line.startswith("  ") for line in advice), run.stderr
     assert "a bug in bnfold" not in run.stderr
 
 

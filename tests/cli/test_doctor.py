@@ -17,6 +17,7 @@ from bnfold.system.environment import environment
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
 GOOD = Finding("good", "cpu", "It runs.")
+OPTIONAL = Finding("optional", "bnfold[mnn]", "Not installed: mnn.", 'pip install "bnfold[mnn]"')
 WARNING = Finding("warning", "threads", "Too many.", "export OMP_NUM_THREADS=2")
 PROBLEM = Finding("problem", "ONNX Runtime", "There are two.", "pip uninstall -y a b")
 
@@ -44,6 +45,16 @@ def test_a_warning_is_no_failure(run, found) -> None:
     assert WARNING.fix in result.stdout
 
 
+def test_an_extra_that_nobody_asked_for_is_no_warning(run, found) -> None:
+    found(GOOD, OPTIONAL, OPTIONAL)
+    result = run("doctor")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert OPTIONAL.fix in result.stdout
+    assert "warning" not in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("No problem. 2 optional extras are not installed")
+    assert run("doctor", "-q").output == ""
+
+
 def test_a_problem_is_one(run, found) -> None:
     found(GOOD, WARNING, PROBLEM, PROBLEM)
     result = run("doctor")
@@ -51,7 +62,8 @@ def test_a_problem_is_one(run, found) -> None:
     assert "2 problems, 1 warning." in result.stdout
     assert result.stdout.index(PROBLEM.found) < result.stdout.index(PROBLEM.fix)
     quiet = run("doctor", "--quiet")
-    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (1, "", "bnfold: ONNX Runtime: There are two.\n")
+    said = "bnfold: ONNX Runtime: There are two.\n  pip uninstall -y a b\n"
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (1, "", said * 2)
 
 
 def test_the_report_follows_the_schema(run, found, tmp_path: Path) -> None:

@@ -334,12 +334,15 @@ def test_the_files_of_an_export_are_different_files(run, model, tmp_path, monkey
     assert sorted(tmp_path.iterdir()) == [model]
 
 
-def test_a_shape_that_is_missing_comes_as_a_line_to_paste(run, saved, monkeypatch) -> None:
+def test_a_shape_that_is_missing_is_guessed_and_called_a_guess(run, saved, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bnfold", "export", str(saved), "--no-bench"])
     result = run("export", saved, "--no-bench")
     assert result.exit_code == 2
     assert "does not contain the shape of its input" in result.stderr
-    assert f"Type: bnfold export {saved} --no-bench --input-shape 1x3x224x224" in result.stderr
+    assert result.stderr.splitlines()[1:] == [
+        f"  For example: bnfold export {saved} --no-bench --input-shape 1x3x224x224",
+        "  This size is a guess: if the model was trained on another one, give that.",
+    ]
 
 
 def test_open_sizes_and_versions_reach_the_file(run, saved, tmp_path) -> None:
@@ -416,6 +419,7 @@ def test_what_is_not_faster_is_not_written_and_its_reports_are(run, model, tmp_p
     assert result.stderr == (
         f"bnfold: {out} was not written, since it would not be faster:"
         " on cpu, the folded model takes 1.12 times as long (1.08 to 1.17).\n"
+        "  To write it all the same, leave --only-if-faster out.\n"
     )
     assert result.stdout.splitlines()[0] == SLOWER
     assert "Wrote" not in result.stdout

@@ -56,10 +56,28 @@ def test_of_a_comparison_that_passes_and_one_that_fails(run, make_model, model: 
     assert "Disagrees with the original" in page(pages[1])
 
 
-def test_a_replay_has_none(run, tmp_path: Path) -> None:
-    result = run("validate", "--replay", tmp_path / "r.json", "--html", tmp_path / "page.html")
-    assert result.exit_code == 2
-    assert "--html goes with two models" in result.stderr
+def test_of_a_replay(run, model: Path, tmp_path: Path) -> None:
+    out, report, shown = tmp_path / "out.onnx", tmp_path / "report.json", tmp_path / "page.html"
+    run("fold", model, "-o", out)
+    given = ("--samples", "1", "--per-layer", "--json", report, "-q")
+    assert run("validate", model, out, *given).exit_code == 0
+    again = run("validate", "--replay", report, "--html", shown)
+    assert again.exit_code == 0, again.stderr
+    assert "page.html (" in again.stdout.splitlines()[-1]
+    assert "What the report says still holds" in page(shown)
+    assert "Agrees with the original" in page(shown)
+    assert "Layer by layer" in page(shown)
+    assert "model.onnx → out.onnx" in page(shown)
+    for place in (model, out, report):
+        refused = run("validate", "--replay", report, "--html", place)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert "is an input or an output of this command already" in refused.stderr
+    out.write_bytes(out.read_bytes() + b"\0")
+    changed = run("validate", "--replay", report, "--html", shown, "-q")
+    assert changed.exit_code == 1
+    assert "What the report says does not hold any more" in page(shown)
+    assert f"{out} is not the file that was validated" in page(shown).replace("<wbr>", "")
+    assert "were not run against each other" in page(shown)
 
 
 def test_of_a_latency(run, model: Path, tmp_path: Path) -> None:

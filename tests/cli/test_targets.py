@@ -9,7 +9,7 @@ import click
 import onnx
 import pytest
 
-from bnfold.targets.profile import names
+from bnfold.targets.profile import load, names
 from tests.gate.models import layers, save
 
 
@@ -25,6 +25,18 @@ def test_the_list_names_every_target(run) -> None:
     lines = result.stdout.splitlines()
     assert lines[0] == f"{len(names())} targets. What one demands: bnfold targets NAME"
     assert [line.split()[0] for line in lines[3:]] == list(names())
+
+
+def test_other_names_are_shown_and_taken(run) -> None:
+    everything = run("targets").stdout
+    for known in map(load, names()):
+        assert ", ".join(known.aliases) in everything
+        for alias in known.aliases:
+            assert load(alias.upper()) == known
+    alone = run("targets", "rk3588").stdout
+    assert alone.splitlines()[1].startswith("Other names that --target takes: rockchip, ")
+    assert "Other names" not in run("targets", "mnn").stdout
+    assert "`--target` takes: rockchip, " in run("targets", "rknn", "--markdown").stdout
 
 
 def test_one_target_is_shown_with_its_sources(run) -> None:

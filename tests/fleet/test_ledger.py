@@ -69,6 +69,21 @@ def test_no_two_models_are_written_to_one_file() -> None:
         assert len({model.name for model in ledger}) == 3
 
 
+def test_no_model_is_written_to_what_has_to_be_a_folder() -> None:
+    """An object store may have a file and a folder of one name; a folder of results may not."""
+    given = ("net.onnx", "net.onnx/part.onnx", "net.onnx/part.onnx/c.pt", "other.onnx", "x.onnx.d/a.onnx")
+    models = [Model(f"s3://zoo/{name}", name, 1) for name in (*given, "x.onnx")]
+    with Ledger(Plan("fold", "out"), models) as ledger:
+        names = {model.url.removeprefix("s3://zoo/"): model.name for model in ledger}
+    assert {key: name for key, name in names.items() if key == name} == {
+        name: name for name in ("other.onnx", "x.onnx.d/a.onnx", "x.onnx")
+    }
+    assert names["net.onnx/part.onnx/c.pt"] == "net.onnx/part.onnx/c.onnx"
+    assert names["net.onnx"].startswith("net-")
+    assert names["net.onnx/part.onnx"].startswith("net.onnx/part-")
+    assert not [one for one in names.values() for other in names.values() if other.startswith(f"{one}/")]
+
+
 def test_only_the_last_part_of_a_name_has_a_suffix() -> None:
     with Ledger(Plan("export", "out"), [Model("/d.v2/model", "d.v2/model")]) as ledger:
         assert [model.name for model in ledger] == ["d.v2/model.onnx"]

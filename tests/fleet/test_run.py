@@ -193,6 +193,16 @@ def test_an_archive(here: Here, zoo: Path, memory: Any, tmp_path: Path) -> None:
     assert "folds.onnx" in {Path(name).name for name in memory.find("/out/models")}
 
 
+def test_names_with_two_colons(here: Here, zoo: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "in::1").mkdir()
+    (folder / "a::b.onnx").write_bytes((zoo / "a" / "folds.onnx").read_bytes())
+    wanted = Plan("fold", str(tmp_path / "out::1"))
+    for resume in (False, True):
+        done = run(wanted, sources.models([str(folder)], "fold", Settings()), here, resume=resume)
+        assert (done.bad, done.progress.known) == (0, int(resume))
+    assert (tmp_path / "out::1" / "models" / "a::b.onnx").is_file()
+
+
 def test_a_network_that_failed_is_asked_again(here: Here, zoo: Path, memory: Any, monkeypatch) -> None:
     memory.put(f"{zoo}/", "/zoo/", recursive=True)
     models = found("memory://zoo")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bnfold.errors import InputError
 from bnfold.fleet import sources
 from bnfold.fleet.ledger import Ledger
 from bnfold.fleet.plan import Plan
@@ -59,6 +60,27 @@ def test_read_written_and_resumed(store: Any, here: Here, zoo: Path) -> None:
     written = b"".join(store.cat(store.find("zoo/out")).values()).decode(errors="replace")
     assert SECRET not in written
     assert KEY not in written
+
+
+def test_a_file_and_a_folder_of_one_name(store: Any, here: Here, zoo: Path, tmp_path: Path) -> None:
+    content = (zoo / "a" / "folds.onnx").read_bytes()
+    names = ("net.onnx", "net.onnx/part.onnx", "other.onnx")
+    for name in names:
+        store.pipe_file(f"zoo/same/{name}", content)
+
+    def found(*given: str, names: tuple[str, ...] = ()) -> set[str]:
+        return {model.url for model in sources.models(given, "fold", Settings(), names)}
+
+    urls = [f"s3://zoo/same/{name}" for name in names]
+    assert found("s3://zoo/same") == found("s3://zoo/same/**/*.onnx") == {*urls}
+    assert found("s3://zoo/same/*.onnx") == {urls[0], urls[2]}
+    assert found("s3://zoo/same/net.onnx/") == {urls[1]}
+    assert found(names=(urls[0],)) == {urls[0]}
+    with pytest.raises(InputError, match="is a file and a folder"):
+        found(urls[0])
+    with Ledger(Plan("fold", str(tmp_path)), sources.models(["s3://zoo/same"], "fold", Settings())) as ledger:
+        assert run(ledger, here).bad == 0
+    assert len([*(tmp_path / "models").rglob("*.onnx")]) == 4, "three files in, with a folder"
 
 
 def test_an_entry_that_is_refused_is_said_without_the_key(store: Any, here: Here) -> None:

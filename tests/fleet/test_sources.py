@@ -102,6 +102,22 @@ def test_a_name_with_the_marks_of_a_pattern(tmp_path: Path, monkeypatch: pytest.
     assert sources.is_pattern("s3://zoo/net?.onnx")
 
 
+def test_a_name_with_two_colons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which stand between links of a chain in fsspec's addresses, and may be in the name of a file."""
+    (folder := tmp_path / "zoo::1").mkdir()
+    (folder / "a::b.onnx").write_bytes(b"one")
+    (folder / "models.jsonl").write_text('{"model": "a::b.onnx"}')
+    monkeypatch.chdir(folder)
+    whole = (folder / "a::b.onnx").as_posix()
+    for given in (str(folder), whole, "a::b.onnx", "a::*.onnx", f"{folder}/*::*.onnx", "models.jsonl"):
+        assert [(model.url, model.name, model.size) for model in found(given)] == [(whole, "a::b.onnx", 3)]
+    [model] = found(names=("a::b.onnx",))
+    assert (model.url, model.identity) == (whole, sources.identity(whole))
+    zipfile.ZipFile("zoo.zip", "w").close()
+    with pytest.raises(InputError, match="an archive with :: in its path"):
+        found("zoo.zip")
+
+
 def test_a_model_that_is_named_twice_is_there_once(zoo: Path) -> None:
     assert len(found(str(zoo), str(zoo / "a" / "folds.onnx"), str(zoo / "*" / "*.onnx"))) == 3
 

@@ -35,6 +35,24 @@ def test_what_is_shown_of_an_address(url: str, seen: str) -> None:
     assert "0123456789abcdef" not in transport.shown(url)
 
 
+@pytest.mark.parametrize("name", ["/zoo/a::b.onnx", "a::b.onnx", "./zip::b.onnx", "file:///zoo/a::b.onnx"])
+def test_colons_in_a_local_name_are_no_chain(name: str) -> None:
+    path = transport.local(name)
+    assert path is not None
+    assert path.name.endswith("::b.onnx")
+    assert transport.links(name) == [name]
+    fs, place = transport.filesystem(name)
+    assert fs.protocol[0] == "file"
+    assert place == path.absolute().as_posix()
+    assert transport.joined("/out::1", "models/net.onnx") == "/out::1/models/net.onnx"
+
+
+@pytest.mark.parametrize("url", ["zip://a.onnx::zoo.zip", "simplecache::/zoo/net.onnx", "zip::s3://a/b.zip"])
+def test_a_chain_stays_one(url: str) -> None:
+    assert transport.local(url) is None
+    assert transport.links(url) == url.split("::")
+
+
 def test_messages_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "battery-staple")
     monkeypatch.setenv("HF_TOKEN", "hf_horse")

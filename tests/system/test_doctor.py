@@ -106,10 +106,10 @@ REQUIREMENTS = [
     [
         ({"numpy": "1.26.0"}, "bnfold", "good", None),
         ({"numpy": "1.9"}, "bnfold", "problem", 'pip install --upgrade "bnfold"'),
-        ({"torch": None}, "bnfold[torch]", "warning", 'pip install "bnfold[torch]"'),
+        ({"torch": None}, "bnfold[torch]", "optional", 'pip install "bnfold[torch]"'),
         ({"torch": "2.8.0+cu128"}, "bnfold[torch]", "warning", 'pip install --upgrade "bnfold[torch]"'),
         ({"torch": "2.10.0", "onnxscript": "0.5"}, "bnfold[torch]", "good", None),
-        ({"jinja2": None}, "bnfold[report]", "warning", 'pip install "bnfold[report]"'),
+        ({"jinja2": None}, "bnfold[report]", "optional", 'pip install "bnfold[report]"'),
     ],
 )
 def test_requirements(monkeypatch, installed: Installed, versions, title, state, fix) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -62,6 +63,23 @@ def test_a_profile_says_where_it_is_from(profile: Profile) -> None:
         assert one.what.endswith(".")
     assert any("BatchNorm" in one.what for one in (*profile.rules, *profile.notes)), "whether one may remain"
     assert all("{model}" in line or "{stem}" in line or "install" in line for line in profile.next)
+
+
+INT8 = {"esp-dl", "hailo", "litert", "openvino", "qnn", "rknn", "st-edge-ai", "tensorrt", "tflite-micro"}
+MAKES_INT8 = re.compile(
+    r"bnfold export .*--|--equalize|hailo optimize|onnx2tf -oiqt|nncf\.quantize\(|rknn\.build\("
+)
+
+
+@pytest.mark.parametrize("name", sorted(INT8))
+def test_what_computes_in_int8_names_the_command(name: str) -> None:
+    said = [note.what for note in load(name).notes if re.search(r"int8|8 or 16 bits|uint8", note.what)]
+    assert said
+    assert all(MAKES_INT8.search(one) for one in said)
+
+
+def test_int8_is_called_so_everywhere() -> None:
+    assert not [profile.name for profile in PROFILES for note in profile.notes if "ight bits" in note.what]
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)

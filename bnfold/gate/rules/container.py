@@ -99,9 +99,12 @@ RULES = (
         "M302",
         "invalid",
         "the model is not valid",
-        "It breaks a rule of ONNX, or the file is cut off or damaged. Where bnfold can read it nevertheless,"
-        " the message says what `onnx.checker` has against it: other runtimes and tools may refuse it.",
-        "The message says which rule. Export or download the model again.",
+        "The file is cut off or damaged, or the graph in it breaks a rule of ONNX, such as an input that no"
+        " node computes. In the second case the message quotes ONNX's own checker; bnfold may still read the"
+        " model, and other runtimes and tools may refuse it.",
+        "If the file is cut off or damaged, copy or download it again. If the graph breaks a rule, export the"
+        " model again with a newer version of its exporter, or correct what the message names in the program"
+        " that writes the file.",
         _invalid,
         needs="file",
         severity="error",

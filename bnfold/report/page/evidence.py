@@ -46,6 +46,7 @@ def evidence(record: Record, command: str) -> View:
 def _files(record: Record) -> Iterator[View]:
     """The files that went in and came out, each with what it is."""
     roles = {"source": "Original", "output": "Folded", "original": "Original", "folded": "Folded"}
+    roles |= {"report": "Report"}
     for key, role in roles.items():
         if file := record.get(key):
             yield {"role": role, **file}

@@ -70,6 +70,19 @@ def of_validation(record: Mapping[str, Any], *, command: str) -> str:
     return render(views.of_validation(record, command=command))
 
 
+def of_replay(record: Mapping[str, Any], *, command: str) -> str:
+    """Make the page of a `validate --replay`.
+
+    Args:
+        record: Its document, from [`replay_document`][bnfold.report.json.replay_document].
+        command: The command line that made it.
+
+    Raises:
+        MissingExtraError: Jinja2 or matplotlib is not installed.
+    """
+    return render(views.of_replay(record, command=command))
+
+
 def of_benchmarks(results: Sequence[Benchmark], *, command: str, record: Mapping[str, Any]) -> str:
     """Make the page of a `bench`.
 

@@ -68,6 +68,26 @@ def of_validation(validation: Record | None) -> View:
     }
 
 
+def of_replay(record: Record) -> View:
+    """Say whether an earlier report still holds, what its models do now, and what has changed.
+
+    Args:
+        record: The JSON document of a replay.
+    """
+    view = of_validation(record["validation"])
+    sentence = f"{view['heading']}. {view['sentence']}"
+    if record["validation"] is None:
+        sentence = "The models were not compared again, since their files or their inputs have changed."
+    state = "bad" if not record["holds"] else "warn" if view["state"] == "bad" else view["state"]
+    holds = "still holds" if record["holds"] else "does not hold any more"
+    return {
+        "state": state,
+        "heading": f"What the report says {holds}",
+        "sentence": sentence,
+        "details": [*record["changes"], *(view["details"] if record["validation"] else ())],
+    }
+
+
 def _closest(checks: Sequence[Record]) -> str:
     """The largest error of the folded model, against the strictest reference there is."""
     errors = [check["error"] for check in checks if check.get("error") is not None]

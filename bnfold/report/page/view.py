@@ -87,6 +87,25 @@ def of_validation(record: Record, *, command: str) -> View:
     }
 
 
+def of_replay(record: Record, *, command: str) -> View:
+    """Make the view of a replay.
+
+    Args:
+        record: Its JSON document, which has no models where their files have changed.
+        command: The command line that made it.
+    """
+    validation = record["validation"]
+    models = _pair(record) if validation else [record["report"]]
+    changes = tiles.alone("Changes since the report", f"{len(record['changes']):,}")
+    return {
+        **_common(record, models, ("error", "evidence"), command),
+        **_compared(validation),
+        **_shown([*(tiles.of_pair(record) if validation else ()), changes]),
+        "slower": [],
+        "verdict": verdict.of_replay(record),
+    }
+
+
 def of_benchmarks(record: Record, *, command: str, times: Times, threshold: float) -> View:
     """Make the view of a `bench`.
 

@@ -27,9 +27,10 @@ _SHOWN = {
 
 def targets(known: Sequence[Profile]) -> RenderableType:
     """List targets by name, what they take, and the day of their newest source."""
-    table = headed("target", "what it is", "as of")
+    table = headed("target", "what it is", "as of", "also called")
     for one in known:
-        table.add_row(Text(one.name, style="bold"), Text(one.title), Text(_newest(one)))
+        others = Text(", ".join(one.aliases))
+        table.add_row(Text(one.name, style="bold"), Text(one.title), Text(_newest(one)), others)
     said = f"{len(known)} targets. What one demands: bnfold targets NAME"
     return Group(Text(said), "", table)
 
@@ -45,6 +46,7 @@ def target(profile: Profile) -> RenderableType:
     rules = len(profile.rules)
     parts: list[RenderableType] = [
         Text(profile.title, style="bold"),
+        *(Text(f"Other names that --target takes: {one}.") for one in [", ".join(profile.aliases)] if one),
         Text(f"{rules} rule{'' if rules == 1 else 's'}, the newest of {_newest(profile)}."),
         "",
         _in_short(profile),
@@ -123,6 +125,12 @@ def reached(one: Reached, written: Path) -> RenderableType:
     parts: list[RenderableType] = []
     if not one:
         parts = [Text(f"In the way to {name}:", style="bold")]
-        parts += [Text(f"  {found.obstacle.headline}: {found.rule.what}") for found in one.obstacles]
+        parts += [Text(f"  {line}") for line in in_the_way(one).splitlines()]
     parts += [Text(f"Next: {line}") for line in next_commands(one, written)]
     return Group("", *parts)
+
+
+def in_the_way(one: Reached) -> str:
+    """What stands in the way to a target, a line each."""
+    lines = (f"{found.obstacle.headline}: {found.rule.what}" for found in one.obstacles)
+    return "\n".join(" ".join(line.split()) for line in lines)

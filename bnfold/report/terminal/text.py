@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _LOSSES_SHOWN = 4
 _PORTS_SHOWN = 8
-_STATES = {"good": "green", "warning": "yellow", "problem": "bold red"}
+_STATES = {"good": "green", "optional": "dim", "warning": "yellow", "problem": "bold red"}
 
 
 def export_report(export: Export, *, verbose: bool = False) -> RenderableType:
@@ -185,4 +185,7 @@ def doctor(diagnosis: Diagnosis) -> RenderableType:
     words = count(problems, "problem") if problems else "No problem"
     verdict = Text(words, style=_STATES["problem" if problems else "good"])
     verdict.append(f", {count(warnings, 'warning')}." if warnings else ".")
+    if missing := states.count("optional"):
+        which = "1 optional extra is" if missing == 1 else f"{missing} optional extras are"
+        verdict.append(f" {which} not installed; a command that needs one says so.", style="default")
     return Group(table, "", verdict)

@@ -207,8 +207,8 @@ def _unknown_shape(signature: Signature) -> MissingShapeError:
 
 
 def _line(signature: Signature) -> str:
-    """The options to add, as a sentence."""
-    return "Add: " + " ".join(_options(signature))
+    """The options to add, said as where all shapes are missing: sizes in them are a guess."""
+    return MissingShapeError("", _options(signature)).fix
 
 
 def _options(signature: Signature) -> list[str]:

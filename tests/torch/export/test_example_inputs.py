@@ -121,8 +121,10 @@ def test_what_is_known_is_said(layer, known, line):
     with pytest.raises(MissingShapeError) as caught:
         example_inputs(loaded(Wrapped(layer)), ())
     assert known in caught.value.problem
-    assert caught.value.fix == f"Add: --input-shape {line}"
+    added, *caution = caught.value.fix.splitlines()
+    assert added == f"Add: --input-shape {line}"
     assert caught.value.has_blanks == ("<" in line)
+    assert len(caution) == ("<" not in line), "a whole size is a guess, and called one"
 
 
 def test_a_shape_that_can_be_derived_is_noted():

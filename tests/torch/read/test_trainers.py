@@ -23,7 +23,7 @@ from tests.torch.trainer_nets import ARCH  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-ASKED = re.compile(r"(?:[Aa]dd: |Type: bnfold )(?P<words>.+)")
+ASKED = re.compile(r"(?:[Aa]dd: |(?:Type|For example): bnfold )(?P<words>.+)")
 NETWORKS = {"normed_weights": "WeightNormed", "with_observers": "Quantised"}
 KEYS = {"timm": "state_dict_ema", "averaged_weights": "model_ema", "ema_wrapper": "ema_model"}
 KEYS |= {"yolov5_unstripped": "ema"}

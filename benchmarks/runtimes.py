@@ -4,8 +4,9 @@
 
 Every model is folded. Original and folded model then run in every runtime, in float32, on the same random
 input, and `bnfold.validate` judges the folded one. Next to that, a fault is planted into each folded model:
-one weight of its first convolution has the wrong sign. And OpenVINO is made to compute in bfloat16 without
-saying so, while float32 was asked for: the precision has to be named.
+one weight of its first convolution has the wrong sign. And while float32 is asked for, OpenVINO is made to
+compute in bfloat16, and LiteRT is given weights rounded to float16, as in a file that stores them so; neither
+says so, and the precision has to be named.
 """
 
 from __future__ import annotations
@@ -25,30 +26,30 @@ import numpy as np
 import onnx_ir as ir
 
 from benchmarks.page import markdown_table, replaced, today
-from bnfold.engines import known, openvino
-from bnfold.engines.base import Loaded, Precision
+from bnfold.engines import known, litert, openvino
+from bnfold.engines.base import Engine, Loaded, Precision
 from bnfold.errors import BnfoldError
+from bnfold.files.save import save_onnx
 from bnfold.folding.fold import fold
 from bnfold.graph.nodes import count_nodes
 from bnfold.options import Reading
 from bnfold.pipeline.read import read_model
-from bnfold.runtime.interface import Interface
+from bnfold.runtime.interface import Interface, as_ir
 from bnfold.system.environment import environment
 from bnfold.validation.results import Validation
 from bnfold.validation.validate import validate
 
 SHAPES = {"convnet.pt": "1x1x32x32", "cnn_with_batchnorm.pt": "1x3x32x32"}
-SLY = "sly"
 HEADER = (
     *("model", "nodes", "runtime", "verdict", "original's error", "folded error", "allowed", "planted fault"),
-    "bfloat16 instead",
+    "another precision",
 )
 
 
 class Sly(openvino.OpenVino):
     """OpenVINO, which computes in bfloat16 and does not say so."""
 
-    name = SLY
+    name = "sly-openvino"
     title = "Secret OpenVINO"
 
     def load(self, model: Path, ports: Interface, *, threads: int, precision: Precision) -> Loaded:
@@ -59,6 +60,27 @@ class Sly(openvino.OpenVino):
             raise RuntimeError("this processor has no bfloat16")
         made.__class__ = type("Silent", (type(made),), {"precision": None})
         return made
+
+
+class SlyLiteRt(litert.LiteRt):
+    """LiteRT, whose weights were rounded to float16, and which does not say so."""
+
+    name = "sly-litert"
+    title = "Secret LiteRT"
+
+    def convert(self, model: Path, folder: Path) -> Path:
+        """Convert a model with rounded weights."""
+        rounded = as_ir(model)
+        for value in rounded.graph.initializers.values():
+            if value.dtype == ir.DataType.FLOAT and value.const_value is not None:
+                array = value.const_value.numpy().astype(np.float16).astype(np.float32)
+                value.const_value = ir.tensor(array, name=value.name)
+        save_onnx(rounded, folder / "rounded.onnx")
+        return super().convert(folder / "rounded.onnx", folder)
+
+
+SLY: Mapping[str, Engine] = {"openvino": Sly(), "litert": SlyLiteRt()}
+"""By the runtime that each pretends to be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +94,7 @@ class Row:
         verdict: What came of comparing the folded model.
         figures: The original's error, the folded model's, and what is allowed; empty without them.
         planted: What became of the planted fault; empty where there was none to plant.
-        named: The precision that was named where bfloat16 was computed in secret; empty elsewhere.
+        named: The precision that was named where another was computed in secret; empty elsewhere.
     """
 
     model: str
@@ -105,7 +127,7 @@ def rows(path: Path, runtimes: Sequence[str]) -> list[Row]:
     nodes = count_nodes(original), count_nodes(folded)
     able, refused = list(runtimes), []
     while True:
-        secret = [SLY] if "openvino" in able else []
+        secret = [SLY[one].name for one in able if one in SLY]
         try:
             right = judge(original, folded, [*able, *secret])
             break
@@ -134,9 +156,10 @@ def _row(
     if wrong is not None:
         found = any(check.fails for check in wrong.checks if check.provider == title)
         planted = "found" if found else "**missed**" if wrong.passed else "found in float64"
-    if runtime == "openvino":
+    if runtime in SLY:
+        title = SLY[runtime].title
         secret = next(
-            problem for problem in (*right.problems, "") if problem.startswith(Sly.title) or not problem
+            problem for problem in (*right.problems, "") if problem.startswith(title) or not problem
         )
         precision = re.search(r"computes as coarsely as (\w+) here", secret)
         named = f"{precision[1]} named" if precision else "**not named**"
@@ -199,7 +222,7 @@ def _read(path: Path | None) -> list[Row]:
 @click.option("--page", type=click.Path(path_type=Path), help="The page to put the table into.")
 def main(models: tuple[Path, ...], runtimes: tuple[str, ...], kept: Path | None, page: Path | None) -> None:
     """Judge MODELS in every runtime, and write a table."""
-    known.ENGINES[SLY] = Sly()
+    known.ENGINES.update({one.name: one for one in SLY.values()})
     found = _read(kept)
     for model in models:
         if model.stem in {row.model for row in found}:

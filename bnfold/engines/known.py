@@ -10,12 +10,14 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bnfold.engines import mnn, ncnn, openvino
+from bnfold.engines import litert, mnn, ncnn, openvino
 from bnfold.engines.base import Engine, Precision
 from bnfold.errors import InputError
 from bnfold.runtime import providers
 
-ENGINES: dict[str, Engine] = {one.name: one for one in (openvino.ENGINE, mnn.ENGINE, ncnn.ENGINE)}
+ENGINES: dict[str, Engine] = {
+    one.name: one for one in (openvino.ENGINE, mnn.ENGINE, ncnn.ENGINE, litert.ENGINE)
+}
 """Every runtime by what people type for it."""
 
 OWN = "onnxruntime"

@@ -20,8 +20,8 @@ from bnfold._version import __version__
 from bnfold.runtime.cgroups import cpu_quota, lines_of, memory_limit
 
 PACKAGES = (
-    *("MNN", "ncnn", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "onnxscript"),
-    *("openvino", "pnnx", "torch"),
+    *("ai-edge-litert", "MNN", "ncnn", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu"),
+    *("onnxscript", "openvino", "pnnx", "torch"),
 )
 """The distributions whose versions a report names."""
 

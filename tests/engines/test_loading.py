@@ -49,10 +49,10 @@ def test_no_threads_are_refused() -> None:
         base.load(Fake(), network(), 0, "float32")
 
 
-@pytest.mark.parametrize("name", ["openvino", "mnn", "ncnn"])
+@pytest.mark.parametrize("name", ["openvino", "mnn", "ncnn", "litert"])
 def test_a_runtime_that_is_missing_is_one_line_to_type(name, monkeypatch) -> None:
     engine = known.ENGINES[name]
-    for module in ("openvino", "MNN", "ncnn"):
+    for module in ("openvino", "MNN", "ncnn", "ai_edge_litert.interpreter"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError) as e:
         engine.demand()

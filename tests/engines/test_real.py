@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import bnfold
 from bnfold.engines import base, known
 from bnfold.engines.base import Engine
-from bnfold.errors import ModelError, ProviderError
+from bnfold.errors import MissingExtraError, ModelError, ProviderError
 from bnfold.runtime.interface import as_ir
 from bnfold.runtime.sessions import run, session
 from bnfold.validation.validate import validate
@@ -23,14 +22,13 @@ from tests.graphs import build
 pytestmark = pytest.mark.runtimes
 
 
-@pytest.fixture(scope="module", params=["openvino", "mnn", "ncnn"])
+@pytest.fixture(scope="module", params=["openvino", "mnn", "ncnn", "litert"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     found = known.ENGINES[request.param]
-    if (
-        importlib.util.find_spec({"openvino": "openvino", "mnn": "MNN", "ncnn": "pnnx"}[request.param])
-        is None
-    ):
-        pytest.skip(f'{found.title} is not installed: pip install "bnfold[{request.param}]"')
+    try:
+        found.demand()
+    except (MissingExtraError, ProviderError) as error:
+        pytest.skip(f"{error.problem} {error.fix}")
     return found
 
 

@@ -35,6 +35,7 @@ BASE = (
 
 _EXPORT = ["bnfold", "export", "models/small.onnx", "-o", "small.onnx"]
 _FLEET = ["bnfold", "fleet", "check", "models", "--exit-zero"]
+_LITERT = "import ai_edge_litert.interpreter"
 _S3 = "import fsspec, bnfold.fleet; assert 's3' in fsspec.filesystem('s3', anon=True).protocol"
 JOBS: dict[str, list[list[str]]] = {
     "cpu": [[*_EXPORT, "--seconds", "0.2"], [*_EXPORT, "--no-bench", "--equalize"]],
@@ -62,6 +63,7 @@ JOBS: dict[str, list[list[str]]] = {
     ],
     "mnn": [["bnfold", "validate", "models/detector.onnx", "new/detector.onnx", "--runtime", "mnn"]],
     "ncnn": [["bnfold", "validate", "models/detector.onnx", "new/detector.onnx", "--runtime", "ncnn"]],
+    "litert": [["python", "-c", _LITERT]],  # onnx2tf is not installed with it
     "fleet": [[*_FLEET, "--out", "fleet"]],
     "dask": [[*_FLEET, "--out", "dask", "--engine", "dask", "--jobs", "1"]],
     "ray": [[*_FLEET, "--out", "ray", "--engine", "ray", "--jobs", "1"]],

@@ -65,8 +65,9 @@ def equalize(
             `input_shape`, `dtype`, `arch`, `key`, `dynamic` and others.
 
     Returns:
-        A model whose outputs are the same, bit for bit, and the ranges of its weights before and after. A
-        `ModelProto` gives a `ModelProto`. Anything else gives an `onnx_ir.Model`, also an `nn.Module`: its
+        A model whose outputs are the same, bit for bit, unless values inside it overflow or are too small for
+        the digits of their type; and the ranges of its weights before and after. A `ModelProto` gives a
+        `ModelProto`. Anything else gives an `onnx_ir.Model`, also an `nn.Module`: its
         outputs are those of the ONNX model that it is exported to.
 
     Raises:

@@ -22,21 +22,23 @@ import onnx_ir as ir
 
 from bnfold.algebra.affine import Array
 from bnfold.edge.balance import Balance, Equalized
-from bnfold.edge.channels import Channels, Ids, Layer
-from bnfold.edge.measure import Activity, Measured, Moves, Term, activity, terms
+from bnfold.edge.channels import Channels, Layer
+from bnfold.edge.classes import Ids
+from bnfold.edge.measure import Activity, Measured, Moves, Term, activity, noise, terms
+from bnfold.edge.room import Room, biases
 from bnfold.files.load import blaming, from_proto, load_onnx
 from bnfold.files.other_types import to_proto
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import module_name
 
-_ROUNDS = 50
+_ROUNDS = 1000  # for each group, of which a few are needed; rounded sums alone could go round in a circle
 _BETTER = 0.999  # of the noise, so that nothing is moved for nothing
 _NEAR, _FAR = (0.25, 1.0), (1.0, 2.5)  # powers of two below the top
 _SHARES = (0.25, 0.5, 0.75)
 _DEEPEST = -16.0  # a channel that is smaller than the largest by more powers of two counts as one of these
 _FARTHEST = 30  # powers of two from 1 that the values of a moved channel are at most, as far as is known
-_MARGIN = 24  # powers of two that a moved weight keeps from the subnormal numbers, for the sake of products
+_LOST = 96  # powers of two from 1 where values may leave float32, so that their channel does not move
 
 
 @overload
@@ -55,8 +57,9 @@ def equalize(
             float64 take part.
 
     Returns:
-        A model whose outputs are the same, bit for bit, a `ModelProto` for a `ModelProto` and otherwise an
-        `onnx_ir.Model`, and the ranges of its weights before and after.
+        A model whose outputs are the same, bit for bit, unless values inside it overflow or are too small for
+        the digits of their type: a `ModelProto` for a `ModelProto` and otherwise an `onnx_ir.Model`; and the
+        ranges of its weights before and after.
 
     Raises:
         ModelError: The file cannot be read as a model.
@@ -82,9 +85,6 @@ def equalized(model: ir.Model, *, in_memory: bool = True) -> Equalized[ir.Model]
     channels = Channels(facts)
     measured = [Measured.of(layer, channels) for layer in channels.layers]
     steps = _balanced(channels, measured)
-    while (bad := _inexact(channels, measured, steps)).size:
-        channels.classes.fix(bad, "has numbers near an end of the range of their type")
-        steps = _balanced(channels, measured)  # from the start, so that a second run finds the same
     layers = tuple(_balance(channels, one, steps) for one in measured)  # under the names of the original
     refused = {module_name(one.node): one.why for one in channels.refused}
     editor = Editor(facts)
@@ -110,19 +110,24 @@ class _Group:
 def _balanced(channels: Channels, measured: Sequence[Measured]) -> Ids:
     """By how many powers of two each channel moves.
 
-    Group after group takes the candidate with the least noise, until none has less. Every move makes the sum
-    of all terms smaller, so this ends.
+    Group after group takes the candidate with the least noise, until none has less. Every move makes the
+    noise of all layers smaller, so this ends. What is tried, and what it costs, depends on the weights as the
+    moves so far have left them: a second run starts where none has less.
     """
     every = np.arange(channels.classes.size)
-    steps = np.zeros(len(every), np.int64)
-    known, groups = activity(channels, measured), _groups(channels, measured)
+    steps, room = np.zeros(len(every), np.int64), Room(channels, measured)
+    known = activity(channels, measured)
+    lost = ~np.isfinite(known.range) | ((known.range > 0) & (np.abs(np.frexp(known.range)[1]) > _LOST))
+    if lost.any():
+        channels.classes.fix(every[lost], "has values near an end of the range of float32, by estimate")
+    groups = _groups(channels, measured)
     pending = dict.fromkeys(range(len(groups)))
     for _ in range(_ROUNDS * len(groups)):
         if not pending:
             break
         at = next(iter(pending))
         del pending[at]
-        by = _best(groups[at], steps, known)
+        by = _best(groups[at], steps, known, room)
         if by is not None:
             steps[groups[at].own] += by
             near = {id(one) for one, _, _ in groups[at].meeting}
@@ -151,22 +156,24 @@ def _groups(channels: Channels, measured: Sequence[Measured]) -> list[_Group]:
     return [_Group(own, layers) for own, layers in zip(owned, meeting, strict=True)]
 
 
-def _best(group: _Group, steps: Ids, known: Activity) -> Ids | None:
+def _best(group: _Group, steps: Ids, known: Activity, room: Room) -> Ids | None:
     """By how many powers of two to move the classes of a group; None where they are best as they are."""
     place, count = np.full(len(steps), -1), len(group.own)
     place[group.own] = np.arange(count)
-    parts = [
-        term
-        for one, writes, reads in group.meeting
-        for term in terms(one, steps, known, place, count, writes=writes, reads=reads)
-    ]
+    parts, apart = [], []
+    for one, writes, reads in group.meeting:
+        found = list(terms(one, steps, known, place, count, writes=writes, reads=reads))
+        parts += found
+        apart += [] if writes and reads else found
     if not parts:
         return None
     tried = _within_range(_candidates(parts, count), known.range[group.own], steps[group.own])
-    moves = Moves(tried)
-    costs = np.sum([term.cost(moves) for term in parts], axis=0)
+    tried = room.clipped(tried, group.own, [one for one, _, _ in group.meeting], steps, place)
+    moves, costs = Moves(tried), np.zeros(len(tried))
+    for term in apart:
+        costs += term.cost(moves)
     for one in (one for one, writes, reads in group.meeting if writes and reads):
-        costs += _together(one, group.own, steps, known, place, tried)
+        costs += _together(one, group.own, steps, known, tried)
     best = int(np.argmin(costs))  # the first of equal ones; the very first moves nothing
     return tried[best] if costs[best] < costs[0] * _BETTER else None
 
@@ -178,19 +185,17 @@ def _within_range(tried: Ids, largest: Array, steps: Ids) -> Ids:
     return np.where(largest > 0, within, 0)  # a channel of zeros could move at every run
 
 
-def _together(one: Measured, own: Ids, steps: Ids, known: Activity, place: Ids, tried: Ids) -> Array:
-    """What has to be added to the noise of a layer on both sides of which the same group is moved.
+def _together(one: Measured, own: Ids, steps: Ids, known: Activity, tried: Ids) -> Array:
+    """The noise of a layer on both sides of which the same group is moved, after each move.
 
     Its terms move one side alone.
     """
-    still, found = Moves(np.zeros((1, len(own)), np.int64)), np.zeros(len(tried))
-    apart = list(terms(one, steps, known, place, len(own), writes=True, reads=True))
+    found = np.zeros(len(tried))
     for at, by in enumerate(tried):
         after = steps.copy()
         after[own] += by
-        whole = terms(one, after, known, place, len(own), writes=True, reads=True)
-        found[at] = sum(float(term.cost(still)[0]) for term in whole)
-    return np.asarray(found - np.sum([term.cost(Moves(tried)) for term in apart], axis=0))
+        found[at] = noise(one, after, known)
+    return found
 
 
 def _candidates(parts: Sequence[Term], count: int) -> Ids:
@@ -227,48 +232,6 @@ def _logs(values: Array) -> Array:
         return np.asarray(np.maximum(np.log2(values / top), _DEEPEST))
 
 
-def _inexact(channels: Channels, measured: Sequence[Measured], steps: Ids) -> Ids:
-    """Classes whose move would take a number out of the normal range of its type, which costs bits."""
-    roots = channels.classes.root(np.arange(channels.classes.size))
-    facts, bad = channels.facts, [np.zeros(0, np.int64)]
-    for one in measured:
-        low, high = _exponents(facts.constant_dtype(one.layer.node, 1))
-        by = steps[one.outputs][:, :, None] - (0 if one.inputs is None else steps[one.inputs][:, None, :])
-        if not by.any():
-            continue
-        highest = np.frexp(one.largest)[1] + np.maximum(by, 0)
-        lowest = one.lowest + np.minimum(by, 0)
-        lost = (by != 0) & ((highest >= high) | (lowest < low + _MARGIN))
-        lost = np.broadcast_to(lost, one.largest.shape)
-        bad.append(one.outputs[lost.any(axis=2)])
-        if one.inputs is not None:
-            bad.append(one.inputs[lost.any(axis=1)])
-    for node, index, ids in _biases(channels):
-        array = facts.operand(node, index)
-        assert array is not None, "a bias is a constant"
-        low, high = _exponents(facts.constant_dtype(node, index))
-        found, by = np.frexp(array.reshape(-1))[1], steps[roots[ids]]
-        lost = (array.reshape(-1) != 0) & (by != 0)
-        lost &= (found + np.maximum(by, 0) >= high) | (found + np.minimum(by, 0) < low + _MARGIN)
-        bad.append(roots[ids[lost]])
-    found = np.unique(np.concatenate(bad))
-    return np.asarray(found[steps[found] != 0])
-
-
-def _exponents(dtype: ir.DataType) -> tuple[int, int]:
-    """The exponents of the smallest normal number of a type, and of what is too large for it."""
-    about = np.finfo(dtype.numpy())
-    return int(about.minexp), int(about.maxexp)
-
-
-def _biases(channels: Channels) -> list[tuple[ir.Node, int, Ids]]:
-    """The constants that are added to channels and take their scale, each a vector of them."""
-    return [
-        *((node, index, layer.outputs) for layer in channels.layers for node, index in layer.biases),
-        *((node, index, labels.ids) for node, index, labels in channels.added),
-    ]
-
-
 def write(channels: Channels, steps: Ids, editor: Editor) -> None:
     """Multiply channels by powers of two, in the weights on both sides of them.
 
@@ -284,7 +247,7 @@ def write(channels: Channels, steps: Ids, editor: Editor) -> None:
         if out.any() or (read is not None and read.any()):
             rank = len(channels.facts.weight(layer.node, 1).shape)
             editor.multiply(layer.node, 1, _factors(layer, out, read, rank), "weight")
-    for node, index, ids in _biases(channels):
+    for node, index, ids in biases(channels):
         by = steps[roots[ids]]
         if by.any():
             shape = tuple(channels.facts.shape(node.inputs[index]) or ())

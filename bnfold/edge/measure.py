@@ -32,7 +32,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from bnfold.algebra.affine import Array
-from bnfold.edge.channels import Channels, Ids, Layer
+from bnfold.edge.channels import Channels, Layer
+from bnfold.edge.classes import Ids
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import integers
 from bnfold.tensors.parts import parts
@@ -44,6 +45,7 @@ _FINER = (
 _NEIGHBOURS = 0.95  # the correlation of values next to each other in an image
 _DEAD = 2.0**-32  # a channel of less power, relative to the largest beside it, is not counted more
 _TINY = np.finfo(np.float64).tiny
+_NEAR = 24  # powers of two within which a weight stays normal in float32 when it is scaled on one side
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,30 @@ class Measured:
         """The largest weight of each output channel, shape `(groups, outputs)`."""
         if not self.largest.shape[2]:
             return np.zeros(self.outputs.shape)
-        narrow = self.in_scale(steps).astype(self.largest.dtype)
+        narrow = self.in_scale(steps).astype(self._holding(steps))
         return np.asarray((self.largest * narrow).max(axis=2) * self.out_scale(steps)[:, :, 0])
 
     def by_input(self, steps: Ids) -> Array:
         """The largest weight of each input channel, shape `(groups, inputs)`."""
-        narrow = self.out_scale(steps).astype(self.largest.dtype)
+        narrow = self.out_scale(steps).astype(self._holding(steps))
         found = (self.largest * narrow).max(axis=1, initial=0)
         return np.asarray(found * self.in_scale(steps)[:, 0])
+
+    def _holding(self, steps: Ids) -> np.dtype[Any]:
+        """A type that holds every largest weight with the scale of one side: its own, if that is near 1."""
+        top = np.finfo(np.float32).maxexp - _NEAR
+        is_near = np.abs(steps).max(initial=0) <= _NEAR and self.highest <= top
+        return self.largest.dtype if is_near else np.dtype(np.float64)
+
+    @cached_property
+    def highest(self) -> int:
+        """The exponent of the largest weight of all, as `frexp` gives it."""
+        return int(np.frexp(self.largest.max(initial=0))[1])
+
+    @cached_property
+    def deepest(self) -> int:
+        """The least of `lowest`."""
+        return int(self.lowest.min(initial=_NONE))
 
     def bits_lost(self, steps: Ids) -> float:
         """Bits that one step for the whole weight costs an output channel on average, at most 8 each."""
@@ -224,17 +242,28 @@ def activity(channels: Channels, measured: Sequence[Measured]) -> Activity:
         np.add.at(square, one.outputs, computed[-1])
         np.add.at(offset, one.outputs, own)
     weight, layers = np.zeros(count), {}
+    held = ~channels.classes.is_free(np.arange(count))
     for one, (moment, largest), power in reversed(list(zip(measured, read, computed, strict=True))):
         counts = weight[one.outputs]
-        if not counts.any():  # no layer reads it: each of its channels counts by itself
-            least = max(power.max(initial=0) * _DEAD, _TINY)
-            counts = np.divide(
-                1 / power.size, np.maximum(power, least), where=power > 0, out=np.zeros(power.shape)
-            )
+        if not counts.any():
+            counts = _by_itself(np.where(held[one.outputs], power, 0.0))
         layers[one.layer.node] = Seen(moment, largest, counts)
         if one.inputs is not None:
             np.add.at(weight, one.inputs, np.einsum("goi,go->gi", one.power, counts, dtype=np.float64))
     return Activity(_range(square, offset), layers)
+
+
+def _by_itself(power: Array) -> Array:
+    """By how much noise counts in outputs that no layer reads.
+
+    Args:
+        power: The mean square of each channel; 0 where nothing else reads it either: what can still be scaled
+            does not reach an output of the model, and has no size of its own that noise could be relative to.
+    """
+    least = max(power.max(initial=0) * _DEAD, _TINY)
+    counts = np.zeros(power.shape)
+    np.divide(1 / power.size, np.maximum(power, least), where=power > 0, out=counts)
+    return counts
 
 
 def _range(square: Array, offset: Array) -> Array:
@@ -294,6 +323,13 @@ class Moves:
     def down(self) -> Array:
         """The reciprocals of that."""
         return np.asarray(np.exp2(-self.by.astype(float)))
+
+
+def noise(one: Measured, steps: Ids, known: Activity) -> float:
+    """The noise of one layer in weights and activations, if classes are scaled by so many powers of two."""
+    found = terms(one, steps, known, np.full(len(steps), -1), 0, writes=True, reads=True)
+    still = Moves(np.zeros((1, 0), np.int64))
+    return sum(float(term.cost(still)[0]) for term in found if term.sign > 0)  # −1: the weights again
 
 
 def terms(

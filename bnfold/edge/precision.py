@@ -17,7 +17,8 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.edge import equalize, half
-from bnfold.edge.channels import Channels, Ids
+from bnfold.edge.channels import Channels
+from bnfold.edge.classes import Ids
 from bnfold.edge.magnitudes import MARGIN, OutOfRange, Sizes, magnitudes, of_tensor, out_of_range
 from bnfold.edge.rounded import Judgement, judge
 from bnfold.errors import InputError

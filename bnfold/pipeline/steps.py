@@ -124,6 +124,19 @@ class Trial:
                                 return len(samples), f"the output {name!r} differs on {where}"
         return len(samples), None
 
+    def why_bits_differ(self, before: ir.Model, after: ir.Model) -> str:
+        """What of the values whose name changed is too large or too small for their type, as a clause.
+
+        It begins with a semicolon, and is empty where nothing is.
+        """
+        from bnfold.edge.extremes import first_extreme
+        from bnfold.runtime.sessions import Written
+
+        with closing(Written(before)) as written:
+            samples = self.samples(before, written)
+        found = first_extreme(before, record.names(before) - record.names(after), samples)
+        return f"; {found}" if found else ""
+
     def samples(self, model: ir.Model, written: Any) -> tuple[Feeds, ...]:
         """The samples of the validation; those that are drawn are drawn once for all steps.
 
@@ -198,7 +211,7 @@ class Equalize:
         )
         proof: dict[str, Any] | None = None
         if trial is None:
-            said += ". Nothing was run; powers of two round nothing"
+            said += ". Nothing was run; powers of two round nothing, unless a value overflows or is subnormal"
         else:
             try:
                 samples, difference = trial.different_bits(model, result.model)
@@ -207,7 +220,8 @@ class Equalize:
             else:
                 proof = {"samples": samples, "optimizers": list(_OPTIMIZERS), "equal": difference is None}
                 if difference is not None:
-                    back = f"The equalisation was taken back: {difference} from that before it."
+                    why = trial.why_bits_differ(model, result.model)
+                    back = f"The equalisation was taken back: {difference} from that before it{why}."
                     return model, Done(self.name, back, _details(result, proof), passed=False)
                 noun = "sample" if samples == 1 else "samples"
                 said += f". Every output is the same bit for bit, on {samples} {noun}"

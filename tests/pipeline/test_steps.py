@@ -111,6 +111,48 @@ def test_a_step_that_changes_a_bit_is_taken_back(
     assert plain.validation is not None
 
 
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [
+        (2.0**125, "; 'one' overflows float32 there."),
+        (2.0**-122, "; 'one' has values below 1.2e-38 there, where float32 loses digits."),
+    ],
+)
+def test_values_beyond_the_normal_numbers_are_why_it_is_taken_back(
+    size: float, why: str, tmp_path: Path
+) -> None:
+    factors = np.exp2(np.arange(-6, 6)).astype(np.float32)
+    model = build(
+        """g (float[2,12] x) => (float[2,12] y) {
+            one = MatMul (x, w1) r = Relu (one) y = MatMul (r, w2) }""",
+        {"w1": weight(12, 12) * factors, "w2": weight(12, 12, seed=2) / factors[:, None]},
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    given = [{"x": (weight(2, 12, seed=3).astype(np.float64) * size).astype(np.float32)}]
+    done = export(
+        tmp_path / "model.onnx",
+        tmp_path / "out.onnx",
+        bench=False,
+        validate=False,
+        equalize=True,
+        inputs=given,
+    )
+    [step] = done.steps
+    assert not step.passed
+    assert step.sentence.startswith("The equalisation was taken back: the output 'y' differs on cpu")
+    assert step.sentence.endswith(why)
+    within = [{"x": weight(2, 12, seed=3)}]
+    again = export(
+        tmp_path / "model.onnx",
+        tmp_path / "out.onnx",
+        bench=False,
+        validate=False,
+        equalize=True,
+        inputs=within,
+    )
+    assert again.steps[0].passed
+
+
 def test_what_has_nothing_to_equalise_is_said(tmp_path: Path) -> None:
     path = tmp_path / "plain.onnx"
     onnx.save(build("g (float[2,3] x) => (float[2,3] y) { y = Relu (x) }"), path)

@@ -14,13 +14,17 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from bnfold.algebra.affine import Array
-from bnfold.contract.alike import is_alike, stages
+from bnfold.contract import bodies
+from bnfold.contract.adapters import adapt
+from bnfold.contract.alike import is_alike, next_stage
+from bnfold.contract.complaints import problem
 from bnfold.contract.constants import write_tensors
 from bnfold.contract.last_axis import along_last_axis
 from bnfold.contract.meanings import demand_same_meaning
-from bnfold.contract.opsets import crosses, differs, opset_of, own_nodes
+from bnfold.contract.opsets import crosses, opset_of, own_nodes
+from bnfold.contract.preparing import LARGE, Preparation
 from bnfold.contract.written_out import written_out
-from bnfold.errors import ModelError, listed, reason
+from bnfold.errors import ModelError
 from bnfold.files.load import from_proto
 from bnfold.files.other_types import to_proto
 from bnfold.graph.constants import held
@@ -32,7 +36,6 @@ from bnfold.tensors.sizes import nbytes, sizes
 
 _PARKED = "bnfold.parked"
 _OLDEST_IR = 4
-_LARGE = 1000  # bytes; a larger weight holds no axes or sizes, which adapters read
 # What hands on some of its first input's numbers, and what computes with all of them.
 _MOVING = ("Cast", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze")
 _COMPUTING = ("Add", "Concat", "Div", "Mul", "Sub")
@@ -82,17 +85,16 @@ def through_onnx(model: ir.Model, opset: int) -> Through:
         of_sizes = along_last_axis(converted, opset)
         if crosses(_CONSTANT_NUMBERS_SINCE, now, opset):
             write_tensors(converted)
-        _own_constants(converted, opset)
         of_sizes += _use_defaults(converted, opset)
-        for stage in stages(now, opset):
-            older = opset_of(converted)
+        while (older := opset_of(converted)) != opset:
+            stage = next_stage(converted, opset)
             converted = _converted(converted, stage)
             if older < _HALF_PIXELS_SINCE <= stage:
                 _keep_asymmetric(converted)
         _check(converted, unconverted)
     except _FAILURES as error:
         raise ModelError(
-            f"The model cannot be converted to opset {opset}: {_problem(error, model, now, opset)}.",
+            f"The model cannot be converted to opset {opset}: {problem(error, model, now, opset)}.",
             f"Leave --opset out, or take {'a newer' if opset < now else 'an older'} one.",
         ) from error
     _put_back(converted, weights)
@@ -141,6 +143,9 @@ def _inference_error(model: ir.Model) -> Exception | None:
     """What ONNX's strict inference says, without the sizes that the file records, which may be stale."""
     proto = to_proto(model)
     del proto.graph.value_info[:]
+    for dim in (dim for one in proto.graph.input for dim in one.type.tensor_type.shape.dim):
+        if dim.dim_value < 0:  # some exporters write this for an open size, and inference counts with it
+            dim.Clear()
     for output in proto.graph.output:
         if output.type.HasField("tensor_type"):
             output.type.tensor_type.ClearField("shape")
@@ -193,7 +198,7 @@ def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, ir.TensorProt
     weights = {}
     for name, value in list(light.graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or nbytes(tensor) <= _LARGE or value.is_graph_input():
+        if tensor is None or nbytes(tensor) <= LARGE or value.is_graph_input():
             continue
         weights[name] = tensor
         light.graph.initializers.pop(name)
@@ -208,24 +213,6 @@ def _put_back(model: ir.Model, weights: dict[str, ir.TensorProtocol]) -> None:
         model.graph.inputs.remove(value)
         value.const_value = weights[value.name or ""]
         model.graph.register_initializer(value)
-
-
-def _own_constants(model: ir.Model, opset: int) -> None:
-    """Give nodes that are converted small constants of their own: onnx's adapters remove what they read."""
-    now, names = opset_of(model), Names(model)
-    for node in [node for node in model.graph if node.domain in ONNX_DOMAINS and differs(node, now, opset)]:
-        for index, value in enumerate(node.inputs):
-            if value is None or not value.is_initializer() or len(value.uses()) < 2:
-                continue
-            tensor = value.const_value
-            if tensor is None or value.is_graph_input() or nbytes(tensor) > _LARGE:
-                continue
-            name = names.fresh(f"{value.name}")
-            copy = ir.Tensor(tensor.numpy(), name=name, dtype=tensor.dtype)
-            kind = ir.TensorType(tensor.dtype)
-            own = ir.Value(name=name, type=kind, shape=ir.Shape(sizes(tensor)), const_value=copy)
-            model.graph.register_initializer(own)
-            node.replace_input_with(index, own)
 
 
 def _use_defaults(model: ir.Model, opset: int) -> int:
@@ -291,56 +278,16 @@ def _measure_whole(model: ir.Model, opset: int) -> None:
         (part.name, whole.name), part.shape, whole.shape = (whole.name, part.name), whole.shape, None
 
 
-def _problem(error: Exception, model: ir.Model, now: int, opset: int) -> str:
-    """What the converter says, with the operator, which it sometimes leaves out, and one of its nodes."""
-    said = _said(error)
-    nodes = list(own_nodes(model))
-    named = next((node for node in nodes if f" {node.op_type}" in f" {said}"), None)
-    if named is not None:
-        return said
-    culprit = next((node for node in nodes if _complaint(node, now, opset) == said), None)
-    if culprit is not None:
-        return f"{culprit.op_type} {label(culprit)!r}: {said}"
-    changed = dict.fromkeys(node.op_type for node in nodes if differs(node, now, opset))
-    return f"one of {listed(changed)}: {said}" if changed else said
-
-
-def _said(error: Exception) -> str:
-    return reason(error).rpartition(" failed: ")[2]  # without the line of onnx's source
-
-
-def _complaint(node: ir.Node, now: int, opset: int) -> str | None:
-    """What onnx's converter says of this node by itself."""
-    if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
-        return None  # its body may read values of the outer graph
-    values = list(dict.fromkeys(value for value in node.inputs if value is not None))
-    small = [
-        value for value in values if value.const_value is not None and nbytes(value.const_value) <= _LARGE
-    ]
-    alone = onnx.helper.make_graph(
-        [ir.to_proto(node)],
-        "alone",
-        [ir.to_proto(value) for value in values if value not in small],
-        [ir.to_proto(value) for value in node.outputs],
-        [ir.to_proto(value.const_value) for value in small if value.const_value is not None],
-    )
-    imports = [onnx.helper.make_opsetid("", now)]
-    try:
-        onnx.version_converter.convert_version(onnx.helper.make_model(alone, opset_imports=imports), opset)
-    except RuntimeError as error:
-        return _said(error)
-    return None
-
-
 def _converted(model: ir.Model, opset: int) -> ir.Model:
     """One stage, in which what is alike in both versions is hidden from the converter."""
     now = opset_of(model)
     _measure_whole(model, opset)
+    adapt(Preparation(model, opset), model)
     nodes = [node for node in own_nodes(model) if is_alike(node, now, opset)]
     for node in nodes:
         node.domain = _PARKED
     model.graph.opset_imports[_PARKED] = 1
-    made = from_proto(onnx.version_converter.convert_version(to_proto(model), opset))
+    made = from_proto(bodies.convert(to_proto(model), opset))
     for node in [node for scope in scopes(made) for node in scope.graph if node.domain == _PARKED]:
         node.domain = ""
     made.graph.opset_imports.pop(_PARKED, None)

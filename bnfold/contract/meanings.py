@@ -8,7 +8,7 @@ from bnfold.contract.opsets import crosses, opset_of, own_nodes
 from bnfold.errors import ModelError
 from bnfold.graph.nodes import label, text
 
-_SCALES_BY_CHANNEL_SINCE = 21
+_SCANS_WITHOUT_BATCH_SINCE = 9
 # Values of an attribute, by operator and attribute, with the versions before which and from which on they are
 # not there. The checker looks at the names of attributes, not at the values.
 _VALUES: dict[tuple[str, str], dict[str, tuple[int, int | None]]] = {
@@ -26,12 +26,12 @@ def demand_same_meaning(model: ir.Model, opset: int) -> None:
     Raises:
         ModelError: Names the node.
     """
-    norms_differ = crosses(_SCALES_BY_CHANNEL_SINCE, opset_of(model), opset)
+    scans_differ = crosses(_SCANS_WITHOUT_BATCH_SINCE, opset_of(model), opset)
     for node in own_nodes(model):
-        if node.op_type == "GroupNormalization" and norms_differ:
+        if node.op_type == "Scan" and scans_differ:
             raise ModelError(
-                f"GroupNormalization {label(node)!r} has a scale for each group before opset"
-                f" {_SCALES_BY_CHANNEL_SINCE}, and one for each channel from there on"
+                f"Scan {label(node)!r} has a batch before opset {_SCANS_WITHOUT_BATCH_SINCE}, and none from"
+                " there on"
             )
         _demand_values(node, opset)
 

@@ -8,9 +8,13 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 
-from bnfold.contract.opsets import opset_of, own_nodes
+from bnfold.contract.opsets import crosses, opset_of, own_nodes
+from bnfold.contract.preparing import Preparation
 from bnfold.files.load import from_proto
 from bnfold.files.other_types import to_proto
+
+# With a scale for each group before this version, and one for each channel from there on.
+_ANOTHER_MEANING_SINCE = {"GroupNormalization": 21}
 
 
 def written_out(model: ir.Model, opset: int) -> tuple[ir.Model, tuple[str, ...]]:
@@ -25,6 +29,10 @@ def written_out(model: ir.Model, opset: int) -> tuple[ir.Model, tuple[str, ...]]
     """
     found: dict[str, None] = {}
     while missing := [name for name in _missing(model, opset) if name not in found]:
+        at = Preparation(model, opset)
+        computed = [at.compute(node) for node in list(own_nodes(model)) if node.op_type in missing]
+        if all(computed):
+            continue
         found |= dict.fromkeys(missing)
         _say_defaults(model, missing)
         ids = [("", name) for name in missing]
@@ -34,9 +42,11 @@ def written_out(model: ir.Model, opset: int) -> tuple[ir.Model, tuple[str, ...]]
 
 
 def _missing(model: ir.Model, opset: int) -> list[str]:
-    """The operators that a version does not have, and that ONNX defines by others."""
+    """The operators that a version lacks or has with another meaning, and that ONNX defines by others."""
     now, names = opset_of(model), {node.op_type for node in own_nodes(model)}
-    absent = sorted(name for name in names if not onnx.defs.has(name, opset) and onnx.defs.has(name, now))
+    others = {name for name, since in _ANOTHER_MEANING_SINCE.items() if crosses(since, now, opset)}
+    lacks = {name for name in names if not onnx.defs.has(name, opset)} | (names & others)
+    absent = sorted(name for name in lacks if onnx.defs.has(name, now))
     schemas: list[Any] = [onnx.defs.get_schema(name, now) for name in absent]
     return [one.name for one in schemas if one.has_function or one.has_context_dependent_function]
 

@@ -72,9 +72,9 @@ def test_from_an_old_opset_to_a_new_one() -> None:
 @pytest.mark.parametrize(
     ("body", "operator", "target"),
     [
-        ("g = GridSample(x, c) y = Relu(g)", "GridSample", 13),
+        ("g = GridSample(x, c) y = Relu(g)", "GridSample 'g' came with opset 16", 13),
         ('y = ScatterElements<reduction="add">(x, i, x)', "ScatterElements", 13),
-        ("f = Flatten(x) g = Gemm<transB=1>(f, f) h = Cast<to=1>(g) y = Add(h, x)", "Gemm", 9),
+        ("f = Round(x) y = Relu(f)", "Round 'f' came with opset 11", 9),
     ],
 )
 def test_what_stands_in_the_way_is_named(body: str, operator: str, target: int) -> None:
@@ -213,9 +213,6 @@ def test_the_graphs_within_a_node() -> None:
     for flag in (True, False):
         feeds = {"x": X, "flag": np.array(flag)}
         assert np.array_equal(run(made, feeds)[0], run(original, feeds)[0])
-    inner = "i = Constant<value_ints=[2]>() m = ReduceMean(x, i) a = Add(x, m)"
-    with pytest.raises(ModelError, match="one of If, ReduceMean"):
-        with_opset(from_proto(build(text.replace("a = Add(x, x)", inner), opset=18)), 13)
 
 
 def test_a_reshape_to_computed_sizes_says_what_it_no_longer_takes() -> None:
@@ -247,13 +244,6 @@ def test_a_resize_of_opset_10_takes_the_elements_that_it_took(mode: str, scales:
     [
         ("g (int8[2] a, int8[2] b) => (int8[2] y) { y = Add(a, b) }", 14, 13, "int8"),
         ("g (int32[2] a) => (int32[2] y) { y = Relu(a) }", 14, 13, "int32"),
-        (
-            "g (float[1,4,2,2] a, float[2] s) => (float[1,4,2,2] y)"
-            " { y = GroupNormalization<num_groups=2>(a, s, s) }",
-            18,
-            21,
-            "a scale for each group before opset 21",
-        ),
         ("g (float[2,6] a, int64[1] k) => (float[1,2,6] y) <int64[1] k = {0}> { y = Unsqueeze(a, k) }",
          17, 11, "its input 'k', which callers may override"),
     ],

@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from bnfold.folding import search
 from bnfold.folding.fold import fold_into
+from bnfold.folding.ways import Guide
 from tests.graphs import statistics
 
 NODES = 1200
@@ -113,13 +113,13 @@ def test_twice_the_nodes_take_hardly_more_than_twice_the_time(steps) -> None:
 @pytest.mark.parametrize("branches", [100, 200])
 def test_what_one_search_found_impossible_no_other_tries_again(branches, monkeypatch):
     steps = []
-    ask = search._Search._ways
+    ask = Guide.ways
 
     def count(self: object, *task: object) -> object:
         steps.append(task)
         return ask(self, *task)
 
-    monkeypatch.setattr(search._Search, "_ways", count)
+    monkeypatch.setattr(Guide, "ways", count)
     result = fold_into(None, fan(branches))
     assert [site.status for site in result.sites] == ["kept"] * branches
     assert len(steps) <= 10 * branches  # it was more than one for each pair

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import bnfold
 from bnfold.folding import search
+from bnfold.folding.ways import Guide
 from bnfold.oracle.oracle import Oracle
 from tests import graphs
 from tests.random_graphs import random_feeds, random_model
@@ -127,7 +128,7 @@ def test_what_searches_remember_changes_no_fold(data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "holds_for_all", lambda *_: False)
         always = property(lambda _: True, lambda *_: None)
-        patch.setattr(search._Search, "depends_on_mode", always, raising=False)
+        patch.setattr(Guide, "depends_on_mode", always, raising=False)
         without = bnfold.fold(model)
     assert [site.status for site in with_memory.sites] == [site.status for site in without.sites]
     assert with_memory.model.SerializeToString(deterministic=True) == without.model.SerializeToString(

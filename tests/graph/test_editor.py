@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 import bnfold
-from bnfold.folding import fold as fold_module
+from bnfold.folding.sweep import Pass
 from tests.graphs import assert_same, build, kept_codes, operators, statistics, weight
 
 NORM = "BatchNormalization({0}, scale, bias, mean, var)"
@@ -173,13 +173,13 @@ def test_layers_that_share_a_weight_are_all_to_blame_at_once(monkeypatch: pytest
         lines += [f"c{n} = Conv(r{n}, w)", f"b{n} = {NORM.format(f'c{n}')}", f"r{n + 1} = Relu(b{n})"]
     text = f"g (float[1,4,3,3] r0) => (float[1,4,3,3] r{count}) {{ {chr(10).join(lines)} }}"
     huge = {**statistics(4, 2), "scale": np.full(4, 3e38, np.float32), "var": np.full(4, 1e-3, np.float32)}
-    blame = fold_module._Pass.blame
+    blame = Pass.blame
 
     def counted(self, errors):
         rounds.append(len(errors))
         return blame(self, errors)
 
-    monkeypatch.setattr(fold_module._Pass, "blame", counted)
+    monkeypatch.setattr(Pass, "blame", counted)
     result = bnfold.fold(build(text, {"w": weight(4, 4, 1, 1), **huge}))
     assert [site.status for site in result.sites] == ["kept"] * count
     assert rounds == [count]

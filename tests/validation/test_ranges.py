@@ -12,11 +12,11 @@ import onnx_ir as ir
 import pytest
 
 import bnfold
-from bnfold.folding import search
+from bnfold.folding.ways import Guide
 from bnfold.pipeline.export import export
 from bnfold.pipeline.exported import ExportDisagreementError
 from bnfold.validation.layer_proof import prove, worst
-from bnfold.validation.results import Blame, Layer
+from bnfold.validation.layers import Blame, Layer
 from tests.graphs import build, operators, statistics, weight
 
 UNIT = 2.0**-11
@@ -150,7 +150,7 @@ def test_a_rollback_takes_such_a_fold_back(tmp_path: Path, monkeypatch: pytest.M
     onnx.save(rescaled(), source)
     kept = bnfold.fold(rescaled())
     assert "BatchNormalization" in operators(kept.model)
-    monkeypatch.setattr(f"{search.__name__}._Search._leaves_range", lambda *_: None)
+    monkeypatch.setattr(Guide, "_leaves_range", lambda *_: None)
     assert "BatchNormalization" not in operators(bnfold.fold(rescaled()).model)
     run = functools.partial(export, source, bench=False, samples=2)
     with pytest.raises(ExportDisagreementError) as caught:

@@ -27,7 +27,8 @@ import onnx
 
 import bnfold
 from benchmarks.page import markdown_table, today
-from bnfold.validation.results import Layer, Validation
+from bnfold.validation.layers import Layer
+from bnfold.validation.results import Validation
 from tests.planted_faults import FAULTS, Case, Planted
 from tests.random_graphs import random_feeds, random_model
 from tests.small_networks import NETWORKS

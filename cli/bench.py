@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import _groups, _lazy, _options, _terminal
+from . import _groups, _lazy, _options, _run_options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Given
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @click.command("bench", cls=_groups.Command)
 @click.argument("original", type=_options.FILE)
 @click.argument("folded", type=_options.FILE)
-@_options.runtime_option
-@_options.provider_option
-@_options.data_options
-@_options.timing_options
-@_options.batch_option
-@_options.provider_options_option
+@_run_options.runtime_option
+@_run_options.provider_option
+@_run_options.data_options
+@_run_options.timing_options
+@_run_options.batch_option
+@_run_options.provider_options_option
 @_options.html_option
 @_options.verbose_option
 @_options.output_options

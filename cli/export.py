@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import _contract, _edge, _groups, _lazy, _module, _options, _target, _terminal
+from . import _contract, _edge, _groups, _lazy, _module, _options, _run_options, _target, _terminal
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Given
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 @_options.fold_options
 @_options.step_options
 @_edge.narrow_options
-@_options.provider_option
-@_options.data_options
-@_options.label_options
-@_options.validation_options
-@_options.timing_options
+@_run_options.provider_option
+@_run_options.data_options
+@_run_options.label_options
+@_run_options.validation_options
+@_run_options.timing_options
 @_groups.together(
     "What decides",
     click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import _groups, _lazy, _options, _terminal
+from . import _groups, _lazy, _options, _run_options, _terminal
 
 if TYPE_CHECKING:
     from bnfold.inputs.given import Given
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     metavar="REPORT.json",
     help="Repeat the comparison of an earlier report, with its settings, and say whether it still holds.",
 )
-@_options.runtime_option
-@_options.provider_option
-@_options.data_options
-@_options.label_options
-@_options.pairing_options
-@_options.validation_options
-@_options.cover_options
+@_run_options.runtime_option
+@_run_options.provider_option
+@_run_options.data_options
+@_run_options.label_options
+@_run_options.pairing_options
+@_run_options.validation_options
+@_run_options.cover_options
 @click.option(
     "--trust",
     is_flag=True,

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from bnfold.reasons import Reason, Rule
     from bnfold.result import FoldResult, Site
     from bnfold.system.doctor import Diagnosis
-    from bnfold.validation.results import Blame, Validation
+    from bnfold.validation.layers import Blame
+    from bnfold.validation.results import Validation
 
 SCHEMA = "bnfold.report/1"
 

@@ -18,8 +18,9 @@ from bnfold.runtime.agreement import UNITS
 from bnfold.validation import layer_proof
 from bnfold.validation.choose_reference import Truth
 from bnfold.validation.dtypes import coarsest
+from bnfold.validation.layers import Blame
 from bnfold.validation.model_pair import ModelPair
-from bnfold.validation.results import Blame, Validation
+from bnfold.validation.results import Validation
 from bnfold.validation.runners import FLOAT64, Runner
 from bnfold.validation.watch import Watch
 

@@ -33,10 +33,10 @@ from bnfold.runtime.sessions import Feeds
 from bnfold.validation.channels import luck
 from bnfold.validation.choose_reference import SEEDS
 from bnfold.validation.deviation import deviation
+from bnfold.validation.layers import Blame, Layer
 from bnfold.validation.lockstep import Compared, merged, walk
 from bnfold.validation.pairing import cast
 from bnfold.validation.ranges import Ranges, excesses
-from bnfold.validation.results import Blame, Layer
 
 # Right folds come to at most 0.41 of what these allow, an omitted ε of 1e-5 to 7 times it (docs/proof.md).
 ROUNDINGS = 4.0

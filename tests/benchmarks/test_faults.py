@@ -12,7 +12,7 @@ import pytest
 import bnfold
 from benchmarks import faults
 from benchmarks.faults import Acquittal, Trial
-from bnfold.validation.results import Layer
+from bnfold.validation.layers import Layer
 from tests.small_networks import pointnet, siamese
 
 KINDS = ("ε omitted", "shared weight written over", "one weight is NaN", "output renamed")

@@ -23,7 +23,8 @@ from bnfold.pipeline import harm
 from bnfold.pipeline.export import export
 from bnfold.pipeline.exported import Export
 from bnfold.validation import compare as comparing
-from bnfold.validation.results import Blame, Check, Layer, Validation
+from bnfold.validation.layers import Blame, Layer
+from bnfold.validation.results import Check, Validation
 from tests.graphs import build, statistics, weight
 
 

@@ -25,7 +25,7 @@ from bnfold.pipeline.steps import Done, Trial
 from bnfold.report.page import verdict
 from bnfold.report.record import plain
 from bnfold.report.terminal import headline
-from bnfold_cli import _edge, _options, main
+from bnfold_cli import _edge, _run_options, main
 from tests.small_networks import residual
 
 
@@ -101,7 +101,7 @@ def test_eight_bits_without_other_data_are_judged_on_the_calibration_data() -> N
 
 @click.command()
 @_edge.narrow_options
-@_options.data_options
+@_run_options.data_options
 def command(narrow: Any, inputs: Any, seed: int) -> None:
     """Print what the options make."""
     click.echo(repr((narrow, inputs, seed)))

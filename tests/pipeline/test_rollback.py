@@ -29,7 +29,7 @@ from bnfold.report import json as report
 from bnfold.report.terminal import text
 from bnfold.tensors.product import Product
 from bnfold.validation import compare as comparing
-from bnfold.validation.results import Blame, Layer
+from bnfold.validation.layers import Blame, Layer
 from bnfold.validation.validate import Validation
 from tests.graphs import build, statistics, weight
 from tests.small_networks import Draft, levit, residual

@@ -28,7 +28,8 @@ from bnfold.result import FoldResult, Site
 from bnfold.system.doctor import Diagnosis, Finding
 from bnfold.system.environment import environment
 from bnfold.validation.accuracy import Accuracy, Score
-from bnfold.validation.results import Blame, Fault, Layer, Request
+from bnfold.validation.layers import Blame, Layer
+from bnfold.validation.results import Fault, Request
 from bnfold.validation.unseen import Gap, Unseen
 from bnfold.validation.validate import Check, Validation
 

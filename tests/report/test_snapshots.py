@@ -31,7 +31,8 @@ from bnfold.pipeline.read import Source
 from bnfold.reasons import Rule
 from bnfold.report.terminal import comparison, text
 from bnfold.result import FoldResult, Site
-from bnfold.validation.results import Check, Layer, Validation
+from bnfold.validation.layers import Layer
+from bnfold.validation.results import Check, Validation
 from bnfold.validation.unseen import Gap, Unseen
 from bnfold_cli import _terminal, main
 from tests.cli.conftest import save

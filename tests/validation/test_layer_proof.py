@@ -19,7 +19,7 @@ from bnfold.runtime import sessions
 from bnfold.runtime.agreement import UNITS
 from bnfold.validation import layer_proof
 from bnfold.validation.layer_proof import first_off, measure, prove, shared
-from bnfold.validation.results import Layer
+from bnfold.validation.layers import Layer
 from tests.graphs import build, feeds, statistics, weight
 
 UNIT = 2.0**-24

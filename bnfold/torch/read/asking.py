@@ -11,8 +11,8 @@ from torch import nn
 from bnfold.options import Reading
 from bnfold.torch.read.checkpoint import Candidate, below
 from bnfold.torch.read.safety import outline
-from bnfold.torch.read.safety.bounds import sizes_of
 from bnfold.torch.read.safety.sketch import Call, Table
+from bnfold.torch.read.safety.tensor_sizes import sizes_of
 
 _AXES = {1: "<length>", 2: "<height>x<width>", 3: "<depth>x<height>x<width>"}
 _BOOKKEEPING = (

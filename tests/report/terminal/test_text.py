@@ -22,7 +22,8 @@ from bnfold.pipeline.read import Source
 from bnfold.pipeline.replay import Replay
 from bnfold.report.terminal import comparison, headline, tables, text, timings
 from bnfold.validation.accuracy import Accuracy, Score
-from bnfold.validation.results import Blame, Fault, Layer, Request
+from bnfold.validation.layers import Blame, Layer
+from bnfold.validation.results import Fault, Request
 from bnfold.validation.unseen import Gap, Unseen
 from bnfold.validation.validate import Check, Validation
 from tests.graphs import build

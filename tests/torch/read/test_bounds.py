@@ -25,7 +25,8 @@ from torch import nn  # noqa: E402
 import bnfold.torch as bt  # noqa: E402
 from bnfold.errors import ModelError, UnsafePickleError  # noqa: E402
 from bnfold.torch.read.safety import sketch  # noqa: E402
-from bnfold.torch.read.safety.bounds import ExcessiveError, check, check_depth  # noqa: E402
+from bnfold.torch.read.safety.bounds import check, check_depth  # noqa: E402
+from bnfold.torch.read.safety.budget import ExcessiveError  # noqa: E402
 from bnfold.torch.read.safety.emit import emit  # noqa: E402
 from bnfold.torch.read.safety.plain import Array, DType  # noqa: E402
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from bnfold.errors import ModelError, reason
-from bnfold.torch.read.safety import bounds, sketch
+from bnfold.torch.read.safety import sketch, tensor_sizes
 from bnfold.torch.read.safety.sketch import Storage
 
 _BEFORE = 3  # pickles before the object
@@ -47,7 +47,7 @@ def as_archive(stream: BinaryIO, path: str) -> tuple[BinaryIO, sketch.Sketch]:
                 sketch.read(whole)
             drawn, keys = sketch.read(whole), sketch.read(whole).root
             storages = [node for node in sketch.reachable([drawn.root]) if isinstance(node, Storage)]
-            sizes = {str(one.identity.members[2]): bounds.stored(one)[1] for one in storages}
+            sizes = {str(one.identity.members[2]): tensor_sizes.stored(one)[1] for one in storages}
             for one in storages:
                 _put_in_present_form(one, path)
             return _written(whole, keys, sizes), drawn

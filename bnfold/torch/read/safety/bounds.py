@@ -2,22 +2,29 @@
 
 Three things could make a small file fill the memory or run for hours: a layer that is made with sizes as
 arguments (a saved one is made without, and gets its tensors), a tensor that is larger than its numbers in the
-file, and a key whose hash visits the same tuple again and again. A tensor must lie within its storage, a
-storage within the file, and all tensors together may have `FACTOR` times the file's bytes and `FREE` more:
-views of one storage count whole, since an export stores each.
+file (`tensor_sizes`), and a key whose hash visits the same tuple again and again. All tensors together may
+have `FACTOR` times the file's bytes and `FREE` more: views of one storage count whole, since an export stores
+each.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import torch
-
 from bnfold.torch.read.safety import plain
+from bnfold.torch.read.safety.budget import Budget, ExcessiveError
 from bnfold.torch.read.safety.sketch import Call, Name, Node, Sequence, Storage, Table, children, reachable
+from bnfold.torch.read.safety.tensor_sizes import (
+    FROM_TENSORS,
+    FROM_TYPE,
+    SIZED,
+    STRIDED,
+    sized,
+    stored_bytes,
+    strided,
+)
 
 FACTOR = 4
 FREE = 64 << 20
@@ -26,24 +33,6 @@ _HASHED = 1 << 60  # greater numbers can be chosen to have all the same hash
 _NESTED = 600
 _LAYERS = 10_000  # of a recurrent layer, which makes names for each
 _ENTRY = 64  # bytes that an entry of a container takes, about
-_ITEM_SIZES = {
-    **dict.fromkeys(("Byte", "Char", "Bool", "QInt8", "QUInt8", "QUInt4x2", "QUInt2x4", "Untyped"), 1),
-    **dict.fromkeys(("Short", "Half", "BFloat16"), 2),
-    **dict.fromkeys(("Int", "Float", "QInt32"), 4),
-    **dict.fromkeys(("Long", "Double", "ComplexFloat"), 8),
-    "ComplexDouble": 16,
-}
-_STRIDED = {f"torch._utils._rebuild_{name}" for name in ("tensor", "tensor_v2", "tensor_v3", "qtensor")}
-_SIZED = {
-    f"torch._utils._rebuild_{name}"
-    for name in ("sparse_tensor", "meta_tensor_no_storage", "wrapper_subclass", "nested_tensor")
-}
-_FROM_TENSORS = {
-    *(f"torch._utils._rebuild_{name}" for name in ("parameter", "parameter_with_state")),
-    *(f"torch._utils._rebuild_device_tensor_from_{name}" for name in ("numpy", "cpu_tensor")),
-    *("torch.nn.parameter.Parameter", "torch.device", "torch.serialization._get_layout", "builtins.complex"),
-}
-_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
 _CONTAINERS = {
     *(f"builtins.{name}" for name in ("list", "dict", "tuple", "set", "frozenset", "bytes", "bytearray")),
     *(f"collections.{name}" for name in ("OrderedDict", "Counter", "defaultdict", "deque")),
@@ -63,13 +52,6 @@ _STATES = {"collections.OrderedDict", "numpy.dtype", "numpy._core.multiarray._re
     *_ATTRIBUTES,
 }
 
-TENSORS = _STRIDED | _SIZED | _FROM_TENSORS - {"torch.device", "builtins.complex"} | {_FROM_TYPE}
-"""The functions that make tensors."""
-
-
-class ExcessiveError(Exception):
-    """More than a file may ask for, as the end of "it asks for"."""
-
 
 def check(nodes: Iterable[Node], size: int, records: Mapping[str, int] | None, trusted: set[str]) -> None:
     """Refuse what asks for more than its file holds.
@@ -83,11 +65,11 @@ def check(nodes: Iterable[Node], size: int, records: Mapping[str, int] | None, t
     Raises:
         ExcessiveError: Something in it does.
     """
-    budget = _Budget(size * FACTOR + FREE)
+    budget = Budget(size * FACTOR + FREE)
     storages: dict[Any, int] = {}
     for node in nodes:
         if isinstance(node, Storage):
-            storages[node.identity.members[2]] = _storage(node, size, records)
+            storages[node.identity.members[2]] = stored_bytes(node, size, records)
         elif isinstance(node, Table) or (isinstance(node, Sequence) and node.kind in ("set", "frozenset")):
             _keys([key for key, _ in node.entries] if isinstance(node, Table) else node.members, budget)
         elif isinstance(node, Call) and str(node.function) not in trusted:
@@ -109,41 +91,12 @@ def check_tensors(root: Node, size: int, records: Mapping[str, int]) -> None:
     """
     check_depth(root, children)
     nodes = list(reachable([root]))
-    budget = _Budget(size * FACTOR + FREE)
+    budget = Budget(size * FACTOR + FREE)
     for node in nodes:
         if isinstance(node, Storage):
-            _storage(node, size, records)
-        elif isinstance(node, Call) and str(node.function) in _STRIDED:
-            budget.spend(_strided(str(node.function), node.arguments.members), "its tensors")
-
-
-def sizes_of(node: Node) -> tuple[int, ...]:
-    """The shape of a tensor or a parameter in a sketch; `()` where it cannot be seen."""
-    members = _rebuilt(node)
-    try:
-        return tuple(_integers(members[2])) if len(members) > 2 else ()
-    except ExcessiveError:
-        return ()
-
-
-def type_of(node: Node) -> str:
-    """The type of its numbers as in the name of a storage, such as `Float`; `""` where it cannot be seen."""
-    storage = next(iter(_rebuilt(node)), None)
-    kind = storage.identity.members[1:2] if isinstance(storage, Storage) else []
-    return kind[0].name.removesuffix("Storage") if kind and isinstance(kind[0], Name) else ""
-
-
-def _rebuilt(node: Node) -> list[Node]:
-    """What a tensor is made from: its storage, offset, sizes and strides; nothing of other kinds."""
-    for _ in range(_KEY):  # a parameter holds its tensor, and a subclass its class and what it is made from
-        if not isinstance(node, Call) or not node.arguments.members:
-            return []
-        name, members = str(node.function), node.arguments.members
-        if name in _STRIDED:
-            return members
-        inner = members[2] if name == _FROM_TYPE and len(members) > 2 else None
-        node = Call(members[0], inner) if isinstance(inner, Sequence) else members[0]
-    return []
+            stored_bytes(node, size, records)
+        elif isinstance(node, Call) and str(node.function) in STRIDED:
+            budget.spend(strided(str(node.function), node.arguments.members), "its tensors")
 
 
 def check_depth(root: Node, onward: Callable[[Node], Iterable[Node]]) -> None:
@@ -177,54 +130,18 @@ def check_depth(root: Node, onward: Callable[[Node], Iterable[Node]]) -> None:
             raise ExcessiveError(f"objects that are nested more than {_NESTED} deep")
 
 
-class _Budget:
-    """Bytes that may still be asked for, and the keys that have been looked at, by their ids."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-        self.keys: set[int] = set()
-
-    def spend(self, count: int, what: object) -> None:
-        self.left -= count
-        if self.left < 0:
-            raise ExcessiveError(f"more memory than it holds, for {what}")
-
-
-def _storage(node: Storage, size: int, records: Mapping[str, int] | None) -> int:
-    count, itemsize = stored(node)
-    key = node.identity.members[2]
-    there = size if records is None else records.get(str(key), 0)
-    if count * itemsize > there:
-        raise ExcessiveError(f"{count * itemsize} bytes of numbers where it has {there}")
-    return count * itemsize
-
-
-def stored(node: Storage) -> tuple[int, int]:
-    """A storage's number of elements, and their size in bytes.
-
-    Raises:
-        ExcessiveError: It is of an unknown type, or the number is none.
-    """
-    members = node.identity.members
-    kind = members[1].name if len(members) > 4 and isinstance(members[1], Name) else ""
-    itemsize = _ITEM_SIZES.get(kind.removesuffix("Storage"), 0)
-    if not itemsize or not isinstance(members[4], int) or members[4] < 0:
-        raise ExcessiveError("numbers of an unknown kind")
-    return members[4], itemsize
-
-
-def _call(call: Call, budget: _Budget) -> None:
+def _call(call: Call, budget: Budget) -> None:
     name, arguments = str(call.function), call.arguments.members
     _keys((key for key, _ in call.entries), budget)
-    if name == _FROM_TYPE:  # calls its first argument on the third
+    if name == FROM_TYPE:  # calls its first argument on the third
         inner = arguments[2] if len(arguments) > 2 else None
         if not isinstance(arguments[0], Name) or not isinstance(inner, Sequence):
             raise ExcessiveError("a tensor of an unknown kind")
         _call(Call(arguments[0], inner), budget)
-    elif name in _STRIDED:
-        budget.spend(_strided(name, arguments), "its tensors")
-    elif name in _SIZED:
-        budget.spend(8 * _sized(arguments), "its tensors")
+    elif name in STRIDED:
+        budget.spend(strided(name, arguments), "its tensors")
+    elif name in SIZED:
+        budget.spend(8 * sized(arguments), "its tensors")
     elif name in _CONTAINERS:
         each = 1 if name in _BYTES else _ENTRY
         count = _container(name, arguments, budget) + len(call.entries) + len(call.added)
@@ -244,12 +161,12 @@ def _call(call: Call, budget: _Budget) -> None:
         budget.spend(sum(map(_length_of_text, arguments)), name)
     elif name.startswith("torch._utils._rebuild_device_tensor_from_"):
         budget.spend(_LARGEST * _source(arguments), "its tensors")
-    elif name not in _FROM_TENSORS | _NOTED:
+    elif name not in FROM_TENSORS | _NOTED:
         raise ExcessiveError(f"a call of {name}, which torch.save does not write")
     _states(call, name, budget)
 
 
-def _states(call: Call, name: str, budget: _Budget) -> None:
+def _states(call: Call, name: str, budget: Budget) -> None:
     module = name.startswith("torch.nn.modules.")
     if call.states and not module and name not in _STATES:
         raise ExcessiveError(f"a {name} whose state is replaced")
@@ -269,58 +186,6 @@ def _states(call: Call, name: str, budget: _Budget) -> None:
             raise ExcessiveError(f"{layers} layers in a {name}")
 
 
-def _strided(name: str, arguments: list[Node]) -> int:
-    """The bytes of a tensor as a whole; it must lie within its storage."""
-    storage, offset, sizes, strides = (*arguments[:4], *[None] * 4)[:4]
-    shape, steps = _integers(sizes), _integers(strides)
-    if not isinstance(storage, Storage) or not isinstance(offset, int) or offset < 0:
-        raise ExcessiveError("a tensor without numbers")
-    count, itemsize = stored(storage)
-    if name.endswith("_v3"):
-        held = count * itemsize
-        dtype = vars(torch).get(_name(arguments, 6))  # getattr would import what has such a name
-        if not isinstance(dtype, torch.dtype):
-            raise ExcessiveError("numbers of an unknown kind")
-        itemsize = dtype.itemsize
-        count = held // itemsize
-    if len(shape) != len(steps):
-        raise ExcessiveError("a tensor whose strides do not fit its shape")
-    elements = math.prod(shape)
-    last = offset + sum((one - 1) * step for one, step in zip(shape, steps, strict=False))
-    packed = isinstance(storage.identity.members[1], Name) and "QUInt" in str(storage.identity.members[1])
-    if elements and not packed and last >= count:
-        raise ExcessiveError(f"a tensor of shape {'x'.join(map(str, shape))} from {count} numbers")
-    return elements * itemsize
-
-
-def _name(arguments: list[Node], place: int) -> str:
-    return arguments[place].name if len(arguments) > place and isinstance(arguments[place], Name) else ""
-
-
-def _integers(node: Node) -> list[int]:
-    if isinstance(node, Call) and str(node.function) == "torch.Size" and node.arguments.members:
-        node = node.arguments.members[0]
-    found = node.members if isinstance(node, Sequence) else [-1]
-    if not all(type(one) is int and one >= 0 for one in found):
-        raise ExcessiveError("a tensor whose sizes are not counts")
-    return found
-
-
-def _sized(arguments: list[Node]) -> int:
-    """The most elements that any tuple of numbers among the arguments could stand for."""
-    most, count, work = 0, 0, list(arguments[:_KEY])
-    while work:
-        node = work.pop()
-        inner = list(itertools.islice(children(node), _KEY + 1))
-        count += 1 + len(inner)
-        if count > 10 * _KEY:
-            raise ExcessiveError("a tensor of an unknown kind")
-        if isinstance(node, Sequence) and inner and all(type(one) is int for one in inner):
-            most = max(most, math.prod(max(1, abs(one)) for one in inner))
-        work += inner
-    return most
-
-
 def _length_of_text(node: Node) -> int:
     """Of text, or of bytes as pickle's older protocols write them; 0 for anything else."""
     if isinstance(node, Call) and str(node.function) in _BYTES and node.arguments.members:
@@ -334,8 +199,8 @@ def _source(arguments: list[Node]) -> int:
     if not isinstance(first, Call):
         raise ExcessiveError("a tensor of an unknown kind")
     name = str(first.function)
-    if name in _STRIDED:
-        return _strided(name, first.arguments.members)
+    if name in STRIDED:
+        return strided(name, first.arguments.members)
     if name.endswith("._frombuffer"):
         return sum(map(_length_of_text, first.arguments.members))
     if name.endswith("._reconstruct"):
@@ -344,7 +209,7 @@ def _source(arguments: list[Node]) -> int:
     raise ExcessiveError("a tensor of an unknown kind")
 
 
-def _container(name: str, arguments: list[Node], budget: _Budget) -> int:
+def _container(name: str, arguments: list[Node], budget: Budget) -> int:
     """How many entries a container gets from what it is made with."""
     first, *others = arguments or [None]
     if name == "collections.defaultdict":
@@ -361,7 +226,7 @@ def _container(name: str, arguments: list[Node], budget: _Budget) -> int:
     return _length(name, first, budget)
 
 
-def _length(name: str, argument: Node, budget: _Budget) -> int:
+def _length(name: str, argument: Node, budget: Budget) -> int:
     if isinstance(argument, Sequence):
         if name in _HASHING:
             pairs = name not in ("builtins.set", "builtins.frozenset", "collections.Counter")
@@ -383,7 +248,7 @@ def _first_of(pair: Node) -> Node:
     return pair.members[0] if isinstance(pair, Sequence) and pair.members else pair
 
 
-def _keys(keys: Iterable[Node], budget: _Budget) -> None:
+def _keys(keys: Iterable[Node], budget: Budget) -> None:
     """A key's hash visits all that it is made of, as often as it is named; equal hashes are compared."""
     for key in keys:
         if isinstance(key, (str, bytes)) or id(key) in budget.keys:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bnfold.torch.read.safety.bounds import TENSORS
 from bnfold.torch.read.safety.sketch import Call, Name, Node, Sequence, Table, children, reachable
+from bnfold.torch.read.safety.tensor_sizes import TENSORS
 
 _DEPTH = 5  # of dictionaries; weights are looked for in fewer
 _NUMBER = 1 << 60  # greater ones can be chosen to have all the same hash

@@ -26,6 +26,7 @@ from torch.export.pt2_archive._package import PT2ArchiveReader
 
 from bnfold.errors import ModelError, UnsafePickleError, reason
 from bnfold.torch.read.safety import archive, bounds, pickles, sketch
+from bnfold.torch.read.safety.budget import ExcessiveError
 
 _RECORD = re.compile(
     r"archive_format|archive_version|byteorder|version|\.format_version|\.storage_alignment|\.data/\w+"
@@ -88,7 +89,7 @@ def check(stream: BinaryIO, names: set[str], path: str) -> None:
                 _check_samples(data, name)
     except ModelError as error:  # about an archive within
         raise UnsafePickleError(f"{path} was not opened: {reason(error)}.", fix) from None
-    except bounds.ExcessiveError as error:
+    except ExcessiveError as error:
         raise UnsafePickleError(f"{path} was not opened: it asks for {reason(error)}.", fix) from None
     except (_UnexpectedError, pickle.UnpicklingError) as error:
         raise UnsafePickleError(f"{path} was not opened: it holds {reason(error)}.", fix) from None

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from bnfold.errors import ModelError, UnsafePickleError, reason
-from bnfold.torch.read.safety import bounds, pickles, sketch
+from bnfold.torch.read.safety import bounds, pickles, sketch, tensor_sizes
+from bnfold.torch.read.safety.budget import ExcessiveError
 
 _PICKLE = re.compile(r".*(\.|_)pkl")
 _OWN_CLASS = re.compile(r"__torch__(\.\w+)+")
@@ -67,7 +68,7 @@ def check(stream: BinaryIO, path: str) -> None:
             for name in [] if found else archive.namelist():
                 if _PICKLE.fullmatch(name):
                     _check_pickle(archive, name, size)
-    except bounds.ExcessiveError as error:
+    except ExcessiveError as error:
         raise UnsafePickleError(
             f"{path} was not opened: it asks for {reason(error)}.",
             "PyTorch does not write such files. Do not trust it.",
@@ -104,7 +105,7 @@ def traced_with(stream: BinaryIO) -> tuple[tuple[tuple[int, ...], str], ...]:
         root = sketch.read(io.BytesIO(archive.read(entry))).root if entry else None
     given = _first(root).get("forward") if isinstance(_first(root), sketch.Table) else None
     inputs = _first(given).members if isinstance(_first(given), sketch.Sequence) else []
-    found = [(bounds.sizes_of(one), _TYPES.get(bounds.type_of(one), "")) for one in inputs]
+    found = [(tensor_sizes.sizes_of(one), _TYPES.get(tensor_sizes.type_of(one), "")) for one in inputs]
     return tuple(found) if all(kind and all(shape) for shape, kind in found) else ()
 
 

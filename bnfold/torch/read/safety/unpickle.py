@@ -16,6 +16,7 @@ import torch
 from bnfold.errors import ModelError, UnsafePickleError, listed, reason
 from bnfold.options import Reading
 from bnfold.torch.read.safety import before_1_6, bounds, outline, pickles, plain, plain_pickle, sketch
+from bnfold.torch.read.safety.budget import ExcessiveError
 from bnfold.torch.read.safety.emit import emit
 from bnfold.torch.read.safety.importing import from_here
 from bnfold.torch.read.safety.overlay import with_pickle
@@ -169,7 +170,7 @@ def _judging(path: str, reading: Reading, names: Callable[[], list[str]]) -> Ite
         yield
     except ModelError:
         raise
-    except bounds.ExcessiveError as error:
+    except ExcessiveError as error:
         raise UnsafePickleError(
             f"{path} was not opened: it asks for {reason(error)}.",
             "PyTorch does not write such files. Do not trust it.",

@@ -12,6 +12,7 @@ it is computed, so that the layers after it read what they will read in the corr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ import onnx_ir as ir
 
 from bnfold.edge.noise import signal_to_noise
 from bnfold.edge.rows import rows_of
+from bnfold.graph.naming import Names
 from bnfold.runtime.sessions import Feeds, run, session
 
 Array = npt.NDArray[np.float64]
@@ -29,8 +31,6 @@ Array = npt.NDArray[np.float64]
 _OPERATORS = ("Conv", "ConvTranspose", "Gemm")  # those with a bias of their own, and channels on axis 1
 _CHANNELS = 1
 _AXES_ARE_AN_INPUT = 18  # the opset from which on ReduceMean takes them so
-_MEAN = ":bnfold:mean"
-_SHIFT = ":bnfold:shift"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def correct(
         model: The model in floats. It is not modified.
         quantized: The same in pairs of QuantizeLinear and DequantizeLinear, with the names of nodes kept. It
             is not modified.
-        layers: Names of the quantised layers; those without a bias of their own (MatMul) are passed over.
+        layers: Names of the quantised layers; those without a bias of their own (MatMul) are passed over, and
+            those in half precision, whose means would be coarse.
         samples: Real inputs; some ten rows are enough.
 
     Raises:
@@ -69,13 +70,15 @@ def correct(
     ranks = {
         str(node.name): _rank(node)
         for node in model.graph
-        if node.name in set(layers) and node.op_type in _OPERATORS
+        if node.name in set(layers) and node.op_type in _OPERATORS and _is_float(node)
     }
     if not ranks:
         return Corrected(quantized)
     changed, names = _with_biases(quantized, _shifts(model, quantized, ranks, samples))
+    if not names:
+        return Corrected(quantized)
     before, after = (signal_to_noise(model, one, samples, "off") for one in (quantized, changed))
-    if not after > before:  # nor where one is NaN
+    if not after > before or not math.isfinite(before):  # nor where one is NaN
         return Corrected(quantized)
     return Corrected(changed, names, after - before)
 
@@ -88,10 +91,11 @@ def _shifts(
 ) -> dict[str, Array]:
     """What is missing in each layer's output on average, by its name; of shape (channels,)."""
     floats = session(_with_means(model, ranks), optimized="off")
-    integers = session(_put_right(quantized, ranks), optimized="off")
+    right, given = _put_right(quantized, ranks)
+    integers = session(right, optimized="off")
     sums, rows = dict.fromkeys(ranks, np.zeros(())), 0
     for feeds in samples:
-        means = dict(zip((f"{name}{_MEAN}" for name in ranks), run(floats, feeds), strict=True))
+        means = dict(zip(given, run(floats, feeds), strict=True))
         found = run(integers, {**feeds, **means})
         count = rows_of(feeds)
         rows += count
@@ -103,37 +107,42 @@ def _shifts(
 def _with_means(model: ir.Model, ranks: Mapping[str, int]) -> ir.Model:
     """The model whose outputs are the means of its layers' outputs alone."""
     copy = model.clone()
-    nodes = _by_name(copy)
+    nodes, names = _by_name(copy), Names(copy)
     copy.graph.outputs.clear()
     for name, rank in ranks.items():
-        copy.graph.outputs.append(_mean(copy, nodes[name], rank, f"{name}{_MEAN}").outputs[0])
+        copy.graph.outputs.append(_mean(copy, nodes[name], rank, names).outputs[0])
     return copy
 
 
-def _put_right(quantized: ir.Model, ranks: Mapping[str, int]) -> ir.Model:
-    """The model that is given the means, adds what is missing to every layer, and outputs what it added."""
+def _put_right(quantized: ir.Model, ranks: Mapping[str, int]) -> tuple[ir.Model, list[str]]:
+    """The model that is given the means, adds what is missing to every layer, and outputs what it added.
+
+    Returns:
+        The model, and the names of the inputs that are the means.
+    """
     copy = quantized.clone()
-    nodes = _by_name(copy)
+    nodes, names, given = _by_name(copy), Names(copy), []
     copy.graph.outputs.clear()
     for name, rank in ranks.items():
         layer = nodes[name]
-        wanted = ir.Value(name=f"{name}{_MEAN}", type=ir.TensorType(ir.DataType.FLOAT))
+        given.append(names.fresh("bnfold:wanted"))
+        wanted = ir.Value(name=given[-1], type=ir.TensorType(ir.DataType.FLOAT))
         copy.graph.inputs.append(wanted)
-        mean = _mean(copy, layer, rank, f"{name}{_MEAN}:quantized")
+        mean = _mean(copy, layer, rank, names)
         missing = ir.Node("", "Sub", [wanted, mean.outputs[0]])
-        missing.outputs[0].name = f"{name}{_SHIFT}"
+        missing.outputs[0].name = names.fresh("bnfold:missing")
         missing.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
         added = ir.Node("", "Add", [layer.outputs[0], missing.outputs[0]])
-        added.outputs[0].name = f"{layer.outputs[0].name}{_SHIFT}"
+        added.outputs[0].name = names.fresh("bnfold:put_right")
         for reader, index in tuple(layer.outputs[0].uses()):
             if reader is not mean and reader is not added:
                 reader.replace_input_with(index, added.outputs[0])
         copy.graph.insert_after(mean, [missing, added])
         copy.graph.outputs.append(missing.outputs[0])
-    return copy
+    return copy, given
 
 
-def _mean(model: ir.Model, layer: ir.Node, rank: int, name: str) -> ir.Node:
+def _mean(model: ir.Model, layer: ir.Node, rank: int, names: Names) -> ir.Node:
     """Insert the mean of a layer's output over all axes but that of the channels."""
     axes = [axis for axis in range(rank) if axis != _CHANNELS]
     inputs: list[ir.Value | None] = [layer.outputs[0]]
@@ -141,9 +150,9 @@ def _mean(model: ir.Model, layer: ir.Node, rank: int, name: str) -> ir.Node:
     if model.graph.opset_imports[""] < _AXES_ARE_AN_INPUT:
         attributes.append(ir.AttrInt64s("axes", axes))
     else:
-        inputs.append(_constant(model, f"{name}:axes", np.asarray(axes, np.int64)))
+        inputs.append(_constant(model, names.fresh("bnfold:axes"), np.asarray(axes, np.int64)))
     mean = ir.Node("", "ReduceMean", inputs, attributes)
-    mean.outputs[0].name = name
+    mean.outputs[0].name = names.fresh("bnfold:mean")
     mean.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     model.graph.insert_after(layer, mean)
     return mean
@@ -155,10 +164,10 @@ def _mean(model: ir.Model, layer: ir.Node, rank: int, name: str) -> ir.Node:
 def _with_biases(quantized: ir.Model, shifts: Mapping[str, Array]) -> tuple[ir.Model, tuple[str, ...]]:
     """A clone whose integer biases have the shifts in them, and the layers of which that is true."""
     copy, done = quantized.clone(), []
-    nodes = _by_name(copy)
+    nodes, names = _by_name(copy), Names(copy)
     for name, shift in shifts.items():
         layer = nodes[name]
-        if np.isfinite(shift).all() and _demand_bias(copy, layer, shift.size) and _add(layer, shift):
+        if np.isfinite(shift).all() and _demand_bias(copy, layer, shift, names) and _add(layer, shift):
             done.append(name)
     return copy, tuple(done)
 
@@ -166,11 +175,12 @@ def _with_biases(quantized: ir.Model, shifts: Mapping[str, Array]) -> tuple[ir.M
 def _add(layer: ir.Node, shift: Array) -> bool:
     """Add to the bias of a layer, if it is its own and one integer for each channel."""
     pair = _pair(layer, 2)
-    if pair is None or ("beta" in layer.attributes and layer.attributes["beta"].as_float() != 1):
+    if pair is None or _factor(layer, "beta") != 1:
         return False
     stored, integers, scale = pair
     is_own = len(stored.uses()) == 1 and len(layer.inputs[2].uses()) == 1  # type: ignore[union-attr]
-    fits = integers.size == shift.size and scale.size in (1, shift.size) and bool(np.all(scale > 0))
+    has_one_each = integers.size == shift.size and integers.shape[-1:] == shift.shape
+    fits = has_one_each and scale.size in (1, shift.size) and bool(np.all(scale > 0))
     if not is_own or not fits or integers.dtype != np.int32:
         return False
     about = np.iinfo(np.int32)
@@ -179,31 +189,40 @@ def _add(layer: ir.Node, shift: Array) -> bool:
     return bool(np.any(stored.const_value.numpy() != integers))
 
 
-def _demand_bias(model: ir.Model, layer: ir.Node, channels: int) -> bool:
-    """Give a layer without bias one of zeros, with the scale that integer kernels want: that of a product."""
+def _demand_bias(model: ir.Model, layer: ir.Node, shift: Array, names: Names) -> bool:
+    """Give a layer without bias one of zeros, with the scale that integer kernels want: that of a product.
+
+    A shift of less than half a step leaves it without, and so do factors of a Gemm, with which ONNX Runtime
+    computes in floats once there is a bias.
+    """
     if len(layer.inputs) > 2 and layer.inputs[2] is not None:
         return True
     read, weight = _pair(layer, 0, is_constant=False), _pair(layer, 1)
-    if read is None or weight is None:
+    if read is None or weight is None or any(_factor(layer, name) != 1 for name in ("alpha", "beta")):
         return False
     scale = np.asarray(read[2] * weight[2], np.float32)
-    if scale.size not in (1, channels) or not np.all(scale > 0):
+    if scale.size not in (1, shift.size) or not np.all(scale > 0) or not np.rint(shift / scale).any():
         return False
     parts = {
-        "quantized": np.zeros(channels, np.int32),
+        "quantized": np.zeros(shift.size, np.int32),
         "scale": scale,
         "zero_point": np.zeros(scale.shape, np.int32),
     }
-    values = [_constant(model, f"{layer.name}:bias_{part}", array) for part, array in parts.items()]
+    own = names.fresh(f"{layer.name}:bias")
+    values = [_constant(model, names.fresh(f"{own}_{part}"), array) for part, array in parts.items()]
     attributes = [ir.AttrInt64("axis", 0)] if scale.ndim else []
-    dequantized = ir.Node(
-        "", "DequantizeLinear", values, attributes, name=f"{layer.name}:bias_DequantizeLinear"
-    )
-    dequantized.outputs[0].name = f"{layer.name}:bias"
+    name = names.fresh(f"{own}_DequantizeLinear")
+    dequantized = ir.Node("", "DequantizeLinear", values, attributes, name=name)
+    dequantized.outputs[0].name = own
     model.graph.insert_before(layer, dequantized)
     layer.resize_inputs(max(3, len(layer.inputs)))
     layer.replace_input_with(2, dequantized.outputs[0])
     return True
+
+
+def _factor(layer: ir.Node, name: str) -> float:
+    """A factor of a Gemm: `alpha` of its product, `beta` of its bias."""
+    return layer.attributes[name].as_float() if name in layer.attributes else 1.0
 
 
 def _pair(
@@ -247,3 +266,9 @@ def _rank(node: ir.Node) -> int:
     assert weight is not None, "a quantised layer reads a constant weight"
     assert weight.const_value is not None, "a quantised layer reads a constant weight"
     return len(weight.const_value.shape)
+
+
+def _is_float(node: ir.Node) -> bool:
+    """Whether a layer's weight is in float32."""
+    weight = node.inputs[1]
+    return weight is not None and weight.dtype == ir.DataType.FLOAT

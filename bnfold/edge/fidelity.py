@@ -131,7 +131,8 @@ class Study:
     @property
     def sentence(self) -> str:
         """How near the outputs are, and what the accuracy is."""
-        text = f"{len(self.quantized.layers)} layers in int8, {self.after.sqnr:.1f} dB signal to noise"
+        count = len(self.quantized.layers)
+        text = f"{count} layer{'' if count == 1 else 's'} in int8, {self.after.sqnr:.1f} dB signal to noise"
         if self.before is not None:
             text += f" ({self.before.sqnr:.1f} dB without equalisation)"
         text += f" on {self.after.rows} row{'' if self.after.rows == 1 else 's'}"
@@ -336,7 +337,7 @@ def _left_in_turn(
     by_weight = sorted(layers, key=lambda one: one.weight)
     worst = list(dict.fromkeys((*by_added[: TRIED // 2], *by_weight[: TRIED // 2])))
     found = []
-    for one in worst if len(layers) > 1 else ():
+    for one in worst if len(layers) > 1 and math.isfinite(whole) else ():  # else there is nothing to win
         scheme = replace(quantized.scheme, leave=(*quantized.scheme.leave, one.layer))
         one_less = calibrated.quantize(scheme).model
         sqnr = signal_to_noise(calibrated.model, one_less, samples, "off")

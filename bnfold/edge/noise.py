@@ -26,19 +26,26 @@ class Noise:
     error: float = 0.0
 
     def add(self, expected: Any, actual: Any) -> None:
-        """Add one array; one of other types is passed over, and one of another shape is all error."""
+        """Add one array; one of other types is passed over, and one of another shape is all error.
+
+        So is what is not an array: a sequence, a map, an optional without a value.
+        """
+        if expected is None or isinstance(expected, (list, dict)):
+            return
         one, other = np.asarray(expected), np.asarray(actual)
         if one.dtype.kind == "f":
-            wide = one.astype(np.float64)
-            self.signal += float(np.square(wide).sum())
-            self.error += float(np.square(wide - other if one.shape == other.shape else wide).sum())
+            with np.errstate(over="ignore", invalid="ignore"):  # infinite or NaN, and then so is the ratio
+                wide = one.astype(np.float64)
+                self.signal += float(np.square(wide).sum())
+                self.error += float(np.square(wide - other if one.shape == other.shape else wide).sum())
 
     @property
     def decibels(self) -> float:
-        """The ratio of signal to noise; infinite without any noise."""
+        """The ratio of signal to noise; infinite without any noise, and −∞ where the noise is infinite."""
         if self.error == 0:
             return math.inf
-        return 10 * math.log10(self.signal / self.error) if self.signal else -math.inf
+        ratio = self.signal / self.error
+        return 10 * math.log10(ratio) if ratio else -math.inf  # NaN is true, and stays NaN
 
 
 class Both:
@@ -68,8 +75,9 @@ class Both:
             self.expected(feeds)
 
     def worst(self, ports: Sequence[Port]) -> tuple[str, float]:
-        """The output with the most noise, and its signal to noise in dB."""
-        noise, port = min(zip(self._noise, ports, strict=True), key=lambda pair: pair[0].decibels)
+        """The output with the most noise, and its signal to noise in dB; NaN is worse than any number."""
+        pairs = zip(self._noise, ports, strict=True)
+        noise, port = min(pairs, key=lambda pair: (not math.isnan(pair[0].decibels), pair[0].decibels))
         return port.name, noise.decibels
 
 

@@ -137,7 +137,8 @@ class Calibrated:
         known = {node.name for node in self.model.graph}
         if absent := [name for name in scheme.leave if name not in known]:
             raise InputError(
-                f"{absent[0]!r} is not a node of the model.", "Give names that `bnfold inspect` shows."
+                f"{absent[0]!r} is not a node of the model.",
+                "Give names of nodes; without --leave, -v lists those of the layers in int8.",
             )
         opset = self.model.graph.opset_imports.get("", _PER_CHANNEL)
         if scheme.per_channel and opset < _PER_CHANNEL:

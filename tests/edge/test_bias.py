@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,61 @@ def test_nothing_is_done_where_no_layer_has_a_bias_of_its_own() -> None:
     assert to_proto(done.model).SerializeToString(True) == to_proto(plain.model).SerializeToString(True)
     assert correct(model, plain.model, (), ()) == Corrected(plain.model)
     assert "MatMul" not in _OPERATORS
+
+
+def test_names_that_others_took_are_not_taken_again() -> None:
+    """Some exporters name a node as its output."""
+    d = Draft(8)
+    inputs = ("x", d.weight("c", 8, 3, 3, 3, fan=27))
+    d.nodes.append(onnx.helper.make_node("Conv", inputs, ["c"], "c"))
+    y = d.node("Add", "a", "c", d.constant("c:bias_scale", d.rng.normal(0, 1, (8, 1, 1))))
+    d.nodes.append(onnx.helper.make_node("Relu", [y], ["c:bias"], "c:bias_DequantizeLinear"))
+    d.nodes.append(onnx.helper.make_node("Relu", ["c:bias"], ["bnfold:mean"], "node_ReduceMean_0"))
+    y = d.node("Mul", "m", "bnfold:mean", d.constant("bnfold:axes", d.rng.normal(1, 1, (8, 1, 1))))
+    y = d.conv("e", y, (4, 8, 3, 3), bias=True)
+    _, done = both(named(from_proto(d.model(["N", 3, 12, 12], y))))
+    assert set(done.corrected) == {"c", "e"}
+    onnx.checker.check_model(to_proto(done.model), full_check=True)
+    for level in ("off", "default"):
+        session(done.model, optimized=level)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("factors", [{"alpha": 0.5}, {"beta": 0.25}])
+def test_a_gemm_of_factors_gets_no_bias_since_it_would_run_in_floats(
+    factors: dict[str, float], tmp_path: Path
+) -> None:
+    d = Draft(9)
+    y = d.node("Relu", "r", d.conv("c", "x", (6, 3, 3, 3), bias=True))
+    y = d.node("Flatten", "f", d.node("GlobalAveragePool", "p", y))
+    y = d.node("Relu", "r2", d.node("Gemm", "g", y, d.weight("g", 5, 6, fan=6), transB=1, **factors))
+    plain, done = both(named(from_proto(d.model(["N", 3, 12, 12], y))))
+    assert done.corrected == ("c",)
+    assert kernels(done.model, tmp_path) == kernels(plain.model, tmp_path)
+    assert kernels(done.model, tmp_path)["QGemm"] == 1
+
+
+def test_layers_in_half_precision_stay() -> None:
+    d = Draft(10, np.float16)
+    proto = d.model(["N", 3, 12, 12], d.conv("c", "x", (8, 3, 3, 3), bias=False))
+    proto.opset_import[0].version = 19
+    given = {"x": data()["x"].astype(np.float16)}
+    with Calibrated(named(from_proto(proto)), given) as calibrated:
+        done = calibrated.quantize(Scheme())
+    assert (done.layers, done.corrected) == (("c",), ())
+
+
+def test_outputs_that_are_infinite_in_eight_bits_or_no_arrays_are_no_error() -> None:
+    d = Draft(11)
+    y = d.node("Relu", "r", d.conv("c", "x", (4, 3, 3, 3), bias=True))
+    proto = d.model(["N", 3, 12, 12], d.node("Log", "l", d.node("Add", "a", y, d.constant("e", 1e-6))))
+    proto.graph.node.append(onnx.helper.make_node("SplitToSequence", [y, "s"], ["z"], "split", axis=1))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([3, 1]), "s"))
+    proto.graph.output.append(onnx.helper.make_tensor_sequence_value_info("z", 1, None))
+    model = named(from_proto(proto))
+    with Calibrated(model, data()) as calibrated:
+        done = calibrated.quantize(Scheme())
+    assert done.corrected == ()
+    assert signal_to_noise(model, done.model, (data(),), "off") == -math.inf
 
 
 def test_given_models_are_not_changed() -> None:

@@ -15,7 +15,7 @@ import bnfold
 from bnfold.edge import equalize
 from bnfold.edge.channels import Channels
 from bnfold.edge.fidelity import fidelity, study
-from bnfold.edge.noise import Noise
+from bnfold.edge.noise import Both, Noise
 from bnfold.edge.quantize import (
     REQUANTISED,
     Calibrated,
@@ -264,3 +264,18 @@ def test_noise_is_in_decibels() -> None:
     shorter = Noise()
     shorter.add(np.array([3.0, 4.0]), np.array([3.0]))
     assert shorter.decibels == 0
+    shorter.add([np.array([1.0])], [np.array([2.0])])
+    shorter.add(None, None)
+    assert shorter.decibels == 0
+    assert Noise(1.0, math.inf).decibels == -math.inf
+    assert math.isnan(Noise(1.0, math.nan).decibels)
+
+
+def test_the_worst_output_is_the_one_that_is_not_a_number() -> None:
+    d = Draft(1)
+    model = named(from_proto(d.model(["N", 3, 12, 12], d.conv("c", "x", (4, 3, 3, 3), bias=True))))
+    found = Both(model, model, "off")
+    ports = interface(model).outputs
+    for noises in ([Noise(1.0, 0.5), Noise(1.0, math.nan)], [Noise(1.0, math.nan), Noise(1.0, 0.5)]):
+        found._noise = noises
+        assert math.isnan(found.worst([*ports, *ports])[1])

@@ -40,7 +40,8 @@ class Corrected:
     Attributes:
         model: The quantised model, with other biases if that helped.
         layers: Names of the nodes whose biases are other ones.
-        gain: By how many dB the worst output became better on the same rows, with the optimizer off.
+        gain: By how many dB one half of the rows makes the worst output better on the other half, with the
+            optimizer off.
     """
 
     model: ir.Model
@@ -53,7 +54,8 @@ def correct(
 ) -> Corrected:
     """Correct the biases of quantised layers, if that makes the outputs better.
 
-    It is judged with the optimizer off, so that the file does not depend on the integer kernels of the
+    What one half of the samples says is judged on the other half, and both halves then say how much. A single
+    sample judges itself. The optimizer is off, so that the file does not depend on the integer kernels of the
     machine that writes it.
 
     Args:
@@ -62,7 +64,7 @@ def correct(
             is not modified.
         layers: Names of the quantised layers; those without a bias of their own (MatMul) are passed over, and
             those in half precision, whose means would be coarse.
-        samples: Real inputs; some ten rows are enough.
+        samples: Real inputs, of some ten rows or more.
 
     Raises:
         ModelError: ONNX Runtime cannot run one of the models.
@@ -74,12 +76,14 @@ def correct(
     }
     if not ranks:
         return Corrected(quantized)
-    changed, names = _with_biases(quantized, _shifts(model, quantized, ranks, samples))
+    found, half = _shifts(model, quantized, ranks, samples), len(samples) // 2
+    trial, names = _with_biases(quantized, _mean_of(found[:half] or found))
     if not names:
         return Corrected(quantized)
-    before, after = (signal_to_noise(model, one, samples, "off") for one in (quantized, changed))
+    before, after = (signal_to_noise(model, one, samples[half:], "off") for one in (quantized, trial))
     if not after > before or not math.isfinite(before):  # nor where one is NaN
         return Corrected(quantized)
+    changed, names = _with_biases(quantized, _mean_of(found))
     return Corrected(changed, names, after - before)
 
 
@@ -88,20 +92,23 @@ def correct(
 
 def _shifts(
     model: ir.Model, quantized: ir.Model, ranks: Mapping[str, int], samples: Sequence[Feeds]
-) -> dict[str, Array]:
-    """What is missing in each layer's output on average, by its name; of shape (channels,)."""
+) -> list[tuple[int, dict[str, Array]]]:
+    """For each sample its rows, and what each layer lacks on average; of shape (channels,)."""
     floats = session(_with_means(model, ranks), optimized="off")
     right, given = _put_right(quantized, ranks)
     integers = session(right, optimized="off")
-    sums, rows = dict.fromkeys(ranks, np.zeros(())), 0
+    found = []
     for feeds in samples:
         means = dict(zip(given, run(floats, feeds), strict=True))
-        found = run(integers, {**feeds, **means})
-        count = rows_of(feeds)
-        rows += count
-        for name, shift in zip(ranks, found, strict=True):
-            sums[name] = sums[name] + count * shift.astype(np.float64).reshape(-1)
-    return {name: total / rows for name, total in sums.items()}
+        missing = [one.astype(np.float64).reshape(-1) for one in run(integers, {**feeds, **means})]
+        found.append((rows_of(feeds), dict(zip(ranks, missing, strict=True))))
+    return found
+
+
+def _mean_of(found: Sequence[tuple[int, dict[str, Array]]]) -> dict[str, Array]:
+    """What is missing on average over all rows."""
+    counts = [rows for rows, _ in found]
+    return {name: np.average([one[name] for _, one in found], axis=0, weights=counts) for name in found[0][1]}
 
 
 def _with_means(model: ir.Model, ranks: Mapping[str, int]) -> ir.Model:

@@ -124,23 +124,29 @@ class Study:
 
     @property
     def passed(self) -> bool:
-        """Whether accuracy falls by no more than `POINTS`, where there are labels to say so."""
+        """Whether a signal is left, and accuracy falls by no more than `POINTS`, if there are labels."""
         lost = self.after.points_lost
-        return lost is None or lost <= POINTS
+        has_signal = self.is_exact or math.isfinite(self.after.sqnr)
+        return has_signal and (lost is None or lost <= POINTS)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether there is no noise at all."""
+        return self.after.sqnr == math.inf
 
     @property
     def sentence(self) -> str:
         """How near the outputs are, and what the accuracy is."""
         count = len(self.quantized.layers)
-        text = f"{count} layer{'' if count == 1 else 's'} in int8, {self.after.sqnr:.1f} dB signal to noise"
+        text = f"{count} layer{'' if count == 1 else 's'} in int8, {_ratio(self.after.sqnr)}"
         if self.before is not None:
-            text += f" ({self.before.sqnr:.1f} dB without equalisation)"
+            text += f" ({_ratio(self.before.sqnr, '')} without equalisation)"
         text += f" on {self.after.rows} row{'' if self.after.rows == 1 else 's'}"
         if self.after.accuracy is not None:
             score = self.after.accuracy.scores[0]
             text += f"; accuracy {score.folded:.2%}, in floats {score.original:.2%}"
         if self.quantized.gain >= WORTH_SAYING:
-            text += f"; correcting biases brought {self.quantized.gain:.1f} dB of it"
+            text += f"; corrected biases brought {self.quantized.gain:.1f} dB on the calibration data"
         if worth := [one for one in self.leave if one.is_worth_it]:
             text += f"; {worth[0].layer} in float would bring {worth[0].gain:.1f} dB"
         return f"{text}."
@@ -152,6 +158,13 @@ class Study:
         Integer kernels saturate on x86 without VNNI, and its optimizer quantises layers left in float.
         """
         return self.as_written - self.by_default > WORTH_LEAVING
+
+
+def _ratio(decibels: float, of_what: str = " signal to noise") -> str:
+    """A ratio in words, which are others where there is no ratio."""
+    if math.isfinite(decibels):
+        return f"{decibels:.1f} dB{of_what}"
+    return "no noise" if decibels == math.inf else "no signal left"
 
 
 def study(

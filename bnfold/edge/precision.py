@@ -277,7 +277,8 @@ def _kept(
     nodes = {str(node.name): node for node in model.graph}
     if absent := [name for name in keep if name not in nodes]:
         raise InputError(
-            f"{absent[0]!r} is not a node of the model.", "Give names that `bnfold inspect` shows."
+            f"{absent[0]!r} is not a node of the model.",
+            "Give names of nodes in the exported file, as a viewer such as Netron shows them.",
         )
     why = dict.fromkeys(keep, "it was asked for") | half.unsupported(model, dtype)
     why |= {name: "it stays in float32 as a rule" for name, node in nodes.items() if node.op_type in blocked}

@@ -78,8 +78,8 @@ class Quantized:
         rows: How many rows of data it was calibrated on.
         notes: What ONNX Runtime's tool had to say, each sentence once.
         corrected: Names of the nodes whose biases were corrected; none if that did not help.
-        gain: By how many dB that raised the worst output on the first rows of the calibration data, with the
-            optimizer off.
+        gain: By how many dB that raised the worst output on rows of the calibration data that the correction
+            had not seen, with the optimizer off.
     """
 
     model: ir.Model

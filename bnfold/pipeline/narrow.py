@@ -6,7 +6,8 @@ not good enough is taken back, as in every step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -62,11 +63,19 @@ def narrowed(steps: Sequence[Done]) -> Narrowed | None:
     """What the step to fewer bits did; None where there was none."""
     for one in reversed(steps):
         if one.name == Quantize.name:
-            return Narrowed("int8", one.sentence, float(one.details["after"]["sqnr"]), one.passed)
+            return Narrowed("int8", one.sentence, _decibels(one.details), one.passed)
         if one.name == Convert.name:
             name = one.details["precision"]
             return Narrowed(f"{name} precision" if name == "mixed" else name, one.sentence, None, one.passed)
     return None
+
+
+def _decibels(details: Mapping[str, Any]) -> float:
+    """The ratio of a step to int8; a report in JSON has null for what is not finite."""
+    ratio = details["after"]["sqnr"]
+    if ratio is None:
+        return math.inf if details["is_exact"] else math.nan
+    return float(ratio)
 
 
 @dataclass(frozen=True)
@@ -140,7 +149,7 @@ class Quantize:
         said = found.sentence if found.passed else f"The quantisation was taken back. {found.sentence}"
         if judged_on is None:
             said += " Judged on the calibration data; give other data with --inputs, and --labels."
-        details = _record(found, "passed", "is_worse_by_default", without="quantized")
+        details = _record(found, "passed", "is_exact", "is_worse_by_default", without="quantized")
         details |= {"quantized": _record(found.quantized, without="model")}
         return found.quantized.model if found.passed else model, Done(self.name, said, details, found.passed)
 

@@ -26,7 +26,7 @@ from bnfold.report.page import verdict
 from bnfold.report.record import plain
 from bnfold.report.terminal import headline
 from bnfold_cli import _edge, _run_options, main
-from tests.small_networks import residual
+from tests.small_networks import Draft, residual
 
 
 def folded() -> ir.Model:
@@ -86,6 +86,37 @@ def test_eight_bits_with_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not done.passed
 
 
+@pytest.mark.parametrize(("weight", "op", "kept"), [(127.0, "Relu", True), (0.3, "Log", False)])
+def test_noise_that_is_no_number_is_said_in_words(tmp_path: Path, weight: float, op: str, kept: bool) -> None:
+    """A weight of one step has no noise; where int8 makes 0, a logarithm leaves nothing of the signal."""
+    d = Draft(0)
+    conv = d.node("Conv", "c", "x", d.constant("w", np.full((1, 1, 1, 1), weight, np.float32)))
+    onnx.save(d.model(["N", 1, 4, 4], d.node(op, "last", conv)), tmp_path / "model.onnx")
+    rows = np.arange(256.0) if kept else np.linspace(1e-4, 1, 256)
+    x = np.broadcast_to(rows[:, None, None, None], (256, 1, 4, 4)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x)
+    paths = {name: str(tmp_path / name) for name in ("model.onnx", "o.onnx", "o.json", "o.html", "data.npz")}
+    result = CliRunner().invoke(
+        main,
+        [
+            *("export", paths["model.onnx"], "-o", paths["o.onnx"], "--no-bench", "-v"),
+            *("--int8", "--calibration", paths["data.npz"]),
+            *("--json", paths["o.json"], "--html", paths["o.html"]),
+        ],
+    )
+    assert result.exit_code == (0 if kept else 1), result.output
+    said = "1 layer in int8, no noise on 256 rows." if kept else "taken back. 1 layer in int8, no signal left"
+    assert said in result.output
+    for text in (result.output, Path(paths["o.html"]).read_text(encoding="utf-8")):
+        assert "inf dB" not in text
+        assert "nan dB" not in text
+    step = json.loads(Path(paths["o.json"]).read_text(encoding="utf-8"))["steps"][-1]
+    assert step["details"]["after"]["sqnr"] is None
+    again = narrowed([Done(**step)])
+    assert again is not None
+    assert again.is_good == kept
+
+
 def test_eight_bits_without_other_data_are_judged_on_the_calibration_data() -> None:
     _, done = Quantize(Scheme(), data())(folded(), None)
     assert done.sentence.endswith(
@@ -93,7 +124,9 @@ def test_eight_bits_without_other_data_are_judged_on_the_calibration_data() -> N
     )
     assert len(done.details["layers"]) == 7
     gain = done.details["quantized"]["gain"]
-    assert (f"; correcting biases brought {gain:.1f} dB of it" in done.sentence) == (gain >= 0.1)
+    assert (f"; corrected biases brought {gain:.1f} dB on the calibration data" in done.sentence) == (
+        gain >= 0.1
+    )
 
 
 # --- the options -------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,8 @@ def of_export(record: Record) -> View:
         return view
     view["details"] = [less.sentence, *view["details"]]
     if view["state"] in ("good", "warn") and less.passed:
-        noise = "" if less.decibels is None else f"; {less.decibels:.1f} dB signal to noise after it"
+        is_number = less.decibels is not None and math.isfinite(less.decibels)
+        noise = f"; {less.decibels:.1f} dB signal to noise after it" if is_number else ""
         before = f"{less.before[0].lower()}{less.before[1:].rstrip(', ')}"
         view["heading"] = f"{view['heading']} {before}{noise}"
     if view["state"] == "good" and not less.is_good:

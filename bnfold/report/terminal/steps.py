@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ def _quantized(details: Mapping[str, Any], most: int | None) -> list[RenderableT
     if most is not None or not layers:
         return []
     gains = {one["layer"]: one["gain"] for one in details["leave"]}
-    table = headed("layer", "operator", "weight", "output", "added there", "left in float")
+    table = headed("node", "operator", "its weight", "its output", "lost there", "output with --leave")
     for column in table.columns[2:]:
         column.justify = "right"
     for one in layers:
@@ -73,10 +74,19 @@ def _quantized(details: Mapping[str, Any], most: int | None) -> list[RenderableT
         table.add_row(
             Text(one["layer"]),
             Text(one["operator"]),
-            *(f"{one[name]:.1f} dB" for name in ("weight", "sqnr", "added")),
+            *(_decibels(one[name]) for name in ("weight", "sqnr", "added")),
             "–" if gain is None else f"{gain:+.1f} dB",
         )
-    return ["", table]
+    said = (
+        "Signal to noise of each layer in int8, and what leaving one in float brings at the model's output:"
+    )
+    return ["", Text(said), table]
+
+
+def _decibels(ratio: float) -> str:
+    if math.isfinite(ratio):
+        return f"{ratio:.1f} dB"
+    return "no noise" if ratio == math.inf else "–"
 
 
 _TABLES: Mapping[str, Callable[[Mapping[str, Any], int | None], list[RenderableType]]] = {

@@ -62,7 +62,8 @@ _GROUP = (
         "--leave",
         multiple=True,
         metavar="NAME",
-        help="With --precision or --int8: leave this node in float32. Repeatable.",
+        help="With --precision or --int8: leave this node, or all of this PyTorch module, in float32."
+        " Repeatable.",
     ),
 )
 _OF_IMAGES = ("mean", "std", "size")

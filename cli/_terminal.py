@@ -76,6 +76,15 @@ def show_page(path: Path | None, *, quiet: bool, json_path: Path | None = None) 
     show(headline.written(path), quiet=quiet, json_path=json_path)
 
 
+def show_record(path: Path | None, batchnorms: int, *, quiet: bool, json_path: Path | None = None) -> None:
+    """Say that the statistics of BatchNorms were written to a file, if they were to be."""
+    if path is None or quiet or is_stdout(path) or is_stdout(json_path):
+        return
+    from bnfold.report.terminal import headline
+
+    show(headline.recorded(path, batchnorms), quiet=quiet, json_path=json_path)
+
+
 def command_line() -> str:
     """What was typed, as a page shows it."""
     return shlex.join(["bnfold", *sys.argv[1:]])

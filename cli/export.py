@@ -150,6 +150,7 @@ def command(
 
         _terminal.write_json(json.statistics_document(done), record_path)
     _terminal.show(text.export_report(done, verbose=verbose), quiet=quiet, json_path=json_path)
+    _terminal.show_record(record_path, len(done.statistics), quiet=quiet, json_path=json_path)
     _terminal.show_page(html_path, quiet=quiet, json_path=json_path)
     if done.target is not None:
         from bnfold.report.terminal import targets

@@ -101,6 +101,7 @@ def command(
         from bnfold.report.terminal import text
 
         _terminal.show(text.export_report(done, verbose=verbose), quiet=quiet, json_path=json_path)
+    _terminal.show_record(record_path, len(done.statistics), quiet=quiet, json_path=json_path)
     _terminal.show_page(html_path, quiet=quiet, json_path=json_path)
 
 

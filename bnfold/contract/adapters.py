@@ -1,7 +1,7 @@
 """Operators written as an older version has them, where onnx's converter does not do that, or not always.
 
-Each function is given a node that is about to lose a version, and changes it to the same computation in the
-version before, or refuses it by name.
+Each function is given a node and changes it to the same computation as the version before writes it, or
+refuses it by name.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def _split(at: Preparation, node: ir.Node) -> None:
     most = -(-size // parts)
     last = size - most * (parts - 1)
     if last <= 0:
-        raise ModelError(f"{named(node)} makes {parts} parts of {size}")
+        raise ModelError(
+            f"{named(node)} makes {parts} parts of {most} out of {size} elements, which leaves {last}"
+        )
     at.hold(node, 1, np.array([most] * (parts - 1) + [last], np.int64))
 
 

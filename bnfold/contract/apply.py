@@ -10,7 +10,7 @@ from bnfold.contract.contract import Contract
 
 
 def changes(model: ir.Model, contract: Contract) -> list[Changed]:
-    """Make the changes that a contract asks for; the last one's model is the whole.
+    """Make the changes that a contract asks for; the last one's model is the whole, and none is the model.
 
     Args:
         model: The model, which stays as it is.
@@ -33,8 +33,8 @@ def changes(model: ir.Model, contract: Contract) -> list[Changed]:
         done.append(sizes.fixed(now(), contract.batch, contract.shapes))
     if contract.simplify:
         done.append(simplify.simplified(now()))
-    if contract.plain_reshapes:
-        done.append(reshapes.plain(now()))
+    if contract.plain_reshapes and (change := reshapes.plain(now())) is not None:
+        done.append(change)
     if contract.plain_constants:
         done.append(constants.plain(now()))
     if contract.opset is not None:

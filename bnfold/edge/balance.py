@@ -93,5 +93,17 @@ class Equalized(Shown, Generic[ModelT]):
         return sum(one.moved for one in self.layers)
 
 
+def held(why: str) -> str:
+    """Why a layer is held, as a clause: of what was said of its output, or of a node that reads it.
+
+    Args:
+        why: The `stopped` of its [`Balance`][bnfold.edge.balance.Balance].
+    """
+    return f"its output {why}" if why.split(" ", 1)[0] in _OF_THE_OUTPUT else why
+
+
+_OF_THE_OUTPUT = frozenset({"is", "has", "stands"})  # the verbs; other reasons are whole clauses
+
+
 def _layers(number: int) -> str:
     return f"{number} layer{'' if number == 1 else 's'}"

@@ -64,7 +64,7 @@ def correct(
             is not modified.
         layers: Names of the quantised layers; those without a bias of their own (MatMul) are passed over, and
             those in half precision, whose means would be coarse.
-        samples: Real inputs, of some ten rows or more.
+        samples: Real inputs, of some 64 rows.
 
     Raises:
         ModelError: ONNX Runtime cannot run one of the models.
@@ -174,7 +174,7 @@ def _with_biases(quantized: ir.Model, shifts: Mapping[str, Array]) -> tuple[ir.M
     nodes, names = _by_name(copy), Names(copy)
     for name, shift in shifts.items():
         layer = nodes[name]
-        if np.isfinite(shift).all() and _demand_bias(copy, layer, shift, names) and _add(layer, shift):
+        if np.isfinite(shift).all() and _ensure_bias(copy, layer, shift, names) and _add(layer, shift):
             done.append(name)
     return copy, tuple(done)
 
@@ -190,13 +190,13 @@ def _add(layer: ir.Node, shift: Array) -> bool:
     fits = has_one_each and scale.size in (1, shift.size) and bool(np.all(scale > 0))
     if not is_own or not fits or integers.dtype != np.int32:
         return False
-    about = np.iinfo(np.int32)
+    limits = np.iinfo(np.int32)
     wanted = integers + np.rint(shift / scale.astype(np.float64)).reshape(integers.shape)
-    stored.const_value = ir.Tensor(np.clip(wanted, about.min, about.max).astype(np.int32), name=stored.name)
+    stored.const_value = ir.Tensor(np.clip(wanted, limits.min, limits.max).astype(np.int32), name=stored.name)
     return bool(np.any(stored.const_value.numpy() != integers))
 
 
-def _demand_bias(model: ir.Model, layer: ir.Node, shift: Array, names: Names) -> bool:
+def _ensure_bias(model: ir.Model, layer: ir.Node, shift: Array, names: Names) -> bool:
     """Give a layer without bias one of zeros, with the scale that integer kernels want: that of a product.
 
     A shift of less than half a step leaves it without, and so do factors of a Gemm, with which ONNX Runtime

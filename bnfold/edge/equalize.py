@@ -32,7 +32,7 @@ from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts
 from bnfold.graph.nodes import module_name
 
-_ROUNDS = 1000  # for each group, of which a few are needed; rounded sums alone could go round in a circle
+_ROUNDS = 1000  # for each group; a few are needed, but rounded sums could go round in a circle
 _BETTER = 0.999  # of the noise, so that nothing is moved for nothing
 _NEAR, _FAR = (0.25, 1.0), (1.0, 2.5)  # powers of two below the top
 _SHARES = (0.25, 0.5, 0.75)
@@ -186,9 +186,9 @@ def _within_range(tried: Ids, largest: Array, steps: Ids) -> Ids:
 
 
 def _together(one: Measured, own: Ids, steps: Ids, known: Activity, tried: Ids) -> Array:
-    """The noise of a layer on both sides of which the same group is moved, after each move.
+    """The noise of a layer that reads and writes the same group, after each move of that group.
 
-    Its terms move one side alone.
+    The terms of `measure` move what it reads or what it writes, and never both.
     """
     found = np.zeros(len(tried))
     for at, by in enumerate(tried):

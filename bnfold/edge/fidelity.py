@@ -47,12 +47,14 @@ class Fidelity:
         output: The name of that output.
         accuracy: How often both are right on labelled rows; None without labels.
         rows: The rows that were compared.
+        same: The share of elements that are not floats, as classes, and are the same; None if there are none.
     """
 
     sqnr: float
     output: str
     accuracy: Accuracy | None
     rows: int
+    same: float | None = None
 
     @property
     def points_lost(self) -> float | None:
@@ -131,7 +133,7 @@ class Study:
 
     @property
     def is_exact(self) -> bool:
-        """Whether there is no noise at all."""
+        """Whether int8 adds no noise at all."""
         return self.after.sqnr == math.inf
 
     @property
@@ -142,6 +144,8 @@ class Study:
         if self.before is not None:
             text += f" ({_ratio(self.before.sqnr, '')} without equalisation)"
         text += f" on {self.after.rows} row{'' if self.after.rows == 1 else 's'}"
+        if self.after.same is not None:
+            text += f"; {self.after.same:.2%} of the classes or indices are the same"
         if self.after.accuracy is not None:
             score = self.after.accuracy.scores[0]
             text += f"; accuracy {score.folded:.2%}, in floats {score.original:.2%}"
@@ -161,7 +165,7 @@ class Study:
 
 
 def _ratio(decibels: float, of_what: str = " signal to noise") -> str:
-    """A ratio in words, which are others where there is no ratio."""
+    """A ratio of signal to noise for a sentence, also where it is not a number."""
     if math.isfinite(decibels):
         return f"{decibels:.1f} dB{of_what}"
     return "no noise" if decibels == math.inf else "no signal left"
@@ -195,7 +199,8 @@ def study(
     few = first(samples)
     with Calibrated(model, calibration) as calibrated:
         quantized = calibrated.quantize(scheme)
-        layers, as_written = _by_layer(model, quantized, few)
+        layers = _by_layer(model, quantized, few)
+        as_written = signal_to_noise(model, quantized.model, few, "off")
         by_default = signal_to_noise(model, quantized.model, few, "default")
         leave = _left_in_turn(calibrated, quantized, layers, few, as_written)
     before = None
@@ -219,20 +224,14 @@ def fidelity(model: ir.Model, quantized: ir.Model, samples: Samples, *, top: int
     else:
         both.see(samples.feeds)
     name, sqnr = both.worst(ports)
-    return Fidelity(sqnr, name, accuracy, sum(rows_of(feeds) for feeds in samples.feeds))
+    return Fidelity(sqnr, name, accuracy, sum(rows_of(feeds) for feeds in samples.feeds), both.same)
 
 
 # --- layer by layer ----------------------------------------------------------------------------------------
 
 
-def _by_layer(
-    model: ir.Model, quantized: Quantized, samples: Sequence[Feeds]
-) -> tuple[tuple[LayerNoise, ...], float]:
-    """Every quantised layer, from one run of both models with all values in question as outputs.
-
-    Returns:
-        The layers in order, and the signal to noise of the worst output of the model.
-    """
+def _by_layer(model: ir.Model, quantized: Quantized, samples: Sequence[Feeds]) -> tuple[LayerNoise, ...]:
+    """Every quantised layer in order, from one run of both models with all values in question as outputs."""
     pairs = _pairs(model, quantized.model)
     noise = _compared(model, quantized.model, pairs, samples)
     own, found = {str(node.name): node for node in model.graph}, []
@@ -244,8 +243,7 @@ def _by_layer(
         before = noise[str(read.name)].decibels if read is not None and read.name in noise else math.inf
         added = max(0.0, min(before, _MOST) - min(sqnr, _MOST))
         found.append(LayerNoise(name, node.op_type, sqnr, added, _weight_sqnr(node, other)))
-    outputs = [noise[name].decibels for value in model.graph.outputs if (name := str(value.name)) in noise]
-    return tuple(found), min(outputs, default=math.inf)
+    return tuple(found)
 
 
 _MOST = 60.0

@@ -257,8 +257,8 @@ def _by_itself(power: Array) -> Array:
     """By how much noise counts in outputs that no layer reads.
 
     Args:
-        power: The mean square of each channel; 0 where nothing else reads it either: what can still be scaled
-            does not reach an output of the model, and has no size of its own that noise could be relative to.
+        power: The mean square of each channel; 0 where it does not reach an output of the model. Such a
+            channel can still be scaled, so that it has no size of its own that noise could be relative to.
     """
     least = max(power.max(initial=0) * _DEAD, _TINY)
     counts = np.zeros(power.shape)

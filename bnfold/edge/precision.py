@@ -17,11 +17,11 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.edge import equalize, half
+from bnfold.edge.called import called
 from bnfold.edge.channels import Channels
 from bnfold.edge.classes import Ids
 from bnfold.edge.magnitudes import MARGIN, OutOfRange, Sizes, magnitudes, of_tensor, out_of_range
 from bnfold.edge.rounded import Judgement, judge
-from bnfold.errors import InputError
 from bnfold.graph.editor import Editor
 from bnfold.graph.facts import Facts
 from bnfold.runtime.sessions import Feeds
@@ -99,18 +99,23 @@ class Converted:
         """What was done, and how far the model is from the truth."""
         text = f"Converted to {self.precision}"
         if self.first is not None:
+            many = len(self.out_of_range)
             text += (
-                f"; {len(self.out_of_range)} tensors were out of range, {len(self.repaired)} repaired by "
-                f"powers of two, first: {self.first.sentence.removesuffix('.')}"
+                f"; {'1 tensor was' if many == 1 else f'{many} tensors were'} out of range, "
+                f"{len(self.repaired)} repaired by powers of two, "
+                f"first: {self.first.sentence.removesuffix('.')}"
             )
         if self.kept:
-            text += f"; {len(self.kept)} nodes stay in float32"
+            many = len(self.kept)
+            text += f"; {'1 node stays' if many == 1 else f'{many} nodes stay'} in float32"
         worst = max(self.judgement.outputs, key=lambda one: one.error, default=None)
         if worst is not None:
             text += (
-                f"; largest error {worst.error:.3g} units of {self.judgement.unit}, of which digits alone "
-                f"cost {worst.ideal:.3g}"
+                f"; largest error {worst.error:.3g} units of {self.judgement.unit}; rounding every value "
+                f"would cost {worst.ideal:.3g}"
             )
+        for one in self.judgement.others:
+            text += f"; {one.differing} of {one.elements} elements of {one.output!r} differ"
         return f"{text}."
 
 
@@ -130,7 +135,7 @@ def convert(
         precision: `"float16"`, `"bfloat16"`, or `"mixed"`: float16 but for the operators of `MIXED`.
         samples: Inputs by name that show how large its values become.
         keep_io: Whether inputs and outputs stay float32.
-        keep: Names of nodes that stay in float32 in any case.
+        keep: Names of nodes, or of modules, that stay in float32 in any case.
         repair: Whether channels may be scaled by powers of two.
 
     Raises:
@@ -275,12 +280,7 @@ def _kept(
 ) -> tuple[Kept, ...]:
     """Those that were asked for, that have no such type, or that compute or read what is out of range."""
     nodes = {str(node.name): node for node in model.graph}
-    if absent := [name for name in keep if name not in nodes]:
-        raise InputError(
-            f"{absent[0]!r} is not a node of the model.",
-            "Give names of nodes in the exported file, as a viewer such as Netron shows them.",
-        )
-    why = dict.fromkeys(keep, "it was asked for") | half.unsupported(model, dtype)
+    why = dict.fromkeys(called(model, keep), "it was asked for") | half.unsupported(model, dtype)
     why |= {name: "it stays in float32 as a rule" for name, node in nodes.items() if node.op_type in blocked}
     lost = {one.value: one for one in left}
     for node in model.graph:

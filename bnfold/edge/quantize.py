@@ -24,8 +24,9 @@ import onnx
 import onnx_ir as ir
 
 from bnfold.edge import bias
+from bnfold.edge.called import called
 from bnfold.edge.rows import first, rows_of, samples_of, split
-from bnfold.errors import InputError, MissingExtraError, ModelError, reason
+from bnfold.errors import MissingExtraError, ModelError, reason
 from bnfold.files.external_data import tensors
 from bnfold.files.load import from_proto
 from bnfold.files.save import save_onnx
@@ -54,7 +55,7 @@ class Scheme:
         symmetric: Whether the zero point of activations is the middle of their range. Weights always have 0.
         pow2_scales: Whether every scale is a power of two; the calibrated one is rounded up.
         signed: Whether activations are int8 instead of uint8.
-        leave: Names of nodes that stay in float.
+        leave: Names of nodes, or of the modules that they were exported from, that stay in float.
         correct_biases: Whether biases make up for what rounded weights shift on average.
     """
 
@@ -134,12 +135,7 @@ class Calibrated:
             ModelError: ONNX Runtime's tool cannot quantise it, or nothing in it, or its opset has no scales
                 for channels.
         """
-        known = {node.name for node in self.model.graph}
-        if absent := [name for name in scheme.leave if name not in known]:
-            raise InputError(
-                f"{absent[0]!r} is not a node of the model.",
-                "Give names of nodes; without --leave, -v lists those of the layers in int8.",
-            )
+        scheme = replace(scheme, leave=called(self.model, scheme.leave))
         opset = self.model.graph.opset_imports.get("", _PER_CHANNEL)
         if scheme.per_channel and opset < _PER_CHANNEL:
             raise ModelError(

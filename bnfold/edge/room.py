@@ -91,7 +91,7 @@ class Room:
 
 
 def _shared(one: Measured, written: Ids, read: Ids, room: Ids) -> Ids:
-    """The room of each weight: half of it where both sides move, and any where both are of one class."""
+    """The room of each weight: half of it where both sides move, no limit where both are of one class."""
     assert one.inputs is not None, "it reads some"
     both = (written >= 0)[:, :, None] & (read >= 0)[:, None, :]
     same = one.outputs[:, :, None] == one.inputs[:, None, :]
@@ -105,8 +105,8 @@ def _take(room: Ids, at: Ids, most: npt.NDArray[np.int64]) -> None:
 
 def _ends(dtype: ir.DataType) -> tuple[int, int]:
     """The least and the largest exponent of a moved number, as `frexp` gives it."""
-    about = np.finfo(dtype.numpy())
-    return int(about.minexp) + _MARGIN, int(about.maxexp) - 1
+    limits = np.finfo(dtype.numpy())
+    return int(limits.minexp) + _MARGIN, int(limits.maxexp) - 1
 
 
 def biases(channels: Channels) -> list[tuple[ir.Node, int, Ids]]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from bnfold.algebra.affine import Array
+from bnfold.edge.noise import Noise
 from bnfold.errors import ModelError
 from bnfold.files.external_data import exchange, self_contained
 from bnfold.graph.facts import Facts
@@ -121,6 +122,28 @@ class OutputError:
 
 
 @dataclass(frozen=True)
+class OtherOutput:
+    """One output of a converted model that is not in floats: indices, classes, masks.
+
+    Attributes:
+        output: Its name.
+        differing: How many of its elements on the samples are not those of the model in floats.
+        ideal: How many differ by the digits of the type alone.
+        elements: How many there are.
+    """
+
+    output: str
+    differing: int
+    ideal: int
+    elements: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether about as many are the same as the digits of the type allow: one more, or one in 200."""
+        return self.differing <= NOISE_FACTOR * self.ideal + max(1, self.elements // 200)
+
+
+@dataclass(frozen=True)
 class Judgement:
     """A converted model against the float64 evaluation of the one that it was made of.
 
@@ -129,17 +152,19 @@ class Judgement:
         outputs: Every output that holds floats.
         judge: How the converted model was evaluated.
         not_run: Why ONNX Runtime's CPU provider did not run it; empty where it did.
+        others: Every output that holds something else.
     """
 
     unit: str
     outputs: tuple[OutputError, ...]
     judge: str = JUDGE
     not_run: str = ""
+    others: tuple[OtherOutput, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether every output is near enough."""
-        return all(one.passed for one in self.outputs)
+        return all(one.passed for one in self.outputs) and all(one.passed for one in self.others)
 
 
 def judge(model: ir.Model, converted: ir.Model, dtype: ir.DataType, samples: Sequence[Feeds]) -> Judgement:
@@ -164,12 +189,15 @@ def judge(model: ir.Model, converted: ir.Model, dtype: ir.DataType, samples: Seq
         not_run = error.problem
     unit, worst = ROUNDOFF[dtype], [[0.0, 0.0, 0.0] for _ in ports]
     lost, compared = [0] * len(ports), [False] * len(ports)
+    noise = [(Noise(), Noise()) for _ in ports]
     for feeds in samples:
         typed = {name: _as_type(array, types.get(name)) for name, array in feeds.items()}
         half = exact.run(typed)
         runs = [half, ideal.run(feeds), None if ran is None else run(ran, typed)]
         for at, wanted in enumerate(truth.run(feeds)):
             if not isinstance(wanted, np.ndarray) or wanted.dtype.kind != "f":
+                for one, outputs in zip(noise[at], runs[:2], strict=True):
+                    one.add(wanted, outputs[at] if outputs is not None else None)
                 continue
             compared[at] = True
             for place, outputs in enumerate(runs):
@@ -182,7 +210,12 @@ def judge(model: ir.Model, converted: ir.Model, dtype: ir.DataType, samples: Seq
         for port, one, gone, seen in zip(ports, worst, lost, compared, strict=True)
         if seen
     )
-    return Judgement(dtype_name(dtype), errors, not_run=not_run)
+    others = tuple(
+        OtherOutput(port.name, half.differing, ideal.differing, half.others)
+        for port, (half, ideal) in zip(ports, noise, strict=True)
+        if half.others
+    )
+    return Judgement(dtype_name(dtype), errors, not_run=not_run, others=others)
 
 
 def _as_type(array: npt.NDArray[Any], dtype: ir.DataType | None) -> npt.NDArray[Any]:

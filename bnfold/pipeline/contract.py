@@ -111,6 +111,8 @@ def contracted(model: ir.Model, contract: Contract, trial: Trial | None, *, runs
     from bnfold.contract.apply import changes  # most folds have no use for the converters
 
     chain = changes(model, contract)
+    if not chain:  # a target asked for what the model has already
+        return Contracted(model)
     unsure = [change.name for change in chain if change.by_others]
     if unsure and not runs:
         raise InputError(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.edge.balance import Equalized
+from bnfold.edge.balance import Equalized, held
 from bnfold.edge.equalize import equalized
 from bnfold.errors import BnfoldError
 from bnfold.folding import record
@@ -230,10 +230,18 @@ class Equalize:
 
 
 def _nothing(result: Equalized[ir.Model]) -> str:
+    """Why no channel moved, with the first reason of all; the report has the others."""
     if not result.layers:
-        return "no weight can be scaled"
-    held = sum(bool(one.stopped) for one in result.layers)
-    return f"no channel gains by it, and {held} of {len(result.layers)} layers are held"
+        first = next(iter(result.refused.items()), None)
+        return "no weight can be scaled" + (f", first {first[0]!r}, because {first[1]}" if first else "")
+    stopped = [one for one in result.layers if one.stopped]
+    if not stopped:
+        return "no channel gains by it"
+    verb = "layer is" if len(result.layers) == 1 else "layers is" if len(stopped) == 1 else "layers are"
+    return (
+        f"no channel gains by it, and {len(stopped)} of {len(result.layers)} {verb} held, first "
+        f"{stopped[0].layer!r}, because {held(stopped[0].stopped)}"
+    )
 
 
 def _details(result: Equalized[ir.Model], proof: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from bnfold.errors import InputError
 from bnfold.options import Reading
 from bnfold.pipeline.read import Source, is_torch
 from bnfold.runtime.interface import Port, interface
-from bnfold.targets.check import Broken, obstacles
+from bnfold.targets.check import Broken, obstacles, quantized_before
 from bnfold.targets.form import Form
 from bnfold.targets.plan import plan
 from bnfold.targets.profile import Profile
@@ -92,11 +92,11 @@ def contract_for(
 
 def reached(profile: Profile | None, model: ir.Model) -> Reached | None:
     """What stands in the way of a model; None without a target."""
-    return (
-        None
-        if profile is None
-        else Reached(profile, tuple(obstacles(profile, View(model))), interface(model).inputs)
-    )
+    if profile is None:
+        return None
+    view = View(model)
+    found = (*obstacles(profile, view), *quantized_before(profile, view))
+    return Reached(profile, found, interface(model).inputs)
 
 
 def next_commands(one: Reached, written: Path) -> tuple[str, ...]:

@@ -81,11 +81,25 @@ class Rule:
 
 @dataclass(frozen=True)
 class Note:
-    """What is worth knowing of a target, and is not checked: as a sentence, with source and date."""
+    """What is worth knowing of a target, and is not checked: as a sentence, with source and date.
+
+    Attributes:
+        what: The sentence.
+        source: As of a rule.
+        date: As of a rule.
+        quantizes: Whether it says that the toolchain quantises float files itself, so that an export should
+            not do it before.
+    """
 
     what: str
     source: str
     date: datetime.date
+    quantizes: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What it is next to the kinds of rules, in a report of what stands in the way."""
+        return "note"
 
 
 @dataclass(frozen=True)
@@ -249,13 +263,15 @@ def _is_a(value: Any, kind: Any) -> bool:
 
 
 def _dated(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The table, if its date is one and its source an address.
+    """The table, if its date is one, its source an address, and a note's flag true or false.
 
     Raises:
         ValueError: One of them is not.
     """
     if type(table["date"]) is not datetime.date:
         raise ValueError(f"the date {table['date']!r} has to be as in 2026-11-28")
+    if type(table.get("quantizes", False)) is not bool:
+        raise ValueError(f"quantizes has to be true or false, and not {table['quantizes']!r}")
     if not str(table["source"]).startswith("https://"):
         raise ValueError(f"the source {table['source']!r} is not an address")
     return dict(table)

@@ -325,3 +325,19 @@ def test_a_place_in_external_data_that_is_none(run, with_data, tmp_path, field: 
     assert result.exit_code == 2
     assert value in result.stderr
     assert "lambda" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [("fold",), ("export", "--no-validate", "--no-bench")])
+def test_that_statistics_were_written_is_said(run, model, tmp_path, command: tuple[str, ...]) -> None:
+    name, *options = command
+    out, path = tmp_path / "out.onnx", tmp_path / "statistics.json"
+    said = run(name, model, "-o", out, "--record", path, *options)
+    many = len(json.loads(path.read_text())["batchnorms"])
+    assert many
+    assert f"Wrote {path} (statistics of {many} BatchNorm{'s' if many > 1 else ''})." in said.stdout
+    again = run(name, out, "-o", tmp_path / "again.onnx", "--record", path, *options).stdout
+    assert f"Wrote {path} (no statistics: no BatchNorm whose numbers are known was folded)." in again
+    quiet = run(name, model, "-o", out, "--record", path, "--quiet", *options)
+    assert (quiet.exit_code, quiet.stdout) == (0, "")
+    for_programs = run(name, model, "-o", out, "--record", path, "--json", "-", *options)
+    assert json.loads(for_programs.stdout)["command"] == name

@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 import click
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
+from bnfold.targets.check import quantized_before
 from bnfold.targets.profile import load, names
+from bnfold.targets.view import View
 from tests.gate.models import layers, save
+from tests.graphs import build
 
 
 @pytest.fixture
@@ -196,3 +201,32 @@ def test_a_file_of_pytorch_is_not_ready_for_a_target_that_reads_onnx(run) -> Non
     program = run("check", MODELS / "mobileone.pt2", "--target", "rk3588", "--target", "executorch", *given)
     assert "M320 for rknn, the file is a program of torch.export" in program.stdout
     assert "executorch: nothing that bnfold knows stands in the way" in program.stderr
+
+
+@pytest.mark.parametrize(("target", "tool"), [("tflite-micro", "onnx2tf"), ("hailo", "Hailo's compiler")])
+def test_int8_is_left_to_a_toolchain_that_makes_it_itself(run, net: Path, target: str, tool: str) -> None:
+    options = ("--no-bench", "--no-validate", "--target", target)
+    data = net.with_name("data.npz")
+    np.savez(data, x=np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32))
+    out = net.with_name("out.onnx")
+    result = run("export", net, "-o", out, "--int8", "--calibration", data, *options)
+    said = " ".join(result.stdout.split())
+    assert f"1 thing stands in the way to {target}" in said, result.output
+    assert f"the file is quantised already, so leave --int8 out: {tool} makes int8 itself" in said
+    assert result.exit_code == 1
+    assert out.is_file()
+    result = run("export", net, "-o", out, *options)
+    assert result.exit_code == 0
+    assert "quantised already" not in result.stdout
+
+
+def test_int8_is_for_a_toolchain_that_reads_it() -> None:
+    pairs = ir.from_proto(
+        build(
+            "g (float[1,3,8,8] x) => (float[1,3,8,8] y)"
+            " { q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  y = Relu(d) }",
+            {"s": np.float32(0.1), "z": np.int8(0)},
+        )
+    )
+    itself = {name for name in names() if any(quantized_before(load(name), View(pairs)))}
+    assert itself == {"esp-dl", "hailo", "litert", "tflite-micro"}

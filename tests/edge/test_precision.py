@@ -70,6 +70,24 @@ def test_a_planted_overflow_is_named_repaired_and_judged() -> None:
     assert "'a_out'" in done.sentence
 
 
+def test_classes_without_scores_are_judged_as_classes() -> None:
+    """Where scores overflow, the best class is another one."""
+    proto = to_proto(planted(1e4))
+    proto.graph.node.append(helper.make_node("ArgMax", ["y"], ["best"], "best", axis=1, keepdims=0))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("best", 7, ["N"]))
+    model, samples = from_proto(proto), data(12)
+    done = convert(model, "float16", samples)
+    [best] = done.judgement.others
+    assert (best.output, best.elements, done.judgement.outputs) == ("best", 24, ())
+    assert done.passed
+    assert f"; {best.differing} of 24 elements of 'best' differ" in done.sentence
+    ready = half.prepared(model)
+    naive = half.to_half(ready, F16, (), (), keep_io=True)
+    [spoilt] = judge(ready, naive, F16, samples).others
+    assert spoilt.differing > 6
+    assert not spoilt.passed
+
+
 def test_onnx_reference_computes_the_repaired_model_in_float16() -> None:
     """It rounds every result of an operator to float16, as hardware does, and finds no infinity."""
     model, feeds = planted(1e4), data(1)[0]
@@ -96,6 +114,8 @@ def test_what_cannot_be_repaired_stays_in_float32_and_is_listed() -> None:
     done = convert(planted(1e4, between=("Mul", "Sigmoid")), "float16", data())
     assert not done.repaired
     assert {one.node for one in done.kept} == {"a", "between0", "between1"}
+    assert "; 2 tensors were out of range, 0 repaired by powers of two, first: 'a_out'" in done.sentence
+    assert "; 3 nodes stay in float32;" in done.sentence
     assert (
         "'between0_out', computed by Mul between0, reaches"
         in {one.node: one.why for one in done.kept}["between1"]

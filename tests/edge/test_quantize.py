@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -144,6 +145,9 @@ def test_a_layer_may_be_left_in_float() -> None:
     done = quantize(model, data(8), Scheme(leave=(name,)))
     assert name in done.floats
     assert name not in done.layers
+    node = next(node for node in model.graph if node.name == name)
+    node.metadata_props["pkg.torch.onnx.name_scopes"] = "['', 'stem.0', 'conv2d']"
+    assert quantize(model, data(8), Scheme(leave=("stem.0",))).floats == done.floats
     with pytest.raises(InputError, match="'nowhere' is not a node"):
         quantize(model, data(8), Scheme(leave=("nowhere",)))
 
@@ -259,8 +263,6 @@ def test_noise_is_in_decibels() -> None:
     noise.add(np.array([3.0, 4.0]), np.array([3.0, 3.5]))
     assert noise.decibels == pytest.approx(20)
     assert Noise(1.0, 0.0).decibels == math.inf
-    noise.add(np.array([1, 2]), np.array([3, 4]))
-    assert noise.decibels == pytest.approx(20)
     shorter = Noise()
     shorter.add(np.array([3.0, 4.0]), np.array([3.0]))
     assert shorter.decibels == 0
@@ -279,3 +281,39 @@ def test_the_worst_output_is_the_one_that_is_not_a_number() -> None:
     for noises in ([Noise(1.0, 0.5), Noise(1.0, math.nan)], [Noise(1.0, math.nan), Noise(1.0, 0.5)]):
         found._noise = noises
         assert math.isnan(found.worst([*ports, *ports])[1])
+
+
+def test_other_types_count_by_what_differs() -> None:
+    noise = Noise()
+    noise.add([{0: np.array([1, 2, 3, 4])}, np.array(["a", "b"])], [{0: np.array([1, 2, 0, 4])}, None])
+    assert (noise.others, noise.differing) == (6, 3)
+    assert noise.decibels == pytest.approx(10 * math.log10(2))
+
+
+def classes_of(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with the best class as its one output."""
+    proto.graph.node.append(onnx.helper.make_node("ArgMax", ["y"], ["best"], "best", axis=1, keepdims=0))
+    proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("best", 7, ["N"]))
+    return proto
+
+
+def test_classes_without_scores_are_compared_as_classes() -> None:
+    """There is no float among the outputs, and int8 destroys what they are chosen by."""
+    d = Draft(3)
+    y = d.node("Relu", "r", d.conv("c", "x", (16, 3, 3, 3), bias=True))
+    y = d.gemm("g", d.node("Flatten", "f", d.node("GlobalAveragePool", "p", y)), 16, CLASSES)
+    proto = classes_of(d.model(["N", 3, 12, 12], y))
+    good, bad = (named(from_proto(proto)) for _ in range(2))
+    weight = next(node for node in bad.graph if node.op_type == "Gemm").inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    array = weight.const_value.numpy() * np.geomspace(1e-3, 1, 16, dtype=np.float32)
+    array[:, 0] = 1e4  # the same for all classes: it decides nothing, and takes all of the range
+    weight.const_value = ir.Tensor(array.astype(np.float32), name=weight.name)
+    found = [study(one, data(64)) for one in (good, bad)]
+    assert [one.after.output for one in found] == ["best", "best"]
+    assert found[0].after.same is not None
+    assert found[1].after.same is not None
+    assert found[0].after.same > 0.9 > 0.5 > found[1].after.same
+    assert f"; {found[1].after.same:.2%} of the classes or indices are the same" in found[1].sentence
+    assert found[1].after.sqnr == pytest.approx(-10 * math.log10(1 - found[1].after.same))

@@ -51,6 +51,8 @@ def test_half_precision_on_given_data_with_a_node_in_float32() -> None:
     model, done = Convert("mixed", keep_io=False, leave=("fc",))(folded(), Trial(Checking(), data()))
     assert "random" not in done.sentence
     assert [(one["node"], one["why"]) for one in done.details["kept"]] == [("fc", "it was asked for")]
+    assert "; 1 node stays in float32; largest error" in done.sentence
+    assert " units of float16; rounding every value would cost " in done.sentence
     assert model.graph.inputs[0].dtype == ir.DataType.FLOAT16
     with pytest.raises(InputError, match="run to measure"):
         Convert("float16")(folded(), None)

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 import bnfold
+from bnfold.edge.balance import Balance, Equalized
 from bnfold.edge.equalize import equalize
 from bnfold.folding import record
 from bnfold.options import Checking
@@ -158,6 +159,22 @@ def test_what_has_nothing_to_equalise_is_said(tmp_path: Path) -> None:
     onnx.save(build("g (float[2,3] x) => (float[2,3] y) { y = Relu (x) }"), path)
     done = fold_file(path, tmp_path / "out.onnx", equalize=True)
     assert done.steps[0].sentence == "Nothing to equalise: no weight can be scaled."
+
+
+@pytest.mark.parametrize(
+    ("held", "layers", "said"),
+    [(0, 2, ""), (1, 1, "1 of 1 layer is"), (1, 10, "1 of 10 layers is"), (2, 10, "2 of 10 layers are")],
+)
+def test_how_many_layers_are_held_is_said_with_the_first_reason(
+    monkeypatch: pytest.MonkeyPatch, held: int, layers: int, said: str
+) -> None:
+    balances = [
+        Balance(f"a{at}", "Conv", 0, 4, 1, 1, "has a reason" if at < held else "") for at in range(layers)
+    ]
+    monkeypatch.setattr(steps, "equalized", lambda model, **_: Equalized(model, tuple(balances)))
+    first = f", and {said} held, first 'a0', because its output has a reason" if said else ""
+    sentence = steps.Equalize()(ir.from_proto(network()), None)[1].sentence
+    assert sentence == f"Nothing to equalise: no channel gains by it{first}."
 
 
 def test_the_record_of_another_model_is_left_alone() -> None:

@@ -32,7 +32,7 @@ def test_allowzero_goes_where_it_means_nothing() -> None:
     (changed,) = changes(ir.from_proto(before), Contract(plain_reshapes=True))
     after = ir.to_proto(changed.model)
     assert not after.graph.node[0].attribute
-    assert changed.details == {"dropped": 1}
+    assert changed.details == {"dropped": 1, "of_sizes": 0}
     given = feeds(before)
     np.testing.assert_array_equal(run(before, given)[0], run(after, given)[0])
 
@@ -56,14 +56,77 @@ def test_constants_become_tensors_where_no_others_are_read(tmp_path: Path) -> No
     assert not done.contract
 
 
-def test_allowzero_stays_where_a_zero_is_a_size() -> None:
+SIZE = "s = Shape <start = 0, end = 1> (x)"
+COMPUTED = {
+    # how the shape is made of sizes: (nodes, whether the attribute means something for an empty tensor)
+    "the batch": (f"{SIZE}  t = Concat <axis = 0> (s, r)", False),
+    "the batch as a number": (
+        f"{SIZE}  n = Squeeze(s)  v = Reshape <allowzero = 1> (n, one)  t = Concat <axis = 0> (v, r)",
+        False,
+    ),
+    "the batch by its place": ("s = Shape(x)  n = Gather(s, nought)  t = Concat <axis = 0> (n, r)", False),
+    "another size first": ("s = Shape <start = 1, end = 2> (x)  t = Concat <axis = 0> (s, r)", True),
+    "a product": (f"{SIZE}  m = Mul(s, two)  t = Concat <axis = 0> (m, r)", True),
+}
+NUMBERS = {"r": np.array([-1]), "one": np.array([1]), "two": np.array([2]), "nought": np.array([0])}
+
+
+@pytest.mark.parametrize(("nodes", "empty"), COMPUTED.values(), ids=COMPUTED)
+def test_allowzero_goes_from_a_shape_of_open_sizes(nodes: str, empty: bool) -> None:
+    before = build(
+        f"g (float[N,M,8] x) => (float y) {{ {nodes}  y = Reshape <allowzero = 1> (x, t) }}", NUMBERS
+    )
+    (changed,) = changes(ir.from_proto(before), Contract(plain_reshapes=True))
+    assert changed.details["of_sizes"] == empty
+    assert ("may no longer take tensors without elements" in changed.sentence) == empty
+    after = ir.to_proto(changed.model)
+    assert "allowzero" not in str(after)
+    for batch in (1, 3):
+        given = {"x": np.random.default_rng(batch).normal(size=(batch, 2, 8)).astype(np.float32)}
+        np.testing.assert_array_equal(run(before, given)[0], run(after, given)[0])
+
+
+def test_no_result_is_another_for_an_empty_batch() -> None:
+    nodes = "s = Shape <start = 0, end = 1> (x)  t = Concat <axis = 0> (s, r)"
+    text = f"g (float[N,2,8] x) => (float y) {{ {nodes}  y = Reshape <allowzero = 1> (x, t) }}"
+    before = build(text, {"r": np.array([16])})
+    (changed,) = changes(ir.from_proto(before), Contract(plain_reshapes=True))
+    assert changed.sentence == "Dropped allowzero from 1 Reshape in which it makes no difference."
+    given = {"x": np.zeros((0, 2, 8), np.float32)}
+    assert run(before, given)[0].shape == run(ir.to_proto(changed.model), given)[0].shape == (0, 16)
+
+
+def test_sizes_that_are_known_leave_nothing_open() -> None:
+    text = "g (float[1,2,8] x, int64[2] s) => (float y) { y = Reshape <allowzero = 1> (x, s) }"
+    (changed,) = changes(ir.from_proto(build(text)), Contract(plain_reshapes=True))
+    assert changed.details == {"dropped": 1, "of_sizes": 0}
+
+
+def test_allowzero_stays_where_a_zero_is_a_size_and_nothing_is_said(tmp_path: Path) -> None:
     model = build(
-        "g (float[0,8] x) => (float y) { y = Reshape <allowzero = 1> (x, s) }",
+        "g (float[8,N] x) => (float y) { y = Reshape <allowzero = 1> (x, s) }",
         {"s": np.array([0, 4], np.int64)},
     )
-    (changed,) = changes(ir.from_proto(model), Contract(plain_reshapes=True))
-    assert changed.details == {"dropped": 0}
-    assert ir.to_proto(changed.model).graph.node[0].attribute[0].i == 1
+    assert not changes(ir.from_proto(model), Contract(plain_reshapes=True))
+    onnx.save(model, tmp_path / "net.onnx")
+    given = {"validate": False, "bench": False}
+    done = bnfold.export(tmp_path / "net.onnx", tmp_path / "out.onnx", target="st-edge-ai", **given)
+    assert not done.contract
+    assert done.target is not None
+    assert "attribute" in [broken.rule.kind for broken in done.target.obstacles]
+
+
+def test_a_network_with_an_open_batch_reaches_a_target_without_allowzero(tmp_path: Path) -> None:
+    """As PyTorch's exporter writes a flatten for any batch."""
+    nodes = "s = Shape <start = 0, end = 1> (x)  t = Concat <axis = 0> (s, r)"
+    text = f"""g (float[N,2,8] x) => (float[N,3] y) {{
+        {nodes}  a = Reshape <allowzero = 1> (x, t)  y = MatMul(a, w)
+    }}"""
+    onnx.save(build(text, {"r": np.array([-1]), "w": weight(16, 3)}), tmp_path / "net.onnx")
+    done = bnfold.export(tmp_path / "net.onnx", tmp_path / "out.onnx", target="st-edge-ai", bench=False)
+    assert done.target
+    assert [one.name for one in done.contract] == ["plain-reshapes"]
+    assert done.contract[0].details["proof"]["equal"]
 
 
 def test_an_export_has_what_stands_in_the_way(tmp_path: Path) -> None:

@@ -215,6 +215,11 @@ def test_commands_are_those_for_the_kind_of_file() -> None:
         ('title = "Our chip"', "title = 3", "the title 3 is not a text"),
         ("[[rules]]", "next_for = 3\n[[rules]]", "is not a profile"),
         ("[1]", "[" * 3000, "is not a profile"),
+        (
+            "[[rules]]",
+            '[[notes]]\nwhat = "So."\nsource = "https://a"\ndate = 2026-11-28\nquantizes = "yes"\n[[rules]]',
+            "quantizes has to be true or false, and not 'yes'",
+        ),
         ('["Conv"]', '"Conv"', "'operators' of a rule of kind 'attribute' cannot be 'Conv'"),
     ],
 )

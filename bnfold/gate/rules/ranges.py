@@ -30,7 +30,8 @@ RULES = (
         "one step a weight costs bits",
         "The largest channel of a weight sets the step of an integer type for all of them. In these layers"
         " the others are so much smaller that they lose a bit or more on average.",
-        "Type: bnfold export MODEL --equalize; or quantise with one step a channel, where the target has it.",
+        "Type: bnfold export MODEL --equalize, which may make it less and says what holds a layer; or"
+        " quantise with one step a channel, where the target has it.",
         _loses_bits,
         severity="note",
         default=False,

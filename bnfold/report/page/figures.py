@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bnfold.edge.balance import held
 from bnfold.edge.ranges import NodeRange, WeightRange
 from bnfold.report.page import plots
 from bnfold.report.page.words import PROVIDERS, SPEED, count, number, place
+from bnfold.report.terminal.half import holds, outcome, reach
 from bnfold.report.terminal.tables import size
 
 View = dict[str, Any]
@@ -236,11 +238,18 @@ def _extent(weight: WeightRange) -> str:
 
 
 def step(done: Record) -> View:
-    """Show what a step after the fold did; of equalisation, every layer."""
-    layers = done["details"].get("layers", ()) if done["name"] == "equalize" else ()
+    """Show what a step after the fold did; of equalisation every layer, of half precision what it kept."""
+    details = done["details"]
+    layers = details.get("layers", ()) if done["name"] == "equalize" else ()
+    half = details if done["name"] == "precision" else {}
     return {
         "sentence": done["sentence"],
         "passed": done["passed"],
+        "kept": half.get("kept", ()),
+        "out_of_range": [
+            {**one, "reach": reach(one), "holds": holds(one), "outcome": outcome(one, half)}
+            for one in half.get("out_of_range", ())
+        ],
         "layers": [
             {
                 "layer": one["layer"],
@@ -248,7 +257,7 @@ def step(done: Record) -> View:
                 "moved": f"{one['moved']:,} of {one['channels']:,}",
                 "before": f"{one['bits_before']:.2f}",
                 "after": f"{one['bits_after']:.2f}",
-                "stopped": f"its output {one['stopped']}" if one["stopped"] else "–",
+                "stopped": held(one["stopped"]) if one["stopped"] else "–",
             }
             for one in layers
         ],

@@ -106,6 +106,14 @@ def slower(benchmarks: Iterable[Benchmark], less: Narrowed | None = None) -> lis
     return [Text(renamed(line, less), style=_VERDICTS["slower"]) for one in benchmarks for line in one.slower]
 
 
+def recorded(path: Path, batchnorms: int) -> Text:
+    """That the file of `--record` was written, and of how many BatchNorms it tells."""
+    line = Text("Wrote ").append(str(path), style="bold")
+    if batchnorms:
+        return line.append(f" (statistics of {count(batchnorms, 'BatchNorm')}).")
+    return line.append(" (no statistics: no BatchNorm whose numbers are known was folded).")
+
+
 def written(path: Path, *, verbose: bool = False) -> Text:
     """Which files were written, with their sizes; of very many the first, and how large the others are."""
     files = [path, *map(path.with_name, sorted(own_files(path)))]

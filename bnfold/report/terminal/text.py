@@ -93,7 +93,7 @@ def losses(result: FoldResult[Any], *, verbose: bool = False) -> list[Renderable
     shown, rest = cut(found, _LOSSES_SHOWN, verbose=verbose)
     lines = [Text(f"  {one.layer} ({one.operator}): {one.bits:.1f} bits") for one in shown]
     indented = [Text("  ").append_text(line) for line in rest]
-    return ["", Text(f"{said} --equalize makes it less.", style="yellow"), *lines, *indented]
+    return ["", Text(f"{said} --equalize may make it less.", style="yellow"), *lines, *indented]
 
 
 def summary(model: Summary, *, verbose: bool = False) -> RenderableType:

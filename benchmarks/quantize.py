@@ -39,6 +39,7 @@ NETWORKS = {
     "preact_resnet.pt2": None,
     "densenet.pt2": None,
     "convnet.pt": "1x1x32x32",
+    "cnn_with_batchnorm.pt": "1x3x32x32",
 }
 BOTH = {"tensor": Scheme(), "channel": Scheme(per_channel=True)}
 SCHEMES = {

@@ -158,14 +158,25 @@ def _slice_from_the_first(at: Preparation, node: ir.Node) -> None:
         at.hold(node, 3, np.array(counted, axes.dtype))
 
 
-def _gather(at: Preparation, node: ir.Node) -> None:
-    """Indices that count from the end are new."""
-    indices: npt.NDArray[Any] | None = at.facts.constants.array(node.inputs[1])
+def _indices(at: Preparation, node: ir.Node, place: int) -> npt.NDArray[Any]:
+    """The indices that a node reads, which must be known, since those that count from the end are new."""
+    indices: npt.NDArray[Any] | None = at.facts.constants.array(node.inputs[place])
     if indices is None:
         raise ModelError(
-            f"{named(node)} reads its indices from {name_of(node.inputs[1])!r}, which may count from the end,"
-            f" and opset {at.opset} does not"
+            f"{named(node)} reads its indices from {name_of(node.inputs[place])!r}, which may count from the"
+            f" end, and opset {at.opset} does not"
         )
+    return indices
+
+
+def _one_hot(at: Preparation, node: ir.Node) -> None:
+    """An index below 0 was one of no class."""
+    if (_indices(at, node, 0) < 0).any():
+        raise ModelError(f"{named(node)} has indices that count from the end, and opset {at.opset} does not")
+
+
+def _gather(at: Preparation, node: ir.Node) -> None:
+    indices = _indices(at, node, 1)
     if (indices >= 0).all():
         return
     size = at.facts.size(node.inputs[0], integer(node, "axis", 0))
@@ -280,6 +291,7 @@ _PREPARED: dict[tuple[str, int], _Adapter] = {
     ("LpPool", 18): _pool,
     ("Resize", 18): _resize_all_axes,
     ("Gather", 11): _gather,
+    ("OneHot", 11): _one_hot,
     ("Scan", 11): _scan,
     ("Slice", 11): _slice_from_the_first,
 }

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from bnfold.contract.opsets import opset_of
 from bnfold.edge.noise import signal_to_noise
 from bnfold.edge.rows import rows_of
 from bnfold.graph.naming import Names
@@ -154,7 +155,7 @@ def _mean(model: ir.Model, layer: ir.Node, rank: int, names: Names) -> ir.Node:
     axes = [axis for axis in range(rank) if axis != _CHANNELS]
     inputs: list[ir.Value | None] = [layer.outputs[0]]
     attributes = [ir.AttrInt64("keepdims", 1)]
-    if model.graph.opset_imports[""] < _AXES_ARE_AN_INPUT:
+    if opset_of(model) < _AXES_ARE_AN_INPUT:
         attributes.append(ir.AttrInt64s("axes", axes))
     else:
         inputs.append(_constant(model, names.fresh("bnfold:axes"), np.asarray(axes, np.int64)))

@@ -26,7 +26,7 @@ class Noise:
     """Sums over all elements and samples.
 
     Attributes:
-        signal: Of the squares of numbers in floats, and 1 for every element of another type.
+        signal: Of the squares of finite numbers in floats, and 1 for every element of another type.
         error: Of the squares of their errors, and 1 for every element of another type that differs.
         others: Elements of other types: indices, classes, masks, strings.
         differing: How many of these differ.
@@ -45,10 +45,11 @@ class Noise:
         for one, other in _arrays(expected, actual):
             there = None if other is None or one.shape != other.shape else other
             if one.dtype.kind == "f":
+                known = np.isfinite(one)  # nothing can be measured against the rest
+                wide = one[known].astype(np.float64)
                 with np.errstate(over="ignore", invalid="ignore"):  # the ratio then is not finite either
-                    wide = one.astype(np.float64)
                     self.signal += float(np.square(wide).sum())
-                    self.error += float(np.square(wide if there is None else wide - there).sum())
+                    self.error += float(np.square(wide if there is None else wide - there[known]).sum())
             else:
                 differing = one.size if there is None else int(np.sum(one != there))
                 self.others += one.size

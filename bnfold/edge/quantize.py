@@ -23,6 +23,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from bnfold.contract.opsets import opset_of
 from bnfold.edge import bias
 from bnfold.edge.called import called
 from bnfold.edge.rows import first, rows_of, samples_of, split
@@ -40,9 +41,7 @@ REQUANTISED = (
 )
 
 _APART = 2**30  # bytes of weights from which on they are in a file of their own
-_PER_CHANNEL = (
-    13  # the opset from which on DequantizeLinear has an axis; the tool writes it for older ones too
-)
+_PER_CHANNEL = 13  # the opset from which on DequantizeLinear has an axis, which the tool writes for any
 _TAGS = ("onnx.infer", "onnx.quant.pre_process")  # what the tool writes into the metadata for itself
 
 
@@ -79,8 +78,8 @@ class Quantized:
         rows: How many rows of data it was calibrated on.
         notes: What ONNX Runtime's tool had to say, each sentence once.
         corrected: Names of the nodes whose biases were corrected; none if that did not help.
-        gain: By how many dB that raised the worst output on rows of the calibration data that the correction
-            had not seen, with the optimizer off.
+        gain: By how many dB that raised the worst output with the optimizer off, on rows of the calibration
+            data that the correction had not seen, if there were more than `ROWS`.
     """
 
     model: ir.Model
@@ -136,7 +135,7 @@ class Calibrated:
                 for channels.
         """
         scheme = replace(scheme, leave=called(self.model, scheme.leave))
-        opset = self.model.graph.opset_imports.get("", _PER_CHANNEL)
+        opset = opset_of(self.model)
         if scheme.per_channel and opset < _PER_CHANNEL:
             raise ModelError(
                 f"One scale for each channel needs opset {_PER_CHANNEL}; the model has {opset}.",

@@ -30,11 +30,8 @@ def rows_of(feeds: Feeds) -> int:
 def split(samples: Samples, ports: Sequence[Port], rows: int = ROWS) -> Samples:
     """The same rows in smaller samples, where every input leaves its first size open.
 
-    Without that, all values of hundreds of rows would be in memory at once. There are two parts at least if
-    there are two rows, so that one can judge what the other one says.
+    Without that, all values of hundreds of rows would be in memory at once.
     """
-    count = max((rows_of(feeds) for feeds in samples.feeds), default=1)
-    rows = min(rows, max(1, -(-count // 2))) if len(samples.feeds) == 1 else rows
     is_open = bool(ports) and all(port.shape and not isinstance(port.shape[0], int) for port in ports)
     if not is_open:
         return samples

@@ -43,6 +43,8 @@ def scalar(name: str, number: float) -> str:
 
 NO_AXES = "a = Constant <value = int64[0] {}> () "
 
+CLASSES = ints("d", 5) + floats("v", 0, 1)
+
 PADS = ints("p", 1, 0, 2, 3) + ints("a", -1, 1) + scalar("v", 0.25)
 
 
@@ -72,6 +74,7 @@ PADS = ints("p", 1, 0, 2, 3) + ints("a", -1, 1) + scalar("v", 0.25)
         (ints("p", 0, 1, 0, 2) + ints("a", 0, 2) + 'y = Pad <mode = "edge"> (x, p, , a)', 18, 11, ["Pad"]),
         (ints("b", 1, -3) + ints("e", 9, -1) + ints("a", -2, 3) + "y = Slice(x, b, e, a)", 13, 9, ["Slice"]),
         (ints("i", 0, -1) + "y = Gather <axis = -1> (x, i)", 13, 9, ["Gather"]),
+        (CLASSES + ints("i", 0, 2) + "y = OneHot(i, d, v)", 11, 10, ["OneHot"]),
         ("f = Flatten(x) y = Gemm <transB = 1> (f, f)", 13, 7, ["Flatten", "Gemm"]),
         (scalar("r", 0.3) + "y = Dropout(x, r)", 13, 7, ["Dropout"]),
         (floats("s", 1, 1, 2, 1.5) + 'y = Resize <mode = "linear"> (x, , s)', 13, 11, ["Resize"]),
@@ -158,6 +161,8 @@ def test_one_scale_of_a_quantised_tensor(shape: str) -> None:
          "Slice 'y' has steps"),
         ("y = Gather(x, k)", 11, 10, "Gather 'y' reads its indices from 'k', which may count from the end"),
         ("r = Reshape(x, k) " + ints("i", -1) + "y = Gather(r, i)", 11, 10, "counts from the end of an axis"),
+        (CLASSES + "y = OneHot(k, d, v)", 11, 10, "OneHot 'y' reads its indices from 'k'"),
+        (CLASSES + ints("i", 0, -1) + "y = OneHot(i, d, v)", 11, 10, "OneHot 'y' has indices that count from"),
         ("r = Reshape(x, k) y = Concat <axis = -1> (r, r)", 11, 10, "Concat 'y' has axis -1"),
         ("d, m = Dropout(x) y = Where(m, d, d)", 12, 10, "Dropout 'd' drops elements or gives its mask"),
         ('y = RoiAlign(x, rois, k)', 16, 15, 'coordinate_transformation_mode="half_pixel"'),

@@ -102,6 +102,13 @@ def test_it_holds_on_other_data_and_for_any_opset(opset: int) -> None:
     assert done.model.opset_imports[""] == plain.model.opset_imports[""]
 
 
+def test_the_other_name_of_the_domain_will_do() -> None:
+    proto = to_proto(every_operator(1, bias=False))
+    proto.opset_import[0].domain = "ai.onnx"
+    plain, done = both(named(from_proto(proto)))
+    assert set(done.corrected) == set(plain.layers)
+
+
 def test_a_layer_without_bias_runs_in_integers_as_before(tmp_path: Path) -> None:
     plain, done = both(every_operator(2, bias=False))
     counts = [kernels(one.model, tmp_path) for one in (plain, done)]

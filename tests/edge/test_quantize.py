@@ -283,6 +283,14 @@ def test_the_worst_output_is_the_one_that_is_not_a_number() -> None:
         assert math.isnan(found.worst([*ports, *ports])[1])
 
 
+def test_what_is_not_finite_in_floats_is_not_measured_against() -> None:
+    noise = Noise()
+    noise.add(np.array([3.0, 4.0, -np.inf, np.nan]), np.array([3.0, 3.5, -200.0, 0.0]))
+    assert noise.decibels == pytest.approx(20)
+    noise.add(np.array([1.0]), np.array([np.inf]))
+    assert noise.decibels == -math.inf
+
+
 def test_other_types_count_by_what_differs() -> None:
     noise = Noise()
     noise.add([{0: np.array([1, 2, 3, 4])}, np.array(["a", "b"])], [{0: np.array([1, 2, 0, 4])}, None])

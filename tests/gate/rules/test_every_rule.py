@@ -50,6 +50,12 @@ def file(model: onnx.ModelProto, **others: Any) -> Ask:
     return lambda folder: job(save(model, folder / "net.onnx"), limits=Limits(**others))
 
 
+def with_the_other_name(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with ONNX's own operators imported as `ai.onnx`."""
+    model.opset_import[0].domain = "ai.onnx"
+    return model
+
+
 def aimed(model: onnx.ModelProto, target: str) -> Ask:
     """A model that is for a target."""
     return lambda folder: replace(job(save(model, folder / "net.onnx")), settings=Settings(targets=(target,)))
@@ -215,6 +221,7 @@ CASES = [
     Case("M305", elsewhere, words="outside the model's folder"),
     Case("M306", external(appended), ("net.bin",), external(lambda _: None)),
     Case("M307", file(layers(), opset=17), whole=file(layers(), opset=18), words="18, and 17 is the limit"),
+    Case("M307", file(with_the_other_name(layers()), opset=17), words="18, and 17 is the limit"),
     Case("M308", file(layers(), ir_version=8), whole=file(layers(), ir_version=9)),
     Case("M309", file(layers(), shapes={"x": "Nx3x8x8"}), ("x",), file(layers(), shapes={"x": "1x*x8x8"})),
     Case("M309", file(opened(), shapes={"*": "1x3x8x8"}), ("x",), file(opened(), shapes={"x": "Nx3x8x8"})),

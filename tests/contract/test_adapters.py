@@ -162,7 +162,7 @@ def test_one_scale_of_a_quantised_tensor(shape: str) -> None:
         ("y = Gather(x, k)", 11, 10, "Gather 'y' reads its indices from 'k', which may count from the end"),
         ("r = Reshape(x, k) " + ints("i", -1) + "y = Gather(r, i)", 11, 10, "counts from the end of an axis"),
         (CLASSES + "y = OneHot(k, d, v)", 11, 10, "OneHot 'y' reads its indices from 'k'"),
-        (CLASSES + ints("i", 0, -1) + "y = OneHot(i, d, v)", 11, 10, "OneHot 'y' has indices that count from"),
+        (CLASSES + ints("i", 0, -1) + "y = OneHot(i, d, v)", 11, 10, "OneHot 'y' has indices that count"),
         ("r = Reshape(x, k) y = Concat <axis = -1> (r, r)", 11, 10, "Concat 'y' has axis -1"),
         ("d, m = Dropout(x) y = Where(m, d, d)", 12, 10, "Dropout 'd' drops elements or gives its mask"),
         ('y = RoiAlign(x, rois, k)', 16, 15, 'coordinate_transformation_mode="half_pixel"'),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from bnfold.contract.opsets import opset_of
 from bnfold.gate.finding import Found
 from bnfold.gate.rule import Rule
 from bnfold.gate.targeted import Look, with_targets
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 
 def _opset(subject: Subject) -> Iterator[Found]:
+    from bnfold.contract.opsets import opset_of
+
     limit, opset = subject.settings.limits.opset, opset_of(subject.model)
     if limit is not None and opset > limit:
         yield Found(f"the opset is {opset}, and {limit} is the limit")
